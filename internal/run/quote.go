@@ -1,0 +1,67 @@
+package run
+
+import "strings"
+
+// Quote returns s as one word of a command line that sh, bash, dash, zsh, ksh, busybox and fish all read as exactly s.
+// The remote login shell is the user's choice, so the result uses only what those shells agree on: single quotes around
+// everything but the single quote itself and the backslash (which fish treats as an escape inside single quotes); those
+// two stand in double quotes. A NUL byte cannot be part of any command line; [Command.Check] refuses it.
+func Quote(s string) string {
+	if s == "" {
+		return "''"
+	}
+	if isPlain(s) {
+		return s
+	}
+	var b strings.Builder
+	open := false
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; c {
+		case '\'', '\\':
+			if open {
+				b.WriteByte('\'')
+				open = false
+			}
+			if c == '\'' {
+				b.WriteString(`"'"`)
+			} else {
+				b.WriteString(`"\\"`)
+			}
+		default:
+			if !open {
+				b.WriteByte('\'')
+				open = true
+			}
+			b.WriteByte(c)
+		}
+	}
+	if open {
+		b.WriteByte('\'')
+	}
+	return b.String()
+}
+
+// QuoteAll joins argv to one command line of words quoted by [Quote].
+func QuoteAll(argv []string) string {
+	words := make([]string, len(argv))
+	for i, a := range argv {
+		words[i] = Quote(a)
+	}
+	return strings.Join(words, " ")
+}
+
+// isPlain tells whether no shell gives any byte of s a meaning. A leading tilde, equals sign or hash means something to
+// some shell, so the set is kept small on purpose.
+func isPlain(s string) bool {
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		switch {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9':
+		case strings.IndexByte("-_./:,@+", c) >= 0:
+		case c == '=' && i > 0:
+		default:
+			return false
+		}
+	}
+	return true
+}

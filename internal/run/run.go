@@ -1,0 +1,220 @@
+// Package run starts every process that ferry starts. A command is an argv slice until the last moment; what runs can be
+// traced as a line that pastes into a shell; an error carries the command, its exit status and the end of its stderr.
+package run
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Command is one process to run. The zero value of every field but Argv is useful.
+type Command struct {
+	Argv []string  // program and arguments; the program is looked up in PATH
+	Dir  string    // working directory; the caller's own if empty
+	Env  []string  // NAME=VALUE entries added to the environment; later ones win
+	In   io.Reader // standard input; empty if nil
+	// Out receives standard output. If nil, Run discards it.
+	Out io.Writer
+	// Err receives standard error as it comes, besides the tail kept for the error. May be nil.
+	Err io.Writer
+	// Grace is how long the process may go on after SIGTERM when ctx ends, before it is killed; 5 s if zero.
+	Grace time.Duration
+	// OwnGroup puts the process in a process group of its own, so that a Ctrl-C at the terminal does not reach it.
+	OwnGroup bool
+}
+
+// Runner runs commands and tells Trace about each one first. The zero value works and is silent.
+type Runner struct {
+	// Trace, when set, is called before every start with the command as a line that pastes into a shell. It may be called
+	// from several goroutines at once.
+	Trace func(line string)
+}
+
+// Error is a command that did not start or did not exit with status 0.
+type Error struct {
+	Argv   []string
+	Status int    // exit status; -1 if it did not start or was ended by a signal
+	Stderr string // the last 64 KiB of standard error
+	Err    error  // what os/exec said
+}
+
+// Error names the program, how it ended and the last line it wrote to standard error.
+func (e *Error) Error() string {
+	var b strings.Builder
+	b.WriteString(program(e.Argv))
+	b.WriteString(": ")
+	if e.Status >= 0 {
+		fmt.Fprintf(&b, "exit status %d", e.Status)
+	} else {
+		b.WriteString(e.Err.Error())
+	}
+	if line := lastLine(e.Stderr); line != "" {
+		b.WriteString(": ")
+		b.WriteString(line)
+	}
+	return b.String()
+}
+
+// Unwrap gives what os/exec said, among it exec.ErrNotFound and the context's error.
+func (e *Error) Unwrap() error { return e.Err }
+
+// CommandLine is the command as a line that pastes into a shell.
+func (e *Error) CommandLine() string { return QuoteAll(e.Argv) }
+
+// Check refuses a command that no process can be started from: without a program, or with a NUL byte in a word.
+func (c Command) Check() error {
+	if len(c.Argv) == 0 || c.Argv[0] == "" {
+		return errors.New("no program to run")
+	}
+	for _, a := range c.Argv {
+		if strings.IndexByte(a, 0) >= 0 {
+			return fmt.Errorf("%s: an argument contains a NUL byte", program(c.Argv))
+		}
+	}
+	return nil
+}
+
+// Run runs c to its end. When ctx ends first, the process gets SIGTERM and, after c.Grace, SIGKILL. Every failure is an
+// [*Error].
+func (r *Runner) Run(ctx context.Context, c Command) error {
+	p, err := r.Start(ctx, c)
+	if err != nil {
+		return err
+	}
+	return p.Wait()
+}
+
+// Output runs c to its end and returns what it wrote to standard output; c.Out is not used.
+func (r *Runner) Output(ctx context.Context, c Command) ([]byte, error) {
+	var out bytes.Buffer
+	c.Out = &out
+	err := r.Run(ctx, c)
+	return out.Bytes(), err
+}
+
+// Process is a started command. The caller must call Wait.
+type Process struct {
+	cmd  *exec.Cmd
+	tail *Tail
+	ctx  context.Context
+}
+
+// Start starts c. A failure is an [*Error].
+func (r *Runner) Start(ctx context.Context, c Command) (*Process, error) {
+	p, err := r.prepare(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	p.cmd.Stdin, p.cmd.Stdout = c.In, c.Out
+	return p.start()
+}
+
+// Pipe starts c with its standard input and output as pipes; c.In and c.Out are not used. Closing the writer is end of
+// file for the process; Wait closes the reader.
+func (r *Runner) Pipe(ctx context.Context, c Command) (*Process, io.WriteCloser, io.ReadCloser, error) {
+	p, err := r.prepare(ctx, c)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	in, err := p.cmd.StdinPipe()
+	if err != nil {
+		return nil, nil, nil, &Error{Argv: c.Argv, Status: -1, Err: err}
+	}
+	out, err := p.cmd.StdoutPipe()
+	if err != nil {
+		return nil, nil, nil, &Error{Argv: c.Argv, Status: -1, Err: err}
+	}
+	if _, err := p.start(); err != nil {
+		return nil, nil, nil, err
+	}
+	return p, in, out, nil
+}
+
+func (r *Runner) prepare(ctx context.Context, c Command) (*Process, error) {
+	if err := c.Check(); err != nil {
+		return nil, &Error{Argv: c.Argv, Status: -1, Err: err}
+	}
+	if r != nil && r.Trace != nil {
+		r.Trace(QuoteAll(c.Argv))
+	}
+	cmd := exec.CommandContext(ctx, c.Argv[0], c.Argv[1:]...)
+	cmd.Dir = c.Dir
+	if len(c.Env) > 0 {
+		cmd.Env = append(os.Environ(), c.Env...)
+	}
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = c.Grace
+	if cmd.WaitDelay == 0 {
+		cmd.WaitDelay = 5 * time.Second
+	}
+	if c.OwnGroup {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	}
+	tail := &Tail{Limit: 64 << 10}
+	cmd.Stderr = tail
+	if c.Err != nil {
+		cmd.Stderr = io.MultiWriter(tail, c.Err)
+	}
+	return &Process{cmd: cmd, tail: tail, ctx: ctx}, nil
+}
+
+func (p *Process) start() (*Process, error) {
+	if err := p.cmd.Start(); err != nil {
+		return nil, &Error{Argv: p.cmd.Args, Status: -1, Err: err}
+	}
+	return p, nil
+}
+
+// Pid is the process's number.
+func (p *Process) Pid() int { return p.cmd.Process.Pid }
+
+// Kill ends the process at once.
+func (p *Process) Kill() { _ = p.cmd.Process.Kill() }
+
+// Signal sends sig to the process.
+func (p *Process) Signal(sig os.Signal) error { return p.cmd.Process.Signal(sig) }
+
+// Stderr is the end of what the process has written to standard error so far.
+func (p *Process) Stderr() string { return p.tail.String() }
+
+// Wait waits for the end. If ctx ended the process, the error is also ctx's error.
+func (p *Process) Wait() error {
+	err := p.cmd.Wait()
+	if err == nil {
+		return nil
+	}
+	e := &Error{Argv: p.cmd.Args, Status: -1, Stderr: p.tail.String(), Err: err}
+	if cause := p.ctx.Err(); cause != nil {
+		e.Err = cause
+		return e
+	}
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		e.Status = exit.ExitCode()
+	}
+	return e
+}
+
+func program(argv []string) string {
+	if len(argv) == 0 || argv[0] == "" {
+		return "command"
+	}
+	name := argv[0]
+	if i := strings.LastIndexByte(name, '/'); i >= 0 {
+		name = name[i+1:]
+	}
+	return name
+}
+
+func lastLine(s string) string {
+	s = strings.TrimRight(s, " \t\r\n")
+	return Clean(s[strings.LastIndexByte(s, '\n')+1:])
+}
