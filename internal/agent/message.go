@@ -36,11 +36,13 @@ type Facts struct {
 	Profile string `json:"profile"` // toplevel that /nix/var/nix/profiles/system stands for
 	Bundle  string `json:"bundle"`  // bundle that /etc/nixos/current-configuration points at, if it is valid
 
-	StoreFree int64  `json:"store_free"`
-	BootFree  int64  `json:"boot_free"`
-	BootID    string `json:"boot_id"`
-	Time      int64  `json:"time"` // seconds since 1970
-	Lock      *Lock  `json:"lock"` // another deployment is at work; the agent will change nothing
+	StoreFree int64 `json:"store_free"`
+	// StoreCompresses says that the store is on a file system that may compress, so that StoreFree says little.
+	StoreCompresses bool   `json:"store_compresses"`
+	BootFree        int64  `json:"boot_free"`
+	BootID          string `json:"boot_id"`
+	Time            int64  `json:"time"` // seconds since 1970
+	Lock            *Lock  `json:"lock"` // another deployment is at work; the agent will change nothing
 }
 
 // Lock says who holds the target.

@@ -52,16 +52,17 @@ func exists(p string) bool {
 // gatherFacts finds out what the target is like, without an evaluation and as much at once as possible: ferry waits for it.
 func gatherFacts(ctx context.Context, runner *run.Runner, r root) agent.Facts {
 	facts := agent.Facts{
-		Machine:   machine(),
-		NixOS:     exists(r.path("/etc/NIXOS")),
-		Current:   r.storePath("/run/current-system"),
-		Booted:    r.storePath("/run/booted-system"),
-		Profile:   r.storePath("/nix/var/nix/profiles/system"),
-		Bundle:    r.storePath("/etc/nixos/current-configuration"),
-		StoreFree: free(r.path("/nix/store")),
-		BootFree:  free(r.path("/boot")),
-		BootID:    r.line("/proc/sys/kernel/random/boot_id"),
-		Time:      time.Now().Unix(),
+		Machine:         machine(),
+		NixOS:           exists(r.path("/etc/NIXOS")),
+		Current:         r.storePath("/run/current-system"),
+		Booted:          r.storePath("/run/booted-system"),
+		Profile:         r.storePath("/nix/var/nix/profiles/system"),
+		Bundle:          r.storePath("/etc/nixos/current-configuration"),
+		StoreFree:       free(r.path("/nix/store")),
+		BootFree:        free(r.path("/boot")),
+		StoreCompresses: compresses(r.path("/nix/store")),
+		BootID:          r.line("/proc/sys/kernel/random/boot_id"),
+		Time:            time.Now().Unix(),
 	}
 	facts.Host, _ = os.Hostname()
 	facts.System = r.system(facts.Machine)
@@ -152,6 +153,23 @@ func free(p string) int64 {
 		return 0
 	}
 	return int64(st.Bavail) * int64(st.Bsize)
+}
+
+// compresses tells whether the file system of p is one that may compress what it stores. The numbers are from linux/magic.h
+// and, for the two that are not there, from OpenZFS and bcachefs.
+func compresses(p string) bool {
+	var st syscall.Statfs_t
+	if syscall.Statfs(p, &st) != nil {
+		return false
+	}
+	switch uint32(st.Type) {
+	case 0x9123683e, // btrfs
+		0xf2f52010, // f2fs
+		0x2fc12fc1, // zfs
+		0xca451a4e: // bcachefs
+		return true
+	}
+	return false
 }
 
 // removeOldAgents removes the agents of other versions of ferry, and what interrupted installations left, an hour after.
