@@ -60,36 +60,3 @@ func (t *Target) WriteFile(ctx context.Context, path string, data []byte, mode f
 	}
 	return nil
 }
-
-// Authentications counts the logins over ssh since the machine was made.
-func (t *Target) Authentications(ctx context.Context) (int, error) {
-	return t.countLines(ctx, sshdLog, "Accepted ")
-}
-
-// Elevations counts the commands run by sudo and doas since the machine was made, and not the attempts that failed.
-func (t *Target) Elevations(ctx context.Context) (int, error) {
-	sudo, err := t.countLines(ctx, sudoLog, "COMMAND=")
-	if err != nil || t.opts.NoSystemd {
-		return sudo, err
-	}
-	out, err := t.Output(ctx, "journalctl", "--quiet", "--output=cat", "--identifier=doas", "--grep=command", "--no-pager")
-	return sudo + strings.Count(string(out), "\n"), err
-}
-
-// AuthLog is what sshd and sudo have logged since the machine was made.
-func (t *Target) AuthLog(ctx context.Context) (string, error) {
-	out, err := t.Output(ctx, "cat", "--", sshdLog, sudoLog)
-	return string(out), err
-}
-
-// countLines counts the lines of a log that have text in them.
-func (t *Target) countLines(ctx context.Context, path, text string) (int, error) {
-	log, err := t.ReadFile(ctx, path)
-	n := 0
-	for line := range bytes.Lines(log) {
-		if bytes.Contains(line, []byte(text)) {
-			n++
-		}
-	}
-	return n, err
-}
