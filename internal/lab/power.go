@@ -74,7 +74,7 @@ func (t *Target) boot(p *power) error {
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start %s: %w", cmd.Path, err)
 	}
-	leader, err := awaitLeader(cmd.Process.Pid)
+	leader, err := awaitLeader(cmd.Process.Pid, t.Root())
 	if err != nil {
 		return errors.Join(err, cmd.Process.Kill(), cmd.Wait(), errors.New(t.consoleTail()))
 	}
@@ -93,7 +93,7 @@ func (t *Target) bootCommand() *exec.Cmd {
 	} else {
 		cmd = exec.Command("systemd-nspawn", "--quiet", "--directory="+t.Root(), "--machine="+t.name, "--hostname="+t.name,
 			"--register=no", "--keep-unit", "--network-namespace-path="+t.link.path(), "--capability=CAP_NET_ADMIN",
-			"--resolv-conf=off", "--timezone=off", "--link-journal=no", "--console=pipe", "--boot")
+			"--resolv-conf=off", "--timezone=off", "--link-journal=no", "--console=pipe", "--", "/bin/sh", bootLoader)
 	}
 	cmd.Env = []string{"PATH=" + hostPath, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1", "LC_ALL=C.UTF-8"}
 	return cmd
@@ -102,8 +102,8 @@ func (t *Target) bootCommand() *exec.Cmd {
 // hostPath finds the lab's own tools, and the machine's before any NixOS is on it.
 const hostPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// awaitLeader waits until the process that holds a machine up has a child that is PID 1 in a namespace of its own.
-func awaitLeader(holder int) (int, error) {
+// awaitLeader waits until the process that holds a machine up has a child that is the machine's PID 1.
+func awaitLeader(holder int, root string) (int, error) {
 	deadline := time.Now().Add(20 * time.Second)
 	for time.Now().Before(deadline) {
 		children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", holder, holder))
@@ -112,7 +112,7 @@ func awaitLeader(holder int) (int, error) {
 		}
 		for _, child := range strings.Fields(string(children)) {
 			pid, err := strconv.Atoi(child)
-			if err == nil && isLeader(pid) {
+			if err == nil && isLeader(pid, root) {
 				return pid, nil
 			}
 		}
@@ -124,23 +124,25 @@ func awaitLeader(holder int) (int, error) {
 	return 0, errors.New("the machine did not start in 20 s")
 }
 
-// isLeader says whether a process is PID 1 of its namespace and has already become what it is to be.
-func isLeader(pid int) bool {
+// isLeader says whether a process is PID 1 of its namespace and already has the machine's root as its own. Until then,
+// what is run next to it would run on the lab's own files.
+func isLeader(pid int, root string) bool {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return false
 	}
-	name := ""
+	first := false
 	for line := range strings.Lines(string(status)) {
-		f := strings.Fields(line)
-		switch {
-		case len(f) > 1 && f[0] == "Name:":
-			name = f[1]
-		case len(f) > 2 && f[0] == "NSpid:":
-			return f[len(f)-1] == "1" && (name == "systemd" || name == "sh")
+		if f := strings.Fields(line); len(f) > 2 && f[0] == "NSpid:" {
+			first = f[len(f)-1] == "1"
 		}
 	}
-	return false
+	want, err := os.Stat(root)
+	if err != nil {
+		return false
+	}
+	have, err := os.Stat(fmt.Sprintf("/proc/%d/root", pid))
+	return first && err == nil && os.SameFile(want, have)
 }
 
 func (p *power) running() bool {

@@ -12,7 +12,7 @@ import (
 const systemProfile = "/nix/var/nix/profiles/system"
 
 // InstallSystem makes a target run a NixOS system that was built on b, as if it had been installed with it: its closure
-// is in the store, the system profile and /boot/default name it, and it is the current and the booted system.
+// is in the store, the system profile and the boot loader name it, and the target has booted it.
 func (t *Target) InstallSystem(ctx context.Context, b *Builder, toplevel string) error {
 	if err := t.InstallClosure(ctx, b, toplevel); err != nil {
 		return err
@@ -20,15 +20,13 @@ func (t *Target) InstallSystem(ctx context.Context, b *Builder, toplevel string)
 	if _, err := t.Output(ctx, "nix-env", "--profile", systemProfile, "--set", toplevel); err != nil {
 		return err
 	}
-	if err := t.WriteFile(ctx, "/boot/default", []byte(toplevel+"\n"), 0o644); err != nil {
+	if _, err := t.Output(ctx, toplevel+"/bin/switch-to-configuration", "boot"); err != nil {
 		return err
 	}
-	if _, err := t.Output(ctx, "systemctl", "restart", "lab-boot.service"); err != nil {
-		log, _ := t.Output(ctx, "journalctl", "--unit=lab-boot", "--output=cat", "--no-pager", "--lines=20")
-		return fmt.Errorf("%w\n%s", err, log)
+	if err := t.Kill(); err != nil {
+		return err
 	}
-	_ = t.Command(ctx, "systemctl", "is-system-running", "--wait").Run()
-	return ctx.Err()
+	return t.PowerOn(ctx)
 }
 
 // InstallClosure puts store paths of b, and all they refer to, into the target's store. Nothing protects them there
