@@ -4,7 +4,7 @@
 
 FERRY_GO = internal cmd go.mod go.sum
 # Go tools run at a pinned version, so that a new release of one does not break an old checkout.
-STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.6.1
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 .PHONY: help setup agents build demo lab test unit integration lint matrix bench man fuzz clean
 

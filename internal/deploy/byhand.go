@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"ferry/internal/inventory"
-	"ferry/internal/nix"
 	"ferry/internal/run"
 	"ferry/internal/target"
 )

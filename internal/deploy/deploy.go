@@ -97,19 +97,23 @@ type built struct {
 }
 
 // prepare connects, and meanwhile evaluates and builds. The first of the two that fails ends the other.
-func (d *deployment) prepare(ctx context.Context) (built, agent.Facts, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
+func (d *deployment) prepare(outer context.Context) (built, agent.Facts, error) {
+	ctx, cancel := context.WithCancelCause(outer)
 	defer cancel(nil)
+	// The connection outlives this function; until it stands, a build that fails ends it.
+	connection, disconnect := context.WithCancel(outer)
+	abandon := context.AfterFunc(ctx, disconnect)
 	connected := make(chan agent.Facts, 1)
 	var group sync.WaitGroup
 	var facts agent.Facts
 	var ready built
 	group.Go(func() {
 		var err error
-		if facts, err = d.connect(ctx); err != nil {
+		if facts, err = d.connect(connection); err != nil {
 			cancel(err)
 			return
 		}
+		abandon()
 		connected <- facts
 	})
 	group.Go(func() {
@@ -119,7 +123,11 @@ func (d *deployment) prepare(ctx context.Context) (built, agent.Facts, error) {
 		}
 	})
 	group.Wait()
-	return ready, facts, context.Cause(ctx)
+	if err := context.Cause(ctx); err != nil {
+		disconnect()
+		return ready, facts, err
+	}
+	return ready, facts, nil
 }
 
 func (d *deployment) connect(ctx context.Context) (agent.Facts, error) {
