@@ -81,6 +81,12 @@ func (t *Target) furnish() error {
 	if err := t.makeHostKey(); err != nil {
 		return fmt.Errorf("host key: %w", err)
 	}
+	if !t.opts.DebianDaemon {
+		// tmpfiles keeps it so, where there is systemd.
+		if err := os.Chmod(filepath.Join(t.Root(), "nix/var/nix/daemon-socket"), 0o755); err != nil {
+			return err
+		}
+	}
 	for mode, files := range t.files() {
 		for name, text := range files {
 			if err := t.place(name, text, mode); err != nil {

@@ -172,8 +172,8 @@ func (p *power) cut() error {
 	p.off = true
 	// nspawn first, so that it does not see its machine end and start to tidy. The leader would live on without it, and
 	// keep its name and its interface.
-	for _, pid := range []int{p.cmd.Process.Pid, p.leader} {
-		if p.running() {
+	if p.running() {
+		for _, pid := range []int{p.cmd.Process.Pid, p.leader} {
 			_ = unix.Kill(pid, unix.SIGKILL)
 		}
 	}
