@@ -81,6 +81,7 @@ target to it. Nothing is built, evaluated or downloaded on the target; one login
 	root.PersistentFlags().BoolVarP(&a.verbose, "verbose", "v", false, "show every command that runs, and build logs")
 	root.AddCommand(a.deployCommand(), a.buildCommand(), a.byHandCommand(), a.abandonCommand(), a.nodesCommand(), a.versionCommand(), a.manCommand())
 	root.SetHelpTemplate(root.HelpTemplate() + exitStatusHelp)
+	root.SuggestionsMinimumDistance = 2
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err: err} })
 	return root
 }
