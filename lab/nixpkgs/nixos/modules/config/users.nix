@@ -1,0 +1,94 @@
+# Users and groups. What the machine's distribution has stays; what the system declares is made, and removed again when the
+# system no longer declares it.
+{ config, lib, pkgs, ... }:
+
+let
+  cfg = config.users;
+  types = lib.types;
+  mk = type: default: description: lib.mkOption { inherit type default description; };
+
+  userOptions = { name, config, ... }: {
+    options = {
+      name = mk types.str name "The user's name.";
+      description = mk types.singleLineStr "" "The user's full name.";
+      uid = mk (types.nullOr types.int) null "The user's number; null takes a free one.";
+      isNormalUser = mk types.bool false "Whether it is a person's: with a home and a shell.";
+      isSystemUser = mk types.bool false "Whether it is a service's.";
+      group = mk types.str "" "The main group.";
+      extraGroups = mk (types.listOf types.str) [ ] "Further groups.";
+      home = mk types.str (if config.isNormalUser then "/home/${config.name}" else "/var/empty") "The home folder.";
+      createHome = mk types.bool config.isNormalUser "Whether to make it.";
+      shell = mk (types.nullOr (types.either types.package types.str)) null
+        "The login shell; null is the distribution's for a new user, and leaves an existing user's.";
+      hashedPassword = mk (types.nullOr types.str) null "The password as a hash, set when the user is made, or always if users are not mutable.";
+      initialHashedPassword = mk (types.nullOr types.str) config.hashedPassword "The hash for a new user.";
+      initialPassword = mk (types.nullOr types.str) null "The password for a new user. Anybody can read it in the store.";
+      openssh.authorizedKeys.keys = mk (types.listOf types.singleLineStr) [ ] "Keys that may log in as the user.";
+      packages = mk (types.listOf types.package) [ ] "Packages for the user; everybody gets them here.";
+    };
+    config.group = lib.mkIf config.isNormalUser (lib.mkDefault "users");
+  };
+
+  groupOptions = { name, ... }: {
+    options = {
+      name = mk types.str name "The group's name.";
+      gid = mk (types.nullOr types.int) null "The group's number; null takes a free one.";
+      members = mk (types.listOf types.str) [ ] "Users in it, besides those whose group or extraGroups name it.";
+    };
+  };
+
+  users = builtins.attrValues cfg.users;
+  groups = builtins.attrValues cfg.groups;
+
+  shellOf = user:
+    if user.shell == null then "" else if lib.isDerivation user.shell
+    then "${user.shell}${user.shell.shellPath or "/bin/sh"}" else user.shell;
+  groupsOf = user: lib.unique (user.extraGroups
+    ++ map (group: group.name) (builtins.filter (group: builtins.elem user.name group.members) groups));
+  or' = value: default: if value == null then default else value;
+
+  # One line a user or group, for users.sh: fields separated by a character that none of them may have.
+  fields = lib.concatMapStringsSep "|" toString;
+  groupLine = group: fields [ group.name (or' group.gid "") ];
+  userLine = user: fields [
+    user.name
+    (or' user.uid "")
+    user.group
+    (builtins.concatStringsSep "," (groupsOf user))
+    user.home
+    (if user.createHome then "yes" else "no")
+    (shellOf user)
+    (if user.isNormalUser then "normal" else "system")
+    (if user.initialPassword != null then "plain:${user.initialPassword}" else or' user.initialHashedPassword "")
+    user.description
+  ];
+
+  ensure = pkgs.writeScript "users-groups" (pkgs.fillIn ./users.sh { shell = pkgs.runtimeShell; });
+  linesOf = name: lines: pkgs.writeText name (lib.concatLines lines);
+in
+{
+  options.users = {
+    mutableUsers = mk types.bool true "Whether passwords that users set by hand stay.";
+    users = mk (types.attrsOf (types.submodule userOptions)) { } "Users.";
+    groups = mk (types.attrsOf (types.submodule groupOptions)) { } "Groups.";
+  };
+
+  config = {
+    users.groups = { users.gid = 100; wheel = { }; };
+    environment.systemPackages = builtins.concatMap (user: user.packages) users;
+
+    assertions = map
+      (user: {
+        assertion = user.group != "" && (user.isNormalUser != user.isSystemUser || user.name == "root");
+        message = "Exactly one of users.users.${user.name}.isSystemUser and users.users.${user.name}.isNormalUser must be set, and users.users.${user.name}.group.";
+      })
+      (builtins.filter (user: user.name != "root") users);
+
+    system.activationScripts.groups.text = ''
+      ${ensure} groups ${linesOf "groups" (map groupLine groups)}
+    '';
+    system.activationScripts.users.text = ''
+      ${ensure} users ${linesOf "users" (map userLine users)} ${if cfg.mutableUsers then "mutable" else "immutable"}
+    '';
+  };
+}
