@@ -2,6 +2,7 @@ package nix
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 
 	"ferry/internal/run"
@@ -72,20 +73,24 @@ func (e buildEvent) number(i int) (n uint64) {
 type buildLog struct {
 	progress func(BuildProgress)
 	state    BuildProgress
-	builds   map[uint64]*StorePath // running, by activity
-	order    []uint64              // of builds
-	copies   map[uint64]uint64     // bytes so far of the copies that run
-	copied   uint64                // bytes of those that have ended
-	expected map[uint64]uint64     // bytes to copy, by the activity that says so
-	summary  uint64                // the activity that counts derivations
+	builds   []runningBuild
+	copies   map[uint64]uint64 // bytes so far of the copies that run
+	copied   uint64            // bytes of those that have ended
+	expected map[uint64]uint64 // bytes to copy, by the activity that says so
+	summary  uint64            // the activity that counts derivations
 	lines    map[StorePath][]string
 	errors   []string // messages, each with its lines cleaned
+}
+
+// runningBuild is an activity that builds.
+type runningBuild struct {
+	id  uint64
+	drv StorePath
 }
 
 func newBuildLog(progress func(BuildProgress)) *buildLog {
 	return &buildLog{
 		progress: progress,
-		builds:   map[uint64]*StorePath{},
 		copies:   map[uint64]uint64{},
 		expected: map[uint64]uint64{},
 		lines:    map[StorePath][]string{},
@@ -131,8 +136,7 @@ func (b *buildLog) start(e buildEvent) {
 		if err != nil {
 			return
 		}
-		b.builds[e.ID] = &drv
-		b.order = append(b.order, e.ID)
+		b.builds = append(b.builds, runningBuild{e.ID, drv})
 		b.tell()
 	}
 }
@@ -143,26 +147,23 @@ func (b *buildLog) stop(e buildEvent) {
 		delete(b.copies, e.ID)
 	}
 	delete(b.expected, e.ID)
-	if b.builds[e.ID] == nil {
-		return
+	running := len(b.builds)
+	b.builds = slices.DeleteFunc(b.builds, func(r runningBuild) bool { return r.id == e.ID })
+	if len(b.builds) < running {
+		b.tell()
 	}
-	delete(b.builds, e.ID)
-	for i, id := range b.order {
-		if id == e.ID {
-			b.order = append(b.order[:i], b.order[i+1:]...)
-			break
-		}
-	}
-	b.tell()
 }
 
 func (b *buildLog) result(e buildEvent) {
 	switch e.Type {
 	case resultLogLine, resultHookLogLine:
 		b.state.Line = run.Clean(strings.TrimRight(e.text(0), "\r\n"))
-		if drv := b.builds[e.ID]; drv != nil {
-			b.state.Builder = derivationName(*drv)
-			b.keep(*drv, b.state.Line)
+		for _, r := range b.builds {
+			if r.id == e.ID {
+				b.state.Builder = derivationName(r.drv)
+				b.keep(r.drv, b.state.Line)
+				break
+			}
 		}
 		b.tell()
 	case resultProgress:
@@ -214,9 +215,9 @@ func (b *buildLog) keep(drv StorePath, line string) {
 func (b *buildLog) tell() {
 	if b.progress != nil {
 		state := b.state
-		state.Running = make([]string, len(b.order))
-		for i, id := range b.order {
-			state.Running[i] = derivationName(*b.builds[id])
+		state.Running = make([]string, len(b.builds))
+		for i, r := range b.builds {
+			state.Running[i] = derivationName(r.drv)
 		}
 		state.FetchedBytes = b.copied
 		for _, n := range b.copies {

@@ -230,6 +230,8 @@ func FuzzBuildLog(f *testing.F) {
 		}
 		f.Add(string(b))
 	}
+	start := `@nix {"action":"start","fields":["/nix/store/` + someHash + `-a.drv"],"id":1,"type":105}` + "\n"
+	f.Add(start + start + `@nix {"action":"stop","id":1}` + "\n" + start)
 	f.Fuzz(func(t *testing.T, text string) {
 		log, states := readLog(text)
 		for _, s := range states {
