@@ -29,6 +29,9 @@ type Command struct {
 	Grace time.Duration
 	// OwnGroup puts the process in a process group of its own, so that a Ctrl-C at the terminal does not reach it.
 	OwnGroup bool
+	// Terminal, when set with OwnGroup, is the controlling terminal that the new group gets as its foreground, so that the
+	// process may ask for a password there. The caller takes it back with [TakeTerminal].
+	Terminal *os.File
 }
 
 // Runner runs commands and tells Trace about each one first. The zero value works and is silent.
@@ -157,6 +160,10 @@ func (r *Runner) prepare(ctx context.Context, c Command) (*Process, error) {
 	}
 	if c.OwnGroup {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+		if c.Terminal != nil {
+			cmd.SysProcAttr.Foreground = true
+			cmd.SysProcAttr.Ctty = int(c.Terminal.Fd())
+		}
 	}
 	tail := &Tail{Limit: 64 << 10}
 	cmd.Stderr = tail

@@ -1,0 +1,65 @@
+// Command ferry-agent is the target's side of ferry. It is started by ferry, as root; people do not call it.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"ferry/internal/agent/server"
+)
+
+func main() {
+	if err := agentMain(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "ferry-agent:", err)
+		os.Exit(1)
+	}
+}
+
+func agentMain(args []string) error {
+	// A target may have little memory; the agent never holds more than a few buffers.
+	debug.SetGCPercent(50)
+	debug.SetMemoryLimit(24 << 20)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGPIPE)
+	if err := server.Environment(); err != nil {
+		return err
+	}
+	if len(args) == 0 {
+		return fmt.Errorf("usage: ferry-agent serve|job|build-probe")
+	}
+	switch args[0] {
+	case "serve":
+		flags := flag.NewFlagSet("serve", flag.ContinueOnError)
+		opts := server.Options{}
+		flags.StringVar(&opts.Who, "as", "", "who deploys")
+		flags.StringVar(&opts.Session, "session", "", "names the deployment")
+		flags.BoolVar(&opts.Lock, "lock", false, "take the target's lock")
+		if err := flags.Parse(args[1:]); err != nil {
+			return err
+		}
+		var err error
+		if opts.Program, err = os.Executable(); err != nil {
+			return err
+		}
+		go func() {
+			<-ctx.Done()
+			// The reader of requests waits in a read that no context ends. Jobs are processes of their own and go on.
+			os.Exit(0)
+		}()
+		return server.Serve(ctx, os.Stdin, os.Stdout, opts)
+	case "job":
+		if len(args) != 2 {
+			return fmt.Errorf("usage: ferry-agent job FOLDER")
+		}
+		return server.RunJob(context.Background(), args[1])
+	case "build-probe":
+		return server.BuildProbe()
+	}
+	return fmt.Errorf("unknown command %q", args[0])
+}

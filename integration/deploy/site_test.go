@@ -1,0 +1,188 @@
+package deploy_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"ferry/internal/lab"
+)
+
+// site is a person's set-up: a machine with ferry and a project on it, and a target that runs a first system.
+type site struct {
+	t       *testing.T
+	builder *lab.Builder
+	target  *lab.Target
+	project string // the project's folder on the builder
+}
+
+// siteOptions say what a site is like; the zero value is bookworm on both ends and root building.
+type siteOptions struct {
+	builder lab.BuilderOptions
+	target  lab.Options
+	login   string // alice if empty
+	bare    bool   // the target runs no NixOS system yet
+}
+
+// root is the checkout's root.
+func root(t *testing.T) string {
+	t.Helper()
+	dir, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func newSite(t *testing.T, o siteOptions) *site {
+	t.Helper()
+	s := &site{t: t, builder: lab.NewBuilder(t, o.builder), target: lab.StartTarget(t, o.target)}
+	s.project = filepath.Join(s.builder.Home(), "project")
+	if err := s.builder.Know(s.target); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.builder.Install(filepath.Join(root(t), "bin/ferry")); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.builder.CopyTree(filepath.Join(root(t), "bin/nixpkgs"), filepath.Join(s.builder.Home(), "source")); err != nil {
+		t.Fatal(err)
+	}
+	login := o.login
+	if login == "" {
+		login = "alice"
+	}
+	nixpkgs := strings.TrimSpace(s.must("nix-store", "--add", filepath.Join(s.builder.Home(), "source")))
+	s.write("ferry.nix", fmt.Sprintf(`{
+  nixpkgs = %q;
+  nodes.web = {
+    configuration = ./web/configuration.nix;
+    system = %q;
+    target = %q;
+  };
+}
+`, nixpkgs, s.target.System(), login+"@"+s.target.Name()))
+	s.write("web/configuration.nix", configuration("first"))
+	s.write("password", lab.Password+"\n")
+	if !o.bare {
+		s.installFirst(nixpkgs)
+	}
+	return s
+}
+
+// installFirst makes the target run a system that ferry knows nothing of, as an installer would leave it.
+func (s *site) installFirst(nixpkgs string) {
+	s.t.Helper()
+	s.write("installed.nix", configuration("installed"))
+	toplevel := strings.TrimSpace(s.must("nix-build", "--no-out-link", nixpkgs+"/nixos", "-A", "system",
+		"--argstr", "system", s.target.System(), "--arg", "configuration", filepath.Join(s.project, "installed.nix")))
+	if err := s.target.InstallSystem(s.t.Context(), s.builder, toplevel); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// configuration is a NixOS configuration whose web page greets with a word.
+func configuration(greeting string) string {
+	return fmt.Sprintf(`{ pkgs, ... }:
+{
+  networking.hostName = "web";
+  services.openssh.enable = true;
+  environment.etc."greeting".text = "%s";
+  systemd.services.greeter = {
+    description = "Say hello";
+    wantedBy = [ "multi-user.target" ];
+    serviceConfig.ExecStart = "${pkgs.busybox}/bin/busybox sleep 100000";
+    environment.GREETING = "%s";
+  };
+}
+`, greeting, greeting)
+}
+
+// write writes a file of the project; the source is not in git unless a test makes it so.
+func (s *site) write(name, text string) {
+	s.t.Helper()
+	if err := s.builder.WriteFile(filepath.Join(s.project, name), []byte(text), 0o644); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// must runs a command on the builder that has to work.
+func (s *site) must(name string, args ...string) string {
+	s.t.Helper()
+	out, err := s.builder.Output(s.t.Context(), name, args...)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return string(out)
+}
+
+// onTarget runs a command as root on the target that has to work, and gives its output without the last newline.
+func (s *site) onTarget(argv ...string) string {
+	s.t.Helper()
+	out, err := s.target.Output(s.t.Context(), argv...)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return strings.TrimRight(string(out), "\n")
+}
+
+// outcome is how a ferry command ended.
+type outcome struct {
+	status      int
+	out, errors string
+}
+
+// ferry runs ferry in the project.
+func (s *site) ferry(args ...string) outcome {
+	s.t.Helper()
+	return s.run(s.command(args...))
+}
+
+// command is ferry in the project, with the password of alice at hand.
+func (s *site) command(args ...string) *exec.Cmd {
+	return s.commandContext(s.t.Context(), args...)
+}
+
+func (s *site) commandContext(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := s.builder.Command(ctx, "sh", append([]string{"-c", `cd "$0" && exec ferry "$@"`, s.project}, args...)...)
+	return cmd
+}
+
+func (s *site) run(cmd *exec.Cmd) outcome {
+	s.t.Helper()
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	start := time.Now()
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		s.t.Fatal(err)
+	}
+	s.t.Logf("ferry: status %d after %v\n%s%s", cmd.ProcessState.ExitCode(), time.Since(start).Round(time.Millisecond), errs.String(), out.String())
+	return outcome{cmd.ProcessState.ExitCode(), out.String(), errs.String()}
+}
+
+// deploy deploys with alice's password and has to work.
+func (s *site) deploy(args ...string) outcome {
+	s.t.Helper()
+	o := s.ferry(append([]string{"deploy", "--sudo-password-file", "password"}, args...)...)
+	if o.status != 0 {
+		s.t.Fatalf("ferry deploy: status %d", o.status)
+	}
+	return o
+}
+
+// TestMain needs what make puts into bin; say so once instead of failing everywhere.
+func TestWhatMakeBuildsIsThere(t *testing.T) {
+	for _, name := range []string{"ferry", "nixpkgs/nixos/default.nix"} {
+		if _, err := os.Stat(filepath.Join(root(t), "bin", name)); err != nil {
+			t.Fatalf("%v: run make build", err)
+		}
+	}
+}

@@ -1,0 +1,183 @@
+// Package agent is the protocol between ferry and ferry-agent, the program that does the work on a target, and ferry's side
+// of it: getting the agent there, running it under one sudo, and asking it. The agent's own side is package server.
+//
+// The agent speaks first: a line with [Magic], then frames (see [Wire]). It says who it is and what the target is like in
+// [Hello]; then ferry sends requests, one at a time. End of file on its input ends the agent, except that a commit that has
+// begun is finished.
+package agent
+
+import (
+	"ferry/internal/nix"
+)
+
+// Magic is the line, without its newline, that the agent starts with. A login shell may print things before it.
+const Magic = "ferry-agent/1 ready"
+
+// Hello is what the agent says of itself and of the target. Sizes are in bytes. A field that could not be found out is
+// empty or zero.
+type Hello struct {
+	Protocol int    `json:"protocol"`
+	Version  string `json:"version"`
+	Facts    Facts  `json:"facts"`
+}
+
+// Facts is the state of a target.
+type Facts struct {
+	Host     string `json:"host"`
+	Machine  string `json:"machine"`   // uname -m
+	System   string `json:"system"`    // as Nix calls it: of the running system, else of nix.conf, else by machine
+	NixOS    bool   `json:"nixos"`     // /etc/NIXOS is there
+	Nix      string `json:"nix"`       // nix-store --version; empty: no Nix
+	NixError string `json:"nix_error"` // why it is not known
+	Systemd  int    `json:"systemd"`   // version; 0: PID 1 is not systemd
+
+	Current string `json:"current"` // toplevel that runs, /run/current-system
+	Booted  string `json:"booted"`  // toplevel that was booted, /run/booted-system
+	Profile string `json:"profile"` // toplevel that /nix/var/nix/profiles/system stands for
+	Bundle  string `json:"bundle"`  // bundle that /etc/nixos/current-configuration points at, if it is valid
+
+	StoreFree int64 `json:"store_free"`
+	// StoreCompresses says that the store is on a file system that may compress, so that StoreFree says little.
+	StoreCompresses bool   `json:"store_compresses"`
+	BootFree        int64  `json:"boot_free"`
+	BootID          string `json:"boot_id"`
+	Time            int64  `json:"time"` // seconds since 1970
+	Lock            *Lock  `json:"lock"` // another deployment is at work; the agent will change nothing
+}
+
+// Lock says who holds the target.
+type Lock struct {
+	Who   string `json:"who"`   // user@machine, as that ferry said
+	Since int64  `json:"since"` // seconds since 1970
+}
+
+// Method is what a request asks for.
+type Method string
+
+// The requests. Those marked "stream" are followed by data frames.
+const (
+	// MethodMissing asks which of some paths are not valid on the target, and keeps the valid ones from being collected
+	// while the agent lives. Stream: zstd of the store paths, one a line. Result: MissingResult.
+	MethodMissing Method = "missing"
+	// MethodShip brings paths. Stream: see ShipHeader. Progress: Registered. Result: ShipResult.
+	MethodShip Method = "ship"
+	// MethodActivate runs the toplevel's switch-to-configuration in a unit of its own. Log: what it writes. Result:
+	// ActivateResult.
+	MethodActivate Method = "activate"
+	// MethodCommit makes the bundle what the target boots, and its GC root. Log: what that writes. Result: CommitResult.
+	MethodCommit Method = "commit"
+)
+
+// Request is one thing to do.
+type Request struct {
+	ID     int    `json:"id"`
+	Method Method `json:"method"`
+
+	// Substitute lets MethodMissing fetch missing paths from the target's own caches first.
+	Substitute bool `json:"substitute,omitempty"`
+	// Bundle and Toplevel are what MethodActivate and MethodCommit are about.
+	Bundle   nix.StorePath `json:"bundle,omitempty"`
+	Toplevel nix.StorePath `json:"toplevel,omitempty"`
+	// Action is what switch-to-configuration is to do, for MethodActivate: test or dry-activate. For MethodCommit "boot", or
+	// "root" to move only the GC root.
+	Action string `json:"action,omitempty"`
+	// Root says that MethodShip's stream ends with the bundle, which is kept by a GC root until it is committed.
+	Root nix.StorePath `json:"root,omitempty"`
+	// Job names the deployment's work of MethodActivate and MethodCommit on the target: asked for again after a lost
+	// connection, the work is not begun again but followed, from Offset bytes of its log on. 8 to 64 of a-z and 0-9.
+	Job    string `json:"job,omitempty"`
+	Offset int64  `json:"offset,omitempty"`
+	// ForceNotNixOS lets MethodActivate and MethodCommit work where /etc/NIXOS is missing.
+	ForceNotNixOS bool `json:"force_not_nixos,omitempty"`
+}
+
+// Response ends a request.
+type Response struct {
+	ID    int            `json:"id"`
+	Error *ResponseError `json:"error,omitempty"`
+
+	Missing  []int           `json:"missing,omitempty"` // MethodMissing: indexes into the paths that were sent
+	Ship     *ShipResult     `json:"ship,omitempty"`
+	Activate *ActivateResult `json:"activate,omitempty"`
+	Commit   *CommitResult   `json:"commit,omitempty"`
+}
+
+// ErrorKind sorts what went wrong on the target.
+type ErrorKind string
+
+// The kinds that ferry has something to say about.
+const (
+	KindDiskFull ErrorKind = "disk full"
+	KindLocked   ErrorKind = "locked"
+	KindNoNix    ErrorKind = "no nix"
+	KindNotNixOS ErrorKind = "not nixos"
+	KindInvalid  ErrorKind = "invalid path"
+	KindOther    ErrorKind = ""
+)
+
+// ResponseError is a request that failed on the target.
+type ResponseError struct {
+	Kind    ErrorKind `json:"kind"`
+	Text    string    `json:"text"`    // one line, cleaned
+	Command string    `json:"command"` // the command that failed on the target, if one did
+	Stderr  []string  `json:"stderr"`  // its last lines, cleaned
+}
+
+func (e *ResponseError) Error() string {
+	if e.Command != "" {
+		return e.Command + ": " + e.Text
+	}
+	return e.Text
+}
+
+// Progress tells how far MethodShip is.
+type Progress struct {
+	Registered int `json:"registered"` // paths that the target's Nix has verified and registered
+}
+
+// ShipResult is what MethodShip did.
+type ShipResult struct {
+	Registered int   `json:"registered"` // paths
+	Peak       int64 `json:"peak"`       // the agent's largest resident size, bytes
+}
+
+// ActivateResult is how switch-to-configuration ended.
+type ActivateResult struct {
+	// Status is its exit status, or -1 if it is not known: it was killed, or the machine forgot.
+	Status int `json:"status"`
+	// Error says why the status is not known.
+	Error string `json:"error,omitempty"`
+	// Current is the toplevel that runs now.
+	Current string `json:"current"`
+	// Log is where the whole log is on the target.
+	Log string `json:"log"`
+	// Failed names the units that are in the failed state now and were not before.
+	Failed []string `json:"failed"`
+}
+
+// CommitResult is the target after a commit.
+type CommitResult struct {
+	Generation int    `json:"generation"` // number of the system profile
+	Status     int    `json:"status"`     // of switch-to-configuration boot; -1: see Error
+	Error      string `json:"error"`      // what else failed
+	Log        string `json:"log"`
+}
+
+// ShipHeader comes before each path's NAR in MethodShip's stream. The stream is one zstd frame sequence with a window of at
+// most [ShipWindow]; in it, for each path, references first: four bytes of header length (big endian), the header as JSON,
+// then exactly NarSize bytes of NAR. A length of zero ends it.
+type ShipHeader struct {
+	Path       nix.StorePath   `json:"path"`
+	Deriver    nix.StorePath   `json:"deriver,omitempty"`
+	NarHash    string          `json:"nar_hash"`
+	NarSize    uint64          `json:"nar_size"`
+	References []nix.StorePath `json:"references,omitempty"`
+	Signatures []string        `json:"signatures,omitempty"`
+	CA         string          `json:"ca,omitempty"`
+}
+
+// MaxShipHeader is the longest ShipHeader in bytes.
+const MaxShipHeader = 16 << 20
+
+// ShipWindow is the largest zstd window in bytes that the agent accepts: its memory does not grow with a path's size.
+const ShipWindow = 8 << 20

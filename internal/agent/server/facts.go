@@ -1,0 +1,199 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"ferry/internal/agent"
+	"ferry/internal/nix"
+	"ferry/internal/run"
+)
+
+// root is where the machine's files are looked up: "" on a target, a folder in a test.
+type root struct{ dir string }
+
+func (r root) path(p string) string { return r.dir + p }
+
+func (r root) line(p string) string {
+	data, err := os.ReadFile(r.path(p))
+	if err != nil {
+		return ""
+	}
+	line, _, _ := strings.Cut(string(data), "\n")
+	return strings.TrimSpace(line)
+}
+
+// storePath is the store path that a chain of links ends at, or "".
+func (r root) storePath(p string) string {
+	resolved, err := filepath.EvalSymlinks(r.path(p))
+	if err != nil {
+		return ""
+	}
+	if _, err := nix.ParseStorePath(resolved); err != nil {
+		return ""
+	}
+	return resolved
+}
+
+func exists(p string) bool {
+	_, err := os.Lstat(p)
+	return err == nil
+}
+
+// gatherFacts finds out what the target is like, without an evaluation and as much at once as possible: ferry waits for it.
+func gatherFacts(ctx context.Context, runner *run.Runner, r root) agent.Facts {
+	facts := agent.Facts{
+		Machine:         machine(),
+		NixOS:           exists(r.path("/etc/NIXOS")),
+		Current:         r.storePath("/run/current-system"),
+		Booted:          r.storePath("/run/booted-system"),
+		Profile:         r.storePath("/nix/var/nix/profiles/system"),
+		Bundle:          r.storePath("/etc/nixos/current-configuration"),
+		StoreFree:       free(r.path("/nix/store")),
+		BootFree:        free(r.path("/boot")),
+		StoreCompresses: compresses(r.path("/nix/store")),
+		BootID:          r.line("/proc/sys/kernel/random/boot_id"),
+		Time:            time.Now().Unix(),
+	}
+	facts.Host, _ = os.Hostname()
+	facts.System = r.system(facts.Machine)
+	var group sync.WaitGroup
+	group.Go(func() {
+		facts.Nix, facts.NixError = nixVersion(ctx, runner)
+	})
+	group.Go(func() {
+		if exists(r.path("/run/systemd/system")) {
+			facts.Systemd = systemdVersion(ctx, runner)
+		}
+	})
+	group.Wait()
+	return facts
+}
+
+func machine() string {
+	var u syscall.Utsname
+	if syscall.Uname(&u) != nil {
+		return ""
+	}
+	var b strings.Builder
+	for _, c := range u.Machine {
+		if c == 0 {
+			break
+		}
+		b.WriteByte(byte(c))
+	}
+	return b.String()
+}
+
+// system is what this machine's Nix calls its system: the running NixOS says it, else nix.conf may, else it follows from
+// the machine. Asking Nix itself would be an evaluation.
+func (r root) system(machine string) string {
+	if s := r.line("/run/current-system/system"); s != "" {
+		return s
+	}
+	if conf, err := os.ReadFile(r.path("/etc/nix/nix.conf")); err == nil {
+		for line := range strings.Lines(string(conf)) {
+			if key, value, ok := strings.Cut(line, "="); ok && strings.TrimSpace(key) == "system" {
+				return strings.TrimSpace(value)
+			}
+		}
+	}
+	switch {
+	case machine == "arm64":
+		machine = "aarch64"
+	case len(machine) == 4 && machine[0] == 'i' && machine[2:] == "86":
+		machine = "i686"
+	case strings.HasPrefix(machine, "armv7"), machine == "armv8l":
+		machine = "armv7l"
+	case strings.HasPrefix(machine, "armv6"):
+		machine = "armv6l"
+	}
+	return machine + "-linux"
+}
+
+func nixVersion(ctx context.Context, runner *run.Runner) (version, problem string) {
+	out, err := runner.Output(ctx, run.Command{Argv: []string{"nix-store", "--version"}})
+	if errors.Is(err, exec.ErrNotFound) {
+		return "", "nix-store is not in PATH"
+	}
+	if err != nil {
+		return "", err.Error()
+	}
+	_, version, _ = strings.Cut(strings.TrimSpace(string(out)), ") ")
+	return version, ""
+}
+
+func systemdVersion(ctx context.Context, runner *run.Runner) int {
+	out, err := runner.Output(ctx, run.Command{Argv: []string{"systemctl", "--version"}})
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(string(out))
+	if len(fields) < 2 {
+		return 0
+	}
+	digits, _, _ := strings.Cut(fields[1], ".")
+	n, _ := strconv.Atoi(strings.TrimRight(digits, "~rcpe"))
+	return n
+}
+
+// free is how many bytes can still be written below p; 0 if that is not known.
+func free(p string) int64 {
+	var st syscall.Statfs_t
+	if syscall.Statfs(p, &st) != nil {
+		return 0
+	}
+	return int64(st.Bavail) * int64(st.Bsize)
+}
+
+// compresses tells whether the file system of p is one that may compress what it stores. The numbers are from linux/magic.h
+// and, for the two that are not there, from OpenZFS and bcachefs.
+func compresses(p string) bool {
+	var st syscall.Statfs_t
+	if syscall.Statfs(p, &st) != nil {
+		return false
+	}
+	switch uint32(st.Type) {
+	case 0x9123683e, // btrfs
+		0xf2f52010, // f2fs
+		0x2fc12fc1, // zfs
+		0xca451a4e: // bcachefs
+		return true
+	}
+	return false
+}
+
+// removeOldAgents removes the agents of other versions of ferry, and what interrupted installations left, an hour after.
+func removeOldAgents(program string) {
+	folder := filepath.Dir(program)
+	if folder != agent.Folder {
+		return
+	}
+	entries, err := os.ReadDir(folder)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		name := e.Name()
+		if name == filepath.Base(program) {
+			continue
+		}
+		if strings.HasPrefix(name, "agent-") || strings.HasPrefix(name, ".new-") && olderThan(e, time.Hour) {
+			_ = os.Remove(filepath.Join(folder, name))
+		}
+	}
+}
+
+func olderThan(e fs.DirEntry, age time.Duration) bool {
+	info, err := e.Info()
+	return err == nil && time.Since(info.ModTime()) > age
+}

@@ -1,0 +1,331 @@
+package server
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"ferry/internal/agent"
+	"ferry/internal/nix"
+	"ferry/internal/run"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// pendingRoots is where a shipped bundle is kept from being collected until it is committed.
+const pendingRoots = "/nix/var/nix/gcroots/ferry"
+
+// store is the target's Nix store, through one `nix-store --serve --write` that lives as long as the agent: while it does,
+// no path that it has been asked about or has added is collected.
+type store struct {
+	ctx    context.Context
+	runner *run.Runner
+
+	start   func() error
+	process *run.Process
+	in      io.WriteCloser
+	serve   *nix.Serve
+}
+
+// openStore starts the process in the background; the first use waits for it.
+func openStore(ctx context.Context, runner *run.Runner) *store {
+	s := &store{ctx: ctx, runner: runner}
+	s.start = sync.OnceValue(s.open)
+	go func() { _ = s.start() }()
+	return s
+}
+
+func (s *store) open() error {
+	p, in, out, err := s.runner.Pipe(s.ctx, run.Command{Argv: []string{"nix-store", "--serve", "--write"}})
+	if err != nil {
+		return err
+	}
+	s.process, s.in = p, in
+	if s.serve, err = nix.NewServe(out, in); err != nil {
+		return s.died(err)
+	}
+	return nil
+}
+
+func (s *store) close() {
+	if s.start() != nil || s.process == nil {
+		return
+	}
+	_ = s.in.Close()
+	_ = s.process.Wait()
+}
+
+// died makes the error of a nix-store that ended while it was talked to: what it said on standard error is the reason. It
+// cannot be used any more; the next use starts another one.
+func (s *store) died(err error) error {
+	_ = s.in.Close()
+	s.process.Kill()
+	ended := s.process.Wait()
+	s.start = sync.OnceValue(s.open)
+	s.process = nil
+	var failed *run.Error
+	if errors.As(ended, &failed) && failed.Stderr != "" {
+		return failed
+	}
+	return fmt.Errorf("nix-store --serve: %w", err)
+}
+
+// missing reads the paths that ferry asks about and gives the indexes of those that are not valid here.
+func (s *server) missing(r agent.Request) ([]int, error) {
+	data := s.wire.DataReader()
+	paths, err := readPaths(data)
+	if drainErr := data.Drain(); err == nil {
+		err = drainErr
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := s.store.start(); err != nil {
+		return nil, err
+	}
+	valid, err := s.store.serve.ValidPaths(paths, true, r.Substitute)
+	if err != nil {
+		return nil, s.store.died(err)
+	}
+	have := make(map[nix.StorePath]bool, len(valid))
+	for _, p := range valid {
+		have[p] = true
+	}
+	missing := []int{}
+	for i, p := range paths {
+		if !have[p] {
+			missing = append(missing, i)
+		}
+	}
+	return missing, nil
+}
+
+func newDecoder(r io.Reader) (*zstd.Decoder, error) {
+	return zstd.NewReader(r, zstd.WithDecoderMaxWindow(agent.ShipWindow), zstd.WithDecoderLowmem(true), zstd.WithDecoderConcurrency(1))
+}
+
+func readPaths(r io.Reader) ([]nix.StorePath, error) {
+	z, err := newDecoder(r)
+	if err != nil {
+		return nil, err
+	}
+	defer z.Close()
+	var paths []nix.StorePath
+	lines := bufio.NewScanner(z)
+	for lines.Scan() {
+		p, err := nix.ParseStorePath(lines.Text())
+		if err != nil {
+			return nil, err
+		}
+		paths = append(paths, p)
+	}
+	return paths, lines.Err()
+}
+
+// ship reads the stream of paths and feeds it to nix-store, which verifies and registers each path as it arrives.
+func (s *server) ship(r agent.Request) (*agent.ShipResult, error) {
+	data := s.wire.DataReader()
+	result, err := s.receive(data)
+	if drainErr := data.Drain(); err == nil {
+		err = drainErr
+	}
+	if err != nil {
+		return nil, err
+	}
+	if r.Root != "" {
+		if err := keepPending(r.Root); err != nil {
+			return nil, err
+		}
+	}
+	result.Peak = peakMemory()
+	return result, nil
+}
+
+func (s *server) receive(data io.Reader) (*agent.ShipResult, error) {
+	if s.lock == nil {
+		return nil, &agent.ResponseError{Kind: agent.KindLocked, Text: "another deployment is at work on this target"}
+	}
+	if err := s.store.start(); err != nil {
+		return nil, err
+	}
+	z, err := newDecoder(data)
+	if err != nil {
+		return nil, err
+	}
+	defer z.Close()
+	acks := &acknowledgements{serve: s.store.serve, wire: s.wire, sent: make(chan struct{}, 1<<16), done: make(chan error, 1)}
+	go acks.read()
+	feedErr := feed(z, s.store.serve, acks.sent)
+	close(acks.sent)
+	ackErr := <-acks.done
+	if feedErr != nil || ackErr != nil {
+		var bad *streamError
+		if errors.As(feedErr, &bad) && ackErr == nil {
+			// nix-store waits in the middle of a path: it is of no more use.
+			_ = s.store.died(feedErr)
+			return nil, feedErr
+		}
+		return nil, s.store.died(errors.Join(feedErr, ackErr))
+	}
+	return &agent.ShipResult{Registered: acks.count}, nil
+}
+
+// streamError is a stream from ferry that breaks its own format or ends too early.
+type streamError struct{ err error }
+
+func (e *streamError) Error() string { return "stream of paths: " + e.err.Error() }
+func (e *streamError) Unwrap() error { return e.err }
+
+// feed turns the stream of headers and NARs into commands for nix-store, without waiting for its answers.
+func feed(r io.Reader, serve *nix.Serve, sent chan<- struct{}) error {
+	buffered := bufio.NewReaderSize(r, 64<<10)
+	for {
+		header, err := readHeader(buffered)
+		if err != nil {
+			return &streamError{err}
+		}
+		if header == nil {
+			return serve.Flush()
+		}
+		nar := &exactReader{r: buffered, left: header.NarSize}
+		err = serve.SendPath(nix.PathInfo{
+			Path: header.Path, Deriver: header.Deriver, NarHash: header.NarHash, NarSize: header.NarSize,
+			References: header.References, Signatures: header.Signatures, CA: header.CA,
+		}, nar)
+		if nar.err != nil {
+			return &streamError{nar.err}
+		}
+		if err != nil {
+			return err
+		}
+		sent <- struct{}{}
+	}
+}
+
+// readHeader reads the next path's header; nil at the end of the stream.
+func readHeader(r io.Reader) (*agent.ShipHeader, error) {
+	var length [4]byte
+	if _, err := io.ReadFull(r, length[:]); err != nil {
+		return nil, err
+	}
+	n := binary.BigEndian.Uint32(length[:])
+	if n == 0 {
+		return nil, nil
+	}
+	if n > agent.MaxShipHeader {
+		return nil, fmt.Errorf("header of %d bytes: the limit is %d", n, agent.MaxShipHeader)
+	}
+	// Not n bytes at once: a length that lies must not cost memory.
+	text, err := io.ReadAll(io.LimitReader(r, int64(n)))
+	if err != nil {
+		return nil, err
+	}
+	if len(text) < int(n) {
+		return nil, io.ErrUnexpectedEOF
+	}
+	header := new(agent.ShipHeader)
+	if err := json.Unmarshal(text, header); err != nil {
+		return nil, err
+	}
+	for _, p := range append([]nix.StorePath{header.Path}, header.References...) {
+		if _, err := nix.ParseStorePath(string(p)); err != nil {
+			return nil, err
+		}
+	}
+	return header, nil
+}
+
+// exactReader reads left bytes and remembers why it could not, so that a broken stream is told from a broken nix-store.
+type exactReader struct {
+	r    io.Reader
+	left uint64
+	err  error
+}
+
+func (e *exactReader) Read(p []byte) (int, error) {
+	if e.left == 0 {
+		return 0, io.EOF
+	}
+	if uint64(len(p)) > e.left {
+		p = p[:e.left]
+	}
+	n, err := e.r.Read(p)
+	e.left -= uint64(n)
+	if err != nil && e.left > 0 {
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		e.err = err
+		return n, err
+	}
+	return n, nil
+}
+
+// acknowledgements reads nix-store's answers while paths are still being sent, and reports each.
+type acknowledgements struct {
+	serve *nix.Serve
+	wire  *agent.Wire
+	sent  chan struct{}
+	done  chan error
+	count int
+}
+
+func (a *acknowledgements) read() {
+	for range a.sent {
+		if err := a.serve.ReadAck(); err != nil {
+			a.done <- err
+			// The sender must not block on a full channel.
+			for range a.sent {
+			}
+			return
+		}
+		a.count++
+		// A lost connection is noticed by the reader of requests.
+		_ = a.wire.WriteJSON(agent.FrameProgress, agent.Progress{Registered: a.count})
+	}
+	a.done <- nil
+}
+
+// keepPending makes a GC root for a bundle that is not committed yet. One at a time is enough: the lock is held.
+func keepPending(bundle nix.StorePath) error {
+	if err := os.MkdirAll(pendingRoots, 0o755); err != nil {
+		return fmt.Errorf("keep %s from being collected: %w", bundle, err)
+	}
+	return replaceLink(string(bundle), filepath.Join(pendingRoots, "pending"))
+}
+
+// replaceLink makes link point at target, in one step.
+func replaceLink(target, link string) error {
+	next := link + ".new"
+	_ = os.Remove(next)
+	if err := os.Symlink(target, next); err != nil {
+		return fmt.Errorf("link to %s: %w", target, err)
+	}
+	if err := os.Rename(next, link); err != nil {
+		return fmt.Errorf("link to %s: %w", target, err)
+	}
+	return nil
+}
+
+// peakMemory is the agent's largest resident size so far in bytes.
+func peakMemory() int64 {
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(status)) {
+		var kib int64
+		if _, err := fmt.Sscanf(line, "VmHWM: %d kB", &kib); err == nil {
+			return kib << 10
+		}
+	}
+	return 0
+}

@@ -1,0 +1,114 @@
+// Package cli is ferry's command line: flags, help, one file per command, and what an error becomes as a message and as an
+// exit status. Only this package prints errors.
+package cli
+
+import (
+	"context"
+	"io"
+	"os"
+	"time"
+
+	"ferry/internal/run"
+	"ferry/internal/target"
+	"ferry/internal/ui"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+)
+
+// Version is this ferry's version.
+const Version = "0.1.0"
+
+// Env is what a command line has around it.
+type Env struct {
+	Args   []string // without the program's name
+	In     io.Reader
+	Out    io.Writer // the product: store paths, commands
+	Err    io.Writer // for people
+	Getenv func(string) string
+	Now    func() time.Time
+}
+
+// Main runs one command line and gives the exit status. It prints every error.
+func Main(ctx context.Context, env Env) int {
+	a := &app{Env: env}
+	root := a.root()
+	root.SetArgs(env.Args)
+	root.SetIn(env.In)
+	root.SetOut(env.Out)
+	root.SetErr(env.Err)
+	err := root.ExecuteContext(ctx)
+	a.close()
+	return a.report(ctx, err)
+}
+
+// app is what the commands of one command line share.
+type app struct {
+	Env
+	verbose   bool
+	sshConfig string
+
+	printer  *ui.Printer
+	tty      *os.File
+	runner   *run.Runner
+	started  bool // a command runs: errors are no longer about how it was called
+	password passwordFlags
+}
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "ferry",
+		Short: "Deploy NixOS: build here, ship, switch there",
+		Long: `ferry deploys NixOS machines. It builds a system on this machine, ships what is new over ssh, and switches the
+target to it. Nothing is built, evaluated or downloaded on the target; one login and one sudo do the work.
+
+  ferry deploy                     deploy the only node of ./ferry.nix
+  ferry deploy pi                  deploy the node pi
+  ferry deploy --action boot pi    the same, from the next boot on
+  ferry build pi                   build only, print the bundle's store path
+  ferry by-hand pi                 print the commands that do the same without ferry`,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		DisableAutoGenTag: true,
+		Args:              cobra.ArbitraryArgs,
+		RunE:              a.unknownCommand,
+		PersistentPreRun: func(cmd *cobra.Command, _ []string) {
+			a.started = true
+			a.open()
+		},
+		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: false},
+	}
+	root.PersistentFlags().BoolVarP(&a.verbose, "verbose", "v", false, "show every command that runs, and build logs")
+	root.AddCommand(a.deployCommand(), a.buildCommand(), a.byHandCommand(), a.abandonCommand(), a.nodesCommand(), a.versionCommand(), a.manCommand())
+	root.SetHelpTemplate(root.HelpTemplate() + exitStatusHelp)
+	root.SuggestionsMinimumDistance = 2
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err: err} })
+	return root
+}
+
+// open finds out what the command has around it. It is not done for help and completion.
+func (a *app) open() {
+	a.tty = target.OpenTerminal()
+	var terminal *os.File
+	if file, ok := a.Err.(*os.File); ok && term.IsTerminal(int(file.Fd())) && a.Getenv("TERM") != "dumb" {
+		terminal = file
+	}
+	a.printer = ui.New(a.Err, terminal, a.verbose, a.Now)
+	a.runner = &run.Runner{}
+	if a.verbose {
+		a.runner.Trace = a.printer.Command
+	}
+}
+
+func (a *app) close() {
+	if a.printer != nil {
+		a.printer.Close()
+	}
+	if a.tty != nil {
+		_ = a.tty.Close()
+	}
+}
+
+func (a *app) dialer() *target.Dialer {
+	return &target.Dialer{Runner: a.runner, SSHConfig: a.sshConfig, Terminal: a.tty, Asking: a.printer.Suspend}
+}

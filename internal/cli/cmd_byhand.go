@@ -1,0 +1,60 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+
+	"ferry/internal/deploy"
+
+	"github.com/spf13/cobra"
+)
+
+// byHandOptions are the flags of ferry by-hand.
+type byHandOptions struct {
+	nodeFlags
+	nixFlags
+	action string
+}
+
+func (a *app) byHandCommand() *cobra.Command {
+	var o byHandOptions
+	cmd := &cobra.Command{
+		Use:   "by-hand [NODE]",
+		Short: "Print the commands that deploy a node without ferry",
+		Long: `Evaluate a node and print the few commands that build, copy and switch without ferry, ready to paste into a shell.
+They change nothing until you run them.`,
+		ValidArgsFunction: a.completeNodes(&o.nodeFlags),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.runByHand(cmd.Context(), o, args)
+		},
+	}
+	flags := cmd.Flags()
+	flags.SortFlags = false
+	flags.StringVarP(&o.action, "action", "a", "switch", "what to do: switch, boot, test or dry-activate")
+	o.nodeFlags.add(flags)
+	flags.StringVar(&a.sshConfig, "ssh-config", "", "the `FILE` that ssh reads instead of ~/.ssh/config")
+	o.nixFlags.add(flags)
+	complete(cmd, "action", "switch", "boot", "test", "dry-activate")
+	return cmd
+}
+
+func (a *app) runByHand(ctx context.Context, o byHandOptions, args []string) error {
+	action, err := deploy.ParseAction(o.action)
+	if err != nil {
+		return &usageError{err: err}
+	}
+	client, err := o.client(a)
+	if err != nil {
+		return err
+	}
+	inv, node, err := a.openNode(ctx, client, o.nodeFlags, args)
+	if err != nil {
+		return err
+	}
+	text, err := deploy.ByHand(ctx, inv, node, a.dialer(), action, a.printer.Observe)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprint(a.Out, text)
+	return err
+}

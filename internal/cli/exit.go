@@ -1,0 +1,125 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"ferry/internal/deploy"
+	"ferry/internal/nix"
+	"ferry/internal/run"
+	"ferry/internal/target"
+)
+
+// The exit statuses. 2 is the Go runtime's. An unknown one means failure: there may be more some day.
+const (
+	exitOK          = 0
+	exitFailed      = 1
+	exitUnknown     = 5
+	exitUsage       = 10
+	exitInterrupted = 130
+)
+
+const exitStatusHelp = `
+Exit status:
+  0    every selected node is as asked
+  1    failed, and no node was changed
+  5    a node is in an unknown state and needs a person
+  10   wrong usage or a wrong inventory
+  130  interrupted, and no node was changed
+`
+
+// usageError is a command line that cannot be understood.
+type usageError struct {
+	err   error
+	hints []string
+}
+
+func (e *usageError) Error() string   { return e.err.Error() }
+func (e *usageError) Unwrap() error   { return e.err }
+func (e *usageError) Hints() []string { return e.hints }
+
+func usagef(hint, format string, args ...any) error {
+	e := &usageError{err: fmt.Errorf(format, args...)}
+	if hint != "" {
+		e.hints = []string{hint}
+	}
+	return e
+}
+
+// exitStatus is the one place where an error becomes a number. The most serious wins.
+func exitStatus(ctx context.Context, err error) int {
+	var usage interface{ Usage() bool }
+	var mine *usageError
+	var failed *deploy.Error
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &failed) && failed.State == deploy.Unknown:
+		return exitUnknown
+	case interrupted(ctx, err):
+		return exitInterrupted
+	case errors.As(err, &mine), errors.As(err, &usage) && usage.Usage():
+		return exitUsage
+	}
+	return exitFailed
+}
+
+func interrupted(ctx context.Context, err error) bool {
+	return errors.Is(err, context.Canceled) || errors.Is(err, target.ErrInterrupted) || ctx.Err() != nil
+}
+
+// report prints err and gives the exit status. The rules for messages: lower case, no full stop; node, step, what happened,
+// and the command if one failed; then what the program that failed wrote; then at most two hints, each something to do.
+func (a *app) report(ctx context.Context, err error) int {
+	status := exitStatus(ctx, err)
+	if err == nil {
+		return status
+	}
+	if status == exitInterrupted {
+		fmt.Fprintln(a.Err, "ferry: interrupted; no node was changed")
+		return status
+	}
+	if !a.started {
+		err = &usageError{err: err, hints: []string{"ferry help shows how it is used"}}
+		status = exitUsage
+	}
+	for _, line := range output(err) {
+		fmt.Fprintf(a.Err, "  %s\n", line)
+	}
+	fmt.Fprintf(a.Err, "ferry: error: %s\n", message(err))
+	var with interface{ Hints() []string }
+	if errors.As(err, &with) {
+		hints := with.Hints()
+		for _, hint := range hints[:min(2, len(hints))] {
+			fmt.Fprintf(a.Err, "ferry: hint: %s\n", oneLine(hint))
+		}
+	}
+	return status
+}
+
+// output is what the program that failed wrote last.
+func output(err error) []string {
+	var with interface{ Output() []string }
+	if errors.As(err, &with) {
+		if lines := with.Output(); len(lines) > 0 {
+			return lines
+		}
+	}
+	var build *nix.BuildError
+	if errors.As(err, &build) {
+		return nil
+	}
+	var failed *run.Error
+	if errors.As(err, &failed) {
+		return run.LastLines(failed.Stderr, 20)
+	}
+	return nil
+}
+
+func message(err error) string { return oneLine(err.Error()) }
+
+func oneLine(s string) string {
+	return strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r == '\n' || r == '\r' }), " ")
+}

@@ -1,0 +1,134 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"ferry/internal/agent"
+	"ferry/internal/inventory"
+	"ferry/internal/nix"
+	"ferry/internal/run"
+)
+
+// BuildOnly evaluates and builds a node's bundle, and keeps it by a GC root: at link, or under roots if link is empty. A
+// failure is an [*Error].
+func BuildOnly(ctx context.Context, inv *inventory.Inventory, node inventory.Node, client *nix.Client, roots Roots, link string, observe func(Event)) (nix.StorePath, error) {
+	emit := func(e Event) {
+		e.Node = node.Name
+		observe(e)
+	}
+	evaluation, err := evaluate(ctx, inv, node, emit)
+	if err != nil {
+		return "", err
+	}
+	bundle, err := build(ctx, inv, node, evaluation, client, roots, emit)
+	if err != nil || link == "" {
+		return bundle, err
+	}
+	if err := client.Root(ctx, link, bundle); err != nil {
+		return "", &Error{Node: node.Name, Step: Build, State: Unchanged, Err: err}
+	}
+	return bundle, nil
+}
+
+func evaluate(ctx context.Context, inv *inventory.Inventory, node inventory.Node, emit func(Event)) (*inventory.Evaluation, error) {
+	begin := time.Now()
+	emit(Event{Kind: Started, Step: Evaluate})
+	log := &lineWriter{emit: func(line string) { emit(Event{Kind: Line, Step: Evaluate, Text: line}) }}
+	evaluation, err := inv.Evaluate(ctx, node, log)
+	log.flush()
+	if err != nil {
+		return nil, &Error{Node: node.Name, Step: Evaluate, State: Unchanged, Err: err}
+	}
+	if evaluation.Impure != "" {
+		emit(Event{Kind: Note, Step: Evaluate, Text: "evaluated impurely: " + evaluation.Impure})
+	}
+	text := ""
+	if v := evaluation.NixpkgsVersion; v != "" {
+		text = "NixOS " + run.Clean(v)
+	}
+	emit(Event{Kind: Finished, Step: Evaluate, Text: text, Duration: time.Since(begin)})
+	return evaluation, nil
+}
+
+func build(ctx context.Context, inv *inventory.Inventory, node inventory.Node, evaluation *inventory.Evaluation, client *nix.Client, roots Roots, emit func(Event)) (nix.StorePath, error) {
+	begin := time.Now()
+	emit(Event{Kind: Started, Step: Build})
+	failed := func(err error) error {
+		return &Error{Node: node.Name, Step: Build, State: Unchanged, Err: err, hints: buildHints(err)}
+	}
+	plan, err := client.Plan(ctx, evaluation.Bundle)
+	if err != nil {
+		return "", failed(err)
+	}
+	if len(plan.Build) > 0 {
+		if err := canBuild(ctx, client, node.System); err != nil {
+			return "", failed(err)
+		}
+	}
+	bundle, err := client.Build(ctx, evaluation.Bundle, roots.Built(inv.File, node.Name), func(p nix.BuildProgress) {
+		if p.Line != "" {
+			emit(Event{Kind: Line, Step: Build, Text: p.Line})
+		}
+		emit(Event{Kind: Building, Step: Build, Build: p})
+	})
+	if err != nil {
+		return "", failed(err)
+	}
+	text := "built already"
+	if n := len(plan.Build); n > 0 {
+		text = fmt.Sprintf("%d derivations", n)
+	}
+	if n := len(plan.Fetch); n > 0 {
+		text += fmt.Sprintf(", %d paths fetched", n)
+	}
+	emit(Event{Kind: Finished, Step: Build, Text: text, Duration: time.Since(begin)})
+	return bundle, nil
+}
+
+// canBuild finds out whether this machine, or a builder of the user's, builds for system, before hours are spent on the part
+// that it can build.
+func canBuild(ctx context.Context, client *nix.Client, system string) error {
+	settings, err := client.Settings(ctx)
+	if err != nil {
+		return err
+	}
+	if settings.System == system {
+		return nil
+	}
+	program, err := agent.ProgramFor(system)
+	if err != nil {
+		return &nix.PlatformError{System: system, Reason: err.Error()}
+	}
+	dir, err := os.MkdirTemp("", "ferry-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	text, err := program.Bytes()
+	if err != nil {
+		return err
+	}
+	probe := filepath.Join(dir, "ferry-probe")
+	if err := os.WriteFile(probe, text, 0o755); err != nil {
+		return err
+	}
+	return client.CanBuild(ctx, system, probe)
+}
+
+// buildHints says how to make this machine build for another system.
+func buildHints(err error) []string {
+	var platform *nix.PlatformError
+	if !errors.As(err, &platform) {
+		return nil
+	}
+	s := platform.System
+	return []string{
+		fmt.Sprintf("on NixOS: boot.binfmt.emulatedSystems = [ %q ]; on Debian: apt install qemu-user-static, and extra-platforms = %s in /etc/nix/nix.conf", s, s),
+		fmt.Sprintf("or use a machine that is %s as a remote builder: --builders 'ssh://user@host %s', or /etc/nix/machines", s, s),
+	}
+}

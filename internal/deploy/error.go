@@ -1,0 +1,74 @@
+package deploy
+
+import (
+	"errors"
+	"fmt"
+
+	"ferry/internal/agent"
+)
+
+// State is what a failed deployment leaves behind.
+type State string
+
+// The states, from harmless to serious.
+const (
+	Unchanged State = "unchanged" // the node runs and boots what it did before
+	Unknown   State = "unknown"   // a person has to look
+)
+
+// Error is a deployment of one node that failed.
+type Error struct {
+	Node  string
+	Step  Step
+	State State
+	Err   error
+	hints []string
+}
+
+func (e *Error) Error() string { return fmt.Sprintf("%s: %s: %v", e.Node, e.Step, e.Err) }
+
+// Unwrap gives what went wrong.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Hints says what the user can do, at most two things.
+func (e *Error) Hints() []string {
+	hints := e.hints
+	var with interface{ Hints() []string }
+	if errors.As(e.Err, &with) {
+		hints = append(hints, with.Hints()...)
+	}
+	if len(hints) > 2 {
+		hints = hints[:2]
+	}
+	return hints
+}
+
+// Output is the last lines of what the program that failed wrote, if there are any.
+func (e *Error) Output() []string {
+	var response *agent.ResponseError
+	if errors.As(e.Err, &response) {
+		return response.Stderr
+	}
+	var start *agent.StartError
+	if errors.As(e.Err, &start) {
+		return start.Stderr
+	}
+	var with interface{ Output() []string }
+	if errors.As(e.Err, &with) {
+		return with.Output()
+	}
+	return nil
+}
+
+// hinted is an error of this package with its hints.
+type hinted struct {
+	text  string
+	hints []string
+	err   error
+}
+
+func (e *hinted) Error() string   { return e.text }
+func (e *hinted) Hints() []string { return e.hints }
+func (e *hinted) Unwrap() error   { return e.err }
+
+func hint(text string, hints ...string) error { return &hinted{text: text, hints: hints} }

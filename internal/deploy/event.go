@@ -1,0 +1,46 @@
+package deploy
+
+import (
+	"time"
+
+	"ferry/internal/nix"
+	"ferry/internal/ship"
+)
+
+// Step is a part of a deployment.
+type Step string
+
+// The steps, in the order in which they begin. Connect goes on beside evaluate and build.
+const (
+	Connect  Step = "connect"
+	Evaluate Step = "evaluate"
+	Build    Step = "build"
+	Ship     Step = "ship"
+	Activate Step = "activate"
+	Commit   Step = "commit"
+)
+
+// Event is something that happened to a node. Which fields are set follows from Kind.
+type Event struct {
+	Kind EventKind
+	Node string
+	Step Step
+
+	Text     string            // Finished: the outcome in a few words; Note, Line: the text, cleaned
+	Duration time.Duration     // Finished
+	Build    nix.BuildProgress // Building
+	Ship     ship.Progress     // Shipping
+}
+
+// EventKind is what an Event tells.
+type EventKind string
+
+// The kinds of events.
+const (
+	Started  EventKind = "started"  // a step has begun
+	Finished EventKind = "finished" // a step is over and went well
+	Building EventKind = "building" // how far the build is
+	Shipping EventKind = "shipping" // how far the ship is
+	Line     EventKind = "line"     // a line that a program wrote: evaluation, build log, activation
+	Note     EventKind = "note"     // something that the user should know, and no error
+)

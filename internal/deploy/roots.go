@@ -1,0 +1,22 @@
+package deploy
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"path/filepath"
+)
+
+// Roots is the folder of GC roots that ferry keeps on this machine, under its state folder.
+type Roots struct{ Dir string }
+
+// Built is the link that keeps the bundle that was built last for a node of an inventory file.
+func (r Roots) Built(inventory, node string) string { return r.link("built", inventory, node) }
+
+// Deployed is the link that keeps the bundle that was deployed last to a node: the base of the next ship's differences.
+func (r Roots) Deployed(inventory, node string) string { return r.link("deployed", inventory, node) }
+
+// link tells nodes of the same name in different inventories apart by the inventory's path.
+func (r Roots) link(kind, inventory, node string) string {
+	sum := sha256.Sum256([]byte(inventory))
+	return filepath.Join(r.Dir, kind, node+"-"+hex.EncodeToString(sum[:4]))
+}

@@ -1,0 +1,245 @@
+package inventory
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"ferry/internal/nix"
+)
+
+// Evaluation is what a node evaluates to. The derivations are in the store, nothing is built.
+type Evaluation struct {
+	Bundle, Toplevel             nix.StorePath // derivations
+	BundleOut, ToplevelOut       nix.StorePath // what they will build
+	BundleSystem, ToplevelSystem string        // where they are built; another platform than the node's if it is cross compiled
+	Impure                       string        // what was impure; "" if the evaluation is pure
+	NixpkgsVersion               string        // NixOS's version, as nixos-version prints it
+}
+
+// answer is what evaluate.nix says: derivations, or what is wrong with the pin.
+type answer struct {
+	Bundle, BundleOut, BundleSystem       string
+	Toplevel, ToplevelOut, ToplevelSystem string
+	Version                               string
+
+	Outside      string    // the pin is a path that is not in the store, or not known to be
+	Wrong        *wrongPin // the pin is something else than a tree
+	WithoutNixos string    // the pin is not nixpkgs
+	Tree         string    // where the pin is
+}
+
+// Evaluate evaluates node to its bundle: purely, or, if its configuration is impure, impurely with a note. Nix's messages
+// go to log, which may be nil, as they come.
+func (inv *Inventory) Evaluate(ctx context.Context, node Node, log io.Writer) (*Evaluation, error) {
+	ev := evaluation{inv: inv, node: node, log: log, pure: !node.Impure}
+	if node.Impure {
+		ev.why = append(ev.why, "impure = true")
+	}
+	a, err := ev.answer(ctx)
+	if err != nil {
+		return nil, err
+	}
+	e := &Evaluation{
+		BundleSystem: a.BundleSystem, ToplevelSystem: a.ToplevelSystem, NixpkgsVersion: a.Version, Impure: strings.Join(ev.why, "; "),
+	}
+	for _, p := range []struct {
+		to   *nix.StorePath
+		from string
+	}{{&e.Bundle, a.Bundle}, {&e.BundleOut, a.BundleOut}, {&e.Toplevel, a.Toplevel}, {&e.ToplevelOut, a.ToplevelOut}} {
+		if *p.to, err = nix.ParseStorePath(p.from); err != nil {
+			return nil, failed(node.Name, fmt.Errorf("answer of Nix: %w", err))
+		}
+	}
+	if len(ev.why) > 0 && !node.Impure {
+		inv.options.Note(fmt.Sprintf("node %s is not pure: %s", node.Name, e.Impure))
+	}
+	return e, nil
+}
+
+// evaluation is one node's way to an answer, which may take several attempts.
+type evaluation struct {
+	inv  *Inventory
+	node Node
+	log  io.Writer
+
+	pure   bool
+	handed *pin     // the pin, if it is not read from the inventory
+	why    []string // what is impure
+}
+
+// answer evaluates until there is an answer with derivations. What one attempt finds out, the next one is given: a pin
+// outside of the store, an impure pin, an impure configuration. Each can happen once, so the loop ends.
+func (ev *evaluation) answer(ctx context.Context) (answer, error) {
+	if path := ev.inv.options.Nixpkgs; path != "" {
+		if !filepath.IsAbs(path) {
+			path = filepath.Join(ev.inv.options.Dir, path)
+		}
+		if err := ev.hand(ctx, path); err != nil {
+			return answer{}, err
+		}
+	} else if ev.pure && ev.inv.Impure != "" {
+		if err := ev.handImpurePin(ctx, ev.inv.Impure); err != nil {
+			return answer{}, err
+		}
+	}
+	for {
+		var a answer
+		err := ev.ask(ctx, ".answer", ev.pure, &a)
+		what, impure := nix.IsPurity(err)
+		switch {
+		case impure && ev.pure:
+			if err := ev.impurity(ctx, what); err != nil {
+				return a, err
+			}
+		case err != nil:
+			return a, ev.inv.explain(ctx, ev.node.Name, err)
+		case a.Bundle != "":
+			return a, nil
+		case a.Wrong != nil:
+			return a, a.Wrong.error(ev.node.Name)
+		case ev.handed != nil:
+			return a, withoutNixos(ev.node.Name, a.WithoutNixos)
+		case a.Outside != "":
+			if err := ev.hand(ctx, a.Outside); err != nil {
+				return a, err
+			}
+		default:
+			// A symbolic link in the source may lead to a checkout outside of it.
+			if err := ev.hand(ctx, a.WithoutNixos); err != nil {
+				return a, err
+			}
+		}
+	}
+}
+
+// hand puts the tree at path in the store and has it used as the pin from now on.
+func (ev *evaluation) hand(ctx context.Context, path string) error {
+	p, err := ev.inv.putPin(ctx, ev.node.Name, path)
+	if err != nil {
+		return err
+	}
+	ev.handed = &p
+	return nil
+}
+
+// impurity finds out what the impurity what is part of, the pin or the configuration, so that the next attempt is as
+// pure as can be.
+func (ev *evaluation) impurity(ctx context.Context, what string) error {
+	if ev.handed == nil {
+		var a answer
+		err := ev.ask(ctx, ".pin", true, &a)
+		if whatPin, impure := nix.IsPurity(err); impure {
+			return ev.handImpurePin(ctx, whatPin)
+		}
+	}
+	ev.pure = false
+	ev.why = append(ev.why, what)
+	return nil
+}
+
+// handImpurePin reads the pin impurely. With the pin in the store, everything else may still be pure.
+func (ev *evaluation) handImpurePin(ctx context.Context, what string) error {
+	var a answer
+	if err := ev.ask(ctx, ".pin", false, &a); err != nil {
+		return ev.inv.explain(ctx, ev.node.Name, err)
+	}
+	ev.why = append(ev.why, "the pin: "+what)
+	switch {
+	case a.Wrong != nil:
+		return a.Wrong.error(ev.node.Name)
+	case a.Outside != "":
+		return ev.hand(ctx, a.Outside)
+	}
+	return ev.hand(ctx, a.Tree)
+}
+
+// ask has one Nix process answer the question, an attribute of evaluate.nix.
+func (ev *evaluation) ask(ctx context.Context, question string, pure bool, a *answer) error {
+	inv, node := ev.inv, ev.node
+	nixpkgs := inv.nixpkgsExpression(node.Name, pure)
+	if ev.handed != nil {
+		nixpkgs = ev.handed.expression(pure)
+	}
+	manifest := [][2]string{
+		{"dirty", nixBool(inv.Source.Dirty)},
+		{"ferryVersion", nixString(inv.options.FerryVersion)},
+		{"format", "1"},
+		{"node", nixString(node.Name)},
+		{"revision", nixString(inv.Source.Revision)},
+	}
+	text := call(evaluateNix, [][2]string{
+		{"source", treeExpression(inv.Source, pure)},
+		{"configuration", nixString(node.Configuration)},
+		{"nixpkgs", nixpkgs},
+		{"system", nixString(node.System)},
+		{"manifest", nixSet(manifest)},
+		{"builder", nixString(buildBundle)},
+		{"switchScript", nixString(switchScript)},
+	})
+	out, err := inv.client.Eval(ctx, nix.Expression{Text: text + question, Pure: pure, Instantiate: true, Log: ev.log})
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(out, a); err != nil {
+		return failed(node.Name, fmt.Errorf("answer of Nix: %w", err))
+	}
+	return nil
+}
+
+// nixpkgsExpression is the pin of the node as the inventory has it.
+func (inv *Inventory) nixpkgsExpression(node string, pure bool) string {
+	return "(let inventory = " + inv.expression(pure) + ".inventory; in inventory.nodes." + nixString(node) +
+		".nixpkgs or inventory.nixpkgs)"
+}
+
+// explained is the message of an evaluation error, with the user's paths instead of those in the store.
+func (inv *Inventory) explained(err *nix.EvalError) error {
+	return &evalError{text: nix.UserPaths(err.Summary(), inv.Source.Path, inv.Root), err: err}
+}
+
+// evalError is an evaluation error in the user's words.
+type evalError struct {
+	text string
+	err  error
+}
+
+func (e *evalError) Error() string { return e.text }
+func (e *evalError) Unwrap() error { return e.err }
+
+// explain makes an error of an evaluation one of node.
+func (inv *Inventory) explain(ctx context.Context, node string, err error) error {
+	var eval *nix.EvalError
+	if !errors.As(err, &eval) {
+		return at(node, err)
+	}
+	e := failed(node, inv.explained(eval), inv.evalHints(ctx, err)...)
+	e.Trace = eval.UserTrace(inv.Source.Path, inv.Root)
+	return e
+}
+
+// evalHints says what to do about an evaluation error: a file that exists but is not in the source is the usual one.
+func (inv *Inventory) evalHints(ctx context.Context, err error) []string {
+	var eval *nix.EvalError
+	if !errors.As(err, &eval) {
+		return nil
+	}
+	pattern := regexp.MustCompile(regexp.QuoteMeta(string(inv.Source.Path)) + `/([^"\n»]+?)(?:'|"|»|\n|$)`)
+	var hints []string
+	for _, m := range pattern.FindAllStringSubmatch(eval.Trace, -1) {
+		if _, err := os.Lstat(filepath.Join(string(inv.Source.Path), m[1])); err == nil {
+			continue
+		}
+		if command, known := inv.notInGit(ctx, m[1]); known {
+			hints = append(hints, printable(m[1])+" exists, but git does not know it: "+command)
+			break
+		}
+	}
+	return hints
+}

@@ -1,0 +1,125 @@
+# Evaluates one node, exactly as plain NixOS does, and wraps it in its bundle. The answer says which derivations these
+# are, or what is wrong with the pin.
+{
+  # The source's store path, as a string with context.
+  source,
+  # The configuration's path below the source.
+  configuration,
+  # The pin as the inventory has it: a tree's path, string or attribute set with outPath. Read lazily.
+  nixpkgs,
+  system,
+  # What ferry.json says besides what is known here.
+  manifest,
+  # The texts of the bundle's builder and of its switch script.
+  builder,
+  switchScript,
+}:
+let
+  inherit (builtins)
+    attrNames
+    concatStringsSep
+    hasContext
+    isAttrs
+    isPath
+    isString
+    match
+    pathExists
+    stringLength
+    substring
+    toJSON
+    typeOf
+    unsafeDiscardStringContext
+    ;
+
+  # A path that is not an element of the store has to be put there first, which is Go's part.
+  value = if isAttrs nixpkgs && nixpkgs ? outPath then nixpkgs.outPath else nixpkgs;
+  text = toString value;
+  sourceText = unsafeDiscardStringContext source;
+  below = substring (stringLength sourceText) (-1) text;
+  inSource =
+    substring (stringLength sourceText) 1 "${text}/" == "/"
+    && substring 0 (stringLength sourceText) text == sourceText;
+  pin =
+    if isPath value || isString value && !hasContext value then
+      if inSource then
+        { tree = source + unsafeDiscardStringContext below; }
+      else if match "/.*" text != null then
+        { outside = text; }
+      else
+        {
+          wrong = {
+            type = "string";
+            value = text;
+          };
+        }
+    else if isString value then
+      { tree = value; }
+    else
+      { wrong = { type = typeOf value; } // (if isAttrs value then { packages = value ? path; } else { }); };
+
+  # Plain NixOS gets paths without string context from its search path, so this does too; import builds what the
+  # string refers to first.
+  plainPath = string: /. + unsafeDiscardStringContext string;
+  nixosFile = "${pin.tree}/nixos/default.nix";
+  nixos = import (plainPath nixosFile) {
+    configuration = plainPath "${source}/${configuration}";
+    inherit system;
+  };
+  inherit (nixos) config;
+  toplevel = nixos.system;
+  pkgs = config._module.args.pkgs;
+  tools = pkgs.buildPackages or pkgs;
+  version =
+    config.system.nixos.version
+      or (config.system.nixosVersion or (pkgs.lib.version or pkgs.lib.nixpkgsVersion));
+
+  json = concatStringsSep "" [
+    "{\n"
+    (concatStringsSep ",\n" (map (name: "  ${toJSON name}: ${toJSON facts.${name}}") (attrNames facts)))
+    "\n}\n"
+  ];
+  facts = manifest // {
+    inherit system source;
+    configuration = "${source}/${configuration}";
+    nixpkgs = pin.tree;
+    nixpkgsVersion = version;
+    profile = toplevel.outPath;
+  };
+
+  bundle = derivation {
+    name = "ferry-${manifest.node}";
+    inherit (tools.bash) system;
+    builder = "${tools.bash}/bin/sh";
+    args = [
+      "-euc"
+      builder
+    ];
+    preferLocalBuild = true;
+    allowSubstitutes = false;
+    inherit source toplevel switchScript;
+    inherit (facts) configuration nixpkgs;
+    inherit (tools) coreutils;
+    inherit json;
+    shell = "${pkgs.bash}/bin/sh";
+    node = manifest.node;
+  };
+in
+{
+  # Building is part of looking: a pin may be the output of a derivation.
+  pin = if pin ? tree then builtins.seq (pathExists nixosFile) pin else pin;
+  answer =
+    if !(pin ? tree) then
+      pin
+    else if !(pathExists nixosFile) then
+      { withoutNixos = pin.tree; }
+    else
+      {
+        bundle = bundle.drvPath;
+        bundleOut = bundle.outPath;
+        bundleSystem = bundle.system;
+        toplevel = toplevel.drvPath;
+        toplevelOut = toplevel.outPath;
+        toplevelSystem = toplevel.system;
+        inherit version;
+      };
+}

@@ -1,0 +1,101 @@
+package inventory
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"ferry/internal/run"
+)
+
+// fileName is what an inventory is called when it is not named.
+const fileName = "ferry.nix"
+
+// place is where an inventory, or a single configuration, is: the root of its source and its path below it.
+type place struct {
+	root string
+	rel  string
+	git  *workTree // nil outside git
+}
+
+// locate finds the root of the source that file belongs to: its git work tree, or else its folder. Symbolic links in the
+// folder's path are resolved, the file itself may be one.
+func locate(runner *run.Runner, file string) (place, error) {
+	file, err := filepath.Abs(file)
+	if err != nil {
+		return place{}, err
+	}
+	dir, err := filepath.EvalSymlinks(filepath.Dir(file))
+	if err != nil {
+		return place{}, err
+	}
+	p := place{root: dir, rel: filepath.Base(file)}
+	work, ok, err := findWorkTree(runner, dir)
+	if err != nil || !ok {
+		return p, err
+	}
+	p.root, p.git = work.root, &work
+	p.rel, err = filepath.Rel(work.root, filepath.Join(dir, p.rel))
+	return p, err
+}
+
+// findInventory finds the inventory: named, which may also be the folder it is in, or else the first ferry.nix in dir and
+// the folders above it up to the root of the git work tree.
+func findInventory(runner *run.Runner, dir, named string) (place, error) {
+	if named != "" {
+		return namedInventory(runner, dir, named)
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return place{}, err
+	}
+	if dir, err = filepath.EvalSymlinks(dir); err != nil {
+		return place{}, err
+	}
+	work, inGit, err := findWorkTree(runner, dir)
+	if err != nil {
+		return place{}, err
+	}
+	for d := dir; ; d = filepath.Dir(d) {
+		file := filepath.Join(d, fileName)
+		if _, err := os.Lstat(file); err == nil {
+			return locate(runner, file)
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return place{}, &Error{Err: err}
+		}
+		if !inGit || d == work.root {
+			break
+		}
+	}
+	where := "in " + printable(dir)
+	if inGit && dir != work.root {
+		where += " and above it up to " + printable(work.root)
+	}
+	return place{}, &Error{Text: "no " + fileName + " " + where, Advice: []string{
+		"write one, or name another file with -f",
+		"without inventory: ferry deploy --configuration FILE --nixpkgs PATH TARGET",
+	}}
+}
+
+func namedInventory(runner *run.Runner, dir, named string) (place, error) {
+	if !filepath.IsAbs(named) {
+		named = filepath.Join(dir, named)
+	}
+	info, err := os.Stat(named)
+	if err == nil && info.IsDir() {
+		named = filepath.Join(named, fileName)
+		info, err = os.Stat(named)
+	}
+	switch {
+	case err != nil:
+		return place{}, &Error{Text: "inventory", Err: err}
+	case !info.Mode().IsRegular():
+		return place{}, &Error{Text: "inventory " + printable(named) + " is not a file"}
+	}
+	return locate(runner, named)
+}
+
+// notFolder tells whether a path could not be looked up because something in the middle of it is not a folder.
+func notFolder(err error) bool { return errors.Is(err, syscall.ENOTDIR) }

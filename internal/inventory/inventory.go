@@ -1,0 +1,275 @@
+// Package inventory finds and reads ferry.nix, puts its source in the store, and evaluates a node to its bundle: the one
+// derivation that, built, is everything the node's target needs.
+//
+// Every error that is about the inventory is an [*Error], which the caller finds with errors.As.
+package inventory
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"ferry/internal/nix"
+)
+
+// Options say which inventory to open.
+type Options struct {
+	File string // the inventory, or the folder it is in; "" to look for ferry.nix
+	Dir  string // where to look, and what relative paths are relative to; "" is the working directory
+
+	// One machine without inventory: set Configuration, Nixpkgs and Target instead of File.
+	Configuration string
+	Nixpkgs       string // path of a nixpkgs tree
+	System        string // "" is the building machine's
+	Target        string
+
+	FerryVersion string
+	Note         func(string) // called with one-line notes for the user, from any goroutine; may be nil
+}
+
+// Inventory is an opened inventory: its source is in the store and its nodes are known. Its methods may be used by
+// several goroutines.
+type Inventory struct {
+	File   string // the inventory's path, or the configuration's without inventory
+	Root   string // the folder or git work tree the source was taken of
+	Source Source
+	System string // the building machine's
+	Impure string // what makes the inventory itself impure; "" if it is pure
+
+	client  *nix.Client
+	options Options
+	place   place
+	nodes   []Node
+
+	pinsLock sync.Mutex
+	pins     map[string]pin // by path, what was put in the store
+}
+
+// Open finds the inventory, puts its source in the store and reads the nodes. No configuration is evaluated and no pin
+// fetched. Something wrong with any node is an error.
+func Open(ctx context.Context, client *nix.Client, options Options) (*Inventory, error) {
+	inv := &Inventory{client: client, options: options, pins: map[string]pin{}}
+	if options.Note == nil {
+		inv.options.Note = func(string) {}
+	}
+	if inv.options.Dir == "" {
+		inv.options.Dir = "."
+	}
+	var err error
+	if options.Configuration != "" {
+		inv.place, err = namedConfiguration(client, inv.options)
+	} else {
+		inv.place, err = findInventory(client.Runner, inv.options.Dir, options.File)
+	}
+	if err != nil {
+		return nil, err
+	}
+	inv.Root, inv.File = inv.place.root, filepath.Join(inv.place.root, inv.place.rel)
+	settings, err := client.Settings(ctx)
+	if err != nil {
+		return nil, err
+	}
+	inv.System = settings.System
+	if inv.Source, err = inv.takeSource(ctx); err != nil {
+		return nil, err
+	}
+	if _, err := inv.locateInSource(ctx, filepath.Join(string(inv.Source.Path), inv.place.rel)); err != nil {
+		return nil, err
+	}
+	if options.Configuration != "" {
+		err = inv.singleNode()
+	} else {
+		err = inv.read(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return inv, nil
+}
+
+// namedConfiguration locates the configuration of a machine without inventory.
+func namedConfiguration(client *nix.Client, o Options) (place, error) {
+	if o.File != "" {
+		return place{}, &Error{Text: "an inventory and --configuration exclude each other"}
+	}
+	for _, need := range [][2]string{{o.Nixpkgs, "--nixpkgs PATH"}, {o.Target, "a target"}} {
+		if need[0] == "" {
+			return place{}, &Error{Text: "--configuration needs " + need[1],
+				Advice: []string{"ferry deploy --configuration FILE --nixpkgs PATH [--system SYSTEM] TARGET"}}
+		}
+	}
+	file := o.Configuration
+	if !filepath.IsAbs(file) {
+		file = filepath.Join(o.Dir, file)
+	}
+	info, err := os.Stat(file)
+	if err == nil && info.IsDir() {
+		file = filepath.Join(file, "default.nix")
+		_, err = os.Stat(file)
+	}
+	if err != nil {
+		return place{}, &Error{Text: "--configuration", Err: err}
+	}
+	return locate(client.Runner, file)
+}
+
+// Nodes are all nodes, sorted by name.
+func (inv *Inventory) Nodes() []Node { return slices.Clone(inv.nodes) }
+
+// Node is the node called name; the error for an unknown one suggests the nearest name.
+func (inv *Inventory) Node(name string) (Node, error) {
+	var known []string
+	for _, n := range inv.nodes {
+		if n.Name == name {
+			return n, nil
+		}
+		known = append(known, n.Name)
+	}
+	e := &Error{Text: fmt.Sprintf("%s: no node is called %s", filepath.Base(inv.File), printable(name)), Advice: didYouMean(name, known)}
+	if len(known) > 0 && len(known) <= 12 {
+		e.Advice = orKnown(e.Advice, known)
+	}
+	return Node{}, e
+}
+
+// takeSource puts the source in the store.
+func (inv *Inventory) takeSource(ctx context.Context) (Source, error) {
+	if inv.place.git != nil {
+		if err := inv.place.git.check(ctx); err != nil {
+			return Source{}, err
+		}
+	}
+	s, err := snapshot(ctx, inv.client, tree{root: inv.place.root, git: inv.place.git, note: inv.options.Note}, nil)
+	var e *Error
+	if err != nil && !errors.As(err, &e) {
+		return s, fmt.Errorf("source %s: %w", inv.place.root, err)
+	}
+	return s, err
+}
+
+// singleNode is the node of a machine without inventory.
+func (inv *Inventory) singleNode() error {
+	name, err := nameFromTarget(inv.options.Target)
+	if err != nil {
+		return err
+	}
+	n := Node{Name: name, Configuration: inv.place.rel, System: inv.options.System, Target: inv.options.Target}
+	if n.System == "" {
+		n.System = inv.System
+	}
+	if err := checkTarget(n.Target); err != nil {
+		return &Error{Attribute: "target", Err: err}
+	}
+	if err := checkSystem(n.System); err != nil {
+		return &Error{Attribute: "system", Err: err, Advice: didYouMean(n.System, systems)}
+	}
+	inv.nodes = []Node{n}
+	return nil
+}
+
+// locateInSource turns value, the path of a file in the source's store path as Nix has it, into the path below the root.
+// A symbolic link is followed, and one that leads out of the source is an error; a folder stands for its default.nix.
+func (inv *Inventory) locateInSource(ctx context.Context, value string) (string, error) {
+	store := string(inv.Source.Path)
+	value = filepath.Clean(value)
+	rel, err := filepath.Rel(store, value)
+	if err != nil {
+		return "", err
+	}
+	if rel == ".." || strings.HasPrefix(rel, "../") {
+		shown := value
+		// From the root of the source, ../x is a path in the store that never existed.
+		if filepath.Dir(value) == filepath.Dir(store) && !strings.Contains(filepath.Base(value), store[len(store)-6:]) {
+			if _, err := os.Lstat(value); errors.Is(err, fs.ErrNotExist) {
+				shown = filepath.Join(inv.Root, rel)
+			}
+		}
+		return "", &Error{Text: fmt.Sprintf("%s is outside of the source, %s", printable(shown), printable(inv.Root)),
+			Advice: []string{"move it there: only the source goes to the store and to the target"}}
+	}
+	resolved, err := filepath.EvalSymlinks(value)
+	if errors.Is(err, fs.ErrNotExist) || notFolder(err) {
+		return "", inv.missing(ctx, rel)
+	}
+	if err != nil {
+		return "", err
+	}
+	if resolved != store && !strings.HasPrefix(resolved, store+"/") {
+		return "", &Error{Text: fmt.Sprintf("%s is a symbolic link that leads out of the source, to %s", printable(rel), printable(resolved)),
+			Advice: []string{"replace the link by the file: only the source goes to the store and to the target"}}
+	}
+	info, err := os.Stat(resolved)
+	if err != nil {
+		return "", err
+	}
+	if info.IsDir() {
+		return inv.locateInSource(ctx, filepath.Join(value, "default.nix"))
+	}
+	return rel, nil
+}
+
+// missing is the error for a file that the source lacks.
+func (inv *Inventory) missing(ctx context.Context, rel string) error {
+	if hint, known := inv.notInGit(ctx, rel); known {
+		return &Error{Text: printable(rel) + " exists, but git does not know it, so it is not part of the source", Advice: []string{hint}}
+	}
+	if info, err := os.Lstat(filepath.Join(inv.Root, rel)); err == nil && info.Mode()&fs.ModeSymlink != 0 {
+		return &Error{Text: printable(rel) + " is a symbolic link to something that is not in the source",
+			Advice: []string{"replace the link by the file: only the source goes to the store and to the target"}}
+	}
+	e := &Error{Text: printable(filepath.Join(inv.Root, rel)) + " does not exist"}
+	list, err := os.ReadDir(filepath.Dir(filepath.Join(inv.Root, rel)))
+	if err != nil {
+		return e
+	}
+	var names []string
+	for _, entry := range list {
+		names = append(names, entry.Name())
+	}
+	if n := nearest(filepath.Base(rel), names); n != "" && n != filepath.Base(rel) {
+		e.Advice = []string{"did you mean " + printable(filepath.Join(filepath.Dir(rel), n)) + "?"}
+	}
+	return e
+}
+
+// notInGit tells whether rel is in the work tree but not in the source, and if so, the command that brings it there.
+func (inv *Inventory) notInGit(ctx context.Context, rel string) (command string, known bool) {
+	if inv.place.git == nil {
+		return "", false
+	}
+	if _, err := os.Stat(filepath.Join(inv.Root, rel)); err != nil {
+		return "", false
+	}
+	if _, err := os.Lstat(filepath.Join(string(inv.Source.Path), rel)); err == nil {
+		return "", false
+	}
+	return inv.place.git.addCommand(ctx, rel), true
+}
+
+// ask evaluates what inventory.nix answers to the question, an attribute or a call of one.
+func (inv *Inventory) ask(ctx context.Context, question string, answer any) error {
+	out, err := inv.client.Eval(ctx, nix.Expression{Text: inv.expression(inv.Impure == "") + question, Pure: inv.Impure == ""})
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(out, answer); err != nil {
+		return fmt.Errorf("answer of Nix: %w", err)
+	}
+	return nil
+}
+
+// expression is inventory.nix applied to this inventory.
+func (inv *Inventory) expression(pure bool) string {
+	return call(inventoryNix, [][2]string{
+		{"source", treeExpression(inv.Source, pure)},
+		{"file", nixString(inv.place.rel)},
+		{"system", nixString(inv.System)},
+	})
+}

@@ -1,0 +1,222 @@
+# The switch of this bundle by hand: the rest of this script needs nothing but the bundle and the target's Nix. Before it
+# stand the interpreter and three variables, put there when the bundle was built: node, bundle, toplevel.
+# shellcheck shell=sh disable=SC2154
+
+set -u
+PATH=$toplevel/sw/bin:/run/current-system/sw/bin:/nix/var/nix/profiles/default/bin:/usr/bin:/bin:/usr/sbin:/sbin
+export PATH
+# Set by accident, it makes the boot loader be installed anew.
+unset NIXOS_INSTALL_BOOTLOADER
+
+profile=/nix/var/nix/profiles/system
+root=/etc/nixos/current-configuration
+self=$bundle/nixos-rebuild-switch
+
+say() { printf 'nixos-rebuild-switch: %s\n' "$*" >&2; }
+die() {
+	say "error: $*"
+	exit 1
+}
+
+usage() {
+	cat <<EOF
+Usage: sudo $self [switch|boot|test|dry-activate]
+
+Makes this machine run the system of $node:
+  $toplevel
+
+  switch        run it now and at every boot (default)
+  boot          run it from the next boot on
+  test          run it now; the next boot is as before
+  dry-activate  show what a switch would do
+
+Exit status: 0 done, 10 wrong usage, else that of switch-to-configuration.
+EOF
+}
+
+# explain STATUS: what switch-to-configuration means by it.
+explain() {
+	case $1 in
+	1) say "it refused: a check before the switch failed, or the boot loader, or another switch is under way" ;;
+	2) say "the activation script failed: the new system is partly active" ;;
+	3) say "the new system is active, but reloading systemd or creating files in /tmp and /run failed" ;;
+	4) say "the new system is active, but a unit failed to start: systemctl --failed" ;;
+	100) say "the new system needs a reboot: sudo $self boot, then reboot" ;;
+	101 | 129 | 13[0-9] | 14[0-9]) say "it was interrupted: run this again" ;;
+	*) say "it failed in an unknown way" ;;
+	esac
+}
+
+# activate ACTION: run switch-to-configuration, and explain a failure.
+activate() {
+	"$toplevel/bin/switch-to-configuration" "$1" 9>&-
+	status=$?
+	[ "$status" -eq 0 ] || {
+		say "switch-to-configuration $1: exit status $status"
+		explain "$status"
+	}
+	return "$status"
+}
+
+running() { readlink -f /run/current-system; }
+installed() { readlink -f "$profile"; }
+
+# keep LINK: a root of the garbage collector at LINK that keeps the bundle.
+keep() {
+	nix-store --realise "$bundle" --add-root "$1" --indirect >/dev/null
+}
+
+# move_root: say that this bundle is what the machine is made from.
+move_root() {
+	mkdir -p "${root%/*}"
+	keep "$root" || die "the system is switched, but $root could not be set"
+}
+
+# install_profile: make the system the profile's, and boot it by default. If the boot loader fails, the profile goes back.
+install_profile() {
+	before=$(readlink "$profile")
+	if [ "$(installed)" != "$toplevel" ]; then
+		nix-env -p "$profile" --set "$toplevel" || die "the profile $profile could not be set"
+	fi
+	activate boot && return 0
+	status=$?
+	generation=${before#system-}
+	generation=${generation%-link}
+	if [ -n "$before" ] && [ "$before" != "$(readlink "$profile")" ]; then
+		nix-env -p "$profile" --switch-generation "$generation" &&
+			say "the profile is what it was; the boot loader may be half written: run this again"
+	fi
+	return "$status"
+}
+
+# perform ACTION: all of it, in the order in which each step can be undone by a reboot until the last one.
+perform() {
+	case $1 in
+	dry-activate)
+		activate dry-activate
+		return
+		;;
+	test | switch)
+		if [ "$(running)" = "$toplevel" ] && { [ "$1" = test ] || [ "$(installed)" = "$toplevel" ]; }; then
+			say "this system is running already: nothing is activated"
+		else
+			activate test || {
+				status=$?
+				say "nothing is committed: a reboot returns to the system this machine boots by default"
+				return "$status"
+			}
+			[ "$1" = switch ] || return 0
+			install_profile || return
+		fi
+		[ "$1" = switch ] || return 0
+		;;
+	boot) install_profile || return ;;
+	esac
+	move_root
+}
+
+# locked ACTION: perform it, unless another one is under way.
+locked() {
+	if command -v flock >/dev/null; then
+		exec 9>/run/ferry.lock
+		flock -n 9 || die "another deployment to this machine is under way"
+	fi
+	perform "$1"
+}
+
+# detached DIR ACTION: perform it inside a unit of its own. Everything goes to files, so that nothing depends on a reader.
+detached() {
+	exec >"$1/log" 2>&1 </dev/null
+	locked_status=0
+	# A subshell, since die exits.
+	(locked "$2") || locked_status=$?
+	printf '%s\n' "$locked_status" >"$1/status.new"
+	mv "$1/status.new" "$1/status"
+}
+
+# pause: a short sleep; not every sleep knows fractions.
+pause() { sleep 0.2 2>/dev/null || sleep 1; }
+
+# follow DIR UNIT: show the log until there is a status, and return it.
+follow() {
+	trap 'say "it goes on in the background: $1/log"; exit 130' INT TERM HUP
+	# Each cat goes on where the one before it has stopped, since they share the descriptor.
+	exec 3<"$1/log"
+	gone=0
+	while [ ! -e "$1/status" ] && [ "$gone" -lt 25 ]; do
+		cat <&3
+		pause
+		systemctl is-active --quiet "$2" || gone=$((gone + 1))
+	done
+	cat <&3
+	exec 3<&-
+	trap - INT TERM HUP
+	[ -e "$1/status" ] || die "the unit $2 ended without a result; its log is $1/log"
+	read -r status <"$1/status"
+	rm -rf "$1"
+	return "$status"
+}
+
+# supervised ACTION: as a systemd unit, which a lost connection does not end.
+supervised() {
+	dir=$(mktemp -d /run/ferry-by-hand.XXXXXX) || die "no folder can be made in /run"
+	unit=$(basename "$dir" | tr . -).service
+	: >"$dir/log"
+	keep "$dir/bundle" || die "the bundle is not in this machine's store: $bundle"
+	action=$1
+	set --
+	[ -z "${LOCALE_ARCHIVE-}" ] || set -- "--setenv=LOCALE_ARCHIVE=$LOCALE_ARCHIVE"
+	[ -z "${NIXOS_NO_CHECK-}" ] || set -- "$@" "--setenv=NIXOS_NO_CHECK=$NIXOS_NO_CHECK"
+	systemd-run --quiet --unit="$unit" --description="switch to $toplevel" "$@" "$self" --detached "$dir" "$action" ||
+		die "systemd-run failed"
+	follow "$dir" "$unit"
+}
+
+# direct ACTION: without systemd.
+direct() {
+	dir=$(mktemp -d) || die "no temporary folder can be made"
+	trap 'rm -rf "$dir"' EXIT
+	trap 'exit 130' INT TERM HUP
+	keep "$dir/bundle" || die "the bundle is not in this machine's store: $bundle"
+	locked "$1"
+}
+
+# not_nixos: the test that switch-to-configuration itself makes.
+not_nixos() {
+	[ ! -e /etc/NIXOS ] && ! grep -q '^ID="\{0,1\}nixos"\{0,1\}$' /etc/os-release 2>/dev/null
+}
+
+main() {
+	case ${1-} in
+	--detached)
+		detached "$2" "$3"
+		exit 0
+		;;
+	-h | --help)
+		usage
+		exit 0
+		;;
+	'') set -- switch ;;
+	esac
+	if [ $# -ne 1 ]; then
+		usage >&2
+		exit 10
+	fi
+	case $1 in
+	switch | boot | test | dry-activate) ;;
+	*)
+		say "error: unknown action: $1"
+		usage >&2
+		exit 10
+		;;
+	esac
+	[ "$(id -u)" -eq 0 ] || die "only root can do this: sudo $self $1"
+	not_nixos && die "this machine does not run NixOS"
+	if [ "$1" != dry-activate ] && [ -d /run/systemd/system ] && command -v systemd-run >/dev/null; then
+		supervised "$1"
+	else
+		direct "$1"
+	fi
+}
+
+main "$@"

@@ -1,0 +1,136 @@
+package inventory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"ferry/internal/nix"
+)
+
+// pin is a nixpkgs tree in the store.
+type pin struct {
+	tree Source
+	rest string // the path below tree, "" or starting with a slash
+}
+
+// expression is the pin's path as a Nix string with context.
+func (p pin) expression(pure bool) string {
+	return "(" + treeExpression(p.tree, pure) + " + " + nixString(p.rest) + ")"
+}
+
+// wrongPin is what evaluate.nix found instead of a tree.
+type wrongPin struct {
+	Type     string `json:"type"`
+	Value    string `json:"value"`
+	Packages bool   `json:"packages"` // looks like the package set rather than the tree it comes from
+}
+
+const pinExample = `nixpkgs = fetchTarball { url = "https://…"; sha256 = "…"; };`
+
+func (w wrongPin) error(node string) error {
+	e := &Error{Node: node, Attribute: "nixpkgs", Advice: []string{pinExample}}
+	switch {
+	case w.Packages:
+		e.Text = "expected a nixpkgs tree, found its packages"
+		e.Advice = []string{"leave the import away: nixpkgs = TREE, not import TREE { }"}
+	case w.Type == "set":
+		e.Text = "expected a nixpkgs tree, found an attribute set without outPath"
+	case w.Type == "string":
+		e.Text = fmt.Sprintf("expected the absolute path of a nixpkgs tree, found the string %q", w.Value)
+	default:
+		e.Text = "expected a nixpkgs tree, found " + article(w.Type)
+	}
+	return e
+}
+
+// withoutNixos is the error for a tree that is not nixpkgs.
+func withoutNixos(node, tree string) error {
+	e := &Error{Node: node, Attribute: "nixpkgs", Text: printable(tree) + " is no nixpkgs tree: it has no nixos/default.nix"}
+	if _, err := os.Stat(filepath.Join(tree, "nixpkgs", "nixos", "default.nix")); err == nil {
+		e.Advice = []string{"did you mean " + printable(filepath.Join(tree, "nixpkgs")) + "?"}
+	}
+	return e
+}
+
+// putPin puts the nixpkgs tree at path in the store, if it is not there yet, once per path and inventory.
+func (inv *Inventory) putPin(ctx context.Context, node, path string) (pin, error) {
+	inv.pinsLock.Lock()
+	defer inv.pinsLock.Unlock()
+	if p, done := inv.pins[path]; done {
+		return p, nil
+	}
+	p, err := inv.newPin(ctx, node, path)
+	if err == nil {
+		inv.pins[path] = p
+	}
+	return p, err
+}
+
+func (inv *Inventory) newPin(ctx context.Context, node, path string) (pin, error) {
+	resolved, err := filepath.EvalSymlinks(path)
+	if errors.Is(err, fs.ErrNotExist) || notFolder(err) {
+		// ../x in the inventory is a path next to the source's store path by now; it was meant to be next to its root.
+		rel, relErr := filepath.Rel(string(inv.Source.Path), path)
+		if relErr == nil && strings.HasPrefix(rel, "../") {
+			if meant, err := filepath.EvalSymlinks(filepath.Join(inv.Root, rel)); err == nil {
+				return inv.newPin(ctx, node, meant)
+			}
+		}
+		return pin{}, &Error{Node: node, Attribute: "nixpkgs", Text: printable(path) + " does not exist"}
+	}
+	if err != nil {
+		return pin{}, &Error{Node: node, Attribute: "nixpkgs", Err: err}
+	}
+	if _, err := os.Stat(filepath.Join(resolved, "nixos", "default.nix")); err != nil {
+		return pin{}, withoutNixos(node, path)
+	}
+	if tree, rest, err := nix.SplitStorePath(resolved); err == nil {
+		p := pin{tree: Source{Path: tree}, rest: rest}
+		p.tree.NarHash, err = inv.client.NarHash(ctx, tree)
+		return p, err
+	}
+	t := tree{root: resolved}
+	work, inGit, err := findWorkTree(inv.client.Runner, resolved)
+	if err != nil {
+		return pin{}, err
+	}
+	var finish func(string) error
+	if inGit {
+		t.git = &workTree{root: resolved, runner: inv.client.Runner}
+	}
+	if inGit && work.root == resolved {
+		finish = func(dir string) error { return writeVersionSuffix(ctx, work, dir) }
+	}
+	p := pin{}
+	if p.tree, err = snapshot(ctx, inv.client, t, finish); err != nil {
+		return p, fmt.Errorf("pin %s: %w", path, err)
+	}
+	return p, nil
+}
+
+// writeVersionSuffix writes to dir, a copy of the nixpkgs checkout work, the file from which NixOS takes its version's
+// suffix when there is no .git, in the way of nixos-rebuild. One in the checkout is taken over: plain NixOS reads it too.
+func writeVersionSuffix(ctx context.Context, work workTree, dir string) error {
+	const name = ".version-suffix"
+	file := filepath.Join(dir, name)
+	if _, err := os.Lstat(file); err == nil {
+		return nil
+	}
+	if text, err := os.ReadFile(filepath.Join(work.root, name)); err == nil {
+		return os.WriteFile(file, text, 0o644)
+	}
+	commit, dirty, err := work.revision(ctx)
+	if err != nil || len(commit) < 12 {
+		return err
+	}
+	suffix := ".git." + commit[:12]
+	if dirty {
+		suffix += "M"
+	}
+	return os.WriteFile(file, []byte(suffix), 0o644)
+}

@@ -1,0 +1,295 @@
+package lab
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// output runs a command in the machine, which must succeed.
+func output(t *testing.T, target *Target, argv ...string) string {
+	t.Helper()
+	out, err := target.Output(t.Context(), argv...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func TestAPowerCutKeepsTheDiskAndNothingElse(t *testing.T) {
+	t.Parallel()
+	for name, opts := range map[string]Options{"systemd": {}, "no systemd": {NoSystemd: true}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			target := StartTarget(t, opts)
+			output(t, target, "sh", "-c", "echo disk >/var/file; mount -t tmpfs none /mnt; echo memory >/mnt/file")
+			if err := target.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := target.Output(t.Context(), "true"); err == nil {
+				t.Error("a command ran on a machine that is off")
+			}
+			if target.greets(t.Context()) {
+				t.Error("a machine that is off answers")
+			}
+			if err := target.PowerOn(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if got := output(t, target, "sh", "-c", "cat /var/file; ls /mnt"); got != "disk" {
+				t.Errorf("after the boot there is %q, want only the file on disk", got)
+			}
+		})
+	}
+}
+
+func TestAMachineThatRebootsComesBack(t *testing.T) {
+	t.Parallel()
+	target := StartTarget(t, Options{})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	id, boots := output(t, target, "cat", "/proc/sys/kernel/random/boot_id"), target.Boots()
+	output(t, target, "sh", "-c", "echo was here >/run/before")
+	output(t, target, "systemctl", "reboot")
+	if err := target.WaitReboot(ctx, boots); err != nil {
+		t.Fatal(err)
+	}
+	// The kernel, and so its boot_id, is shared with the host; /run is the machine's own.
+	if _, err := target.Output(ctx, "cat", "/run/before"); err == nil {
+		t.Errorf("/run is as it was before the reboot (boot %s)", id)
+	}
+}
+
+func TestAMachineWithoutItsCableIsSilent(t *testing.T) {
+	t.Parallel()
+	target := StartTarget(t, Options{NoSystemd: true})
+	conn, err := net.Dial("tcp", netip.AddrPortFrom(target.Addr(), 22).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	greeting := make([]byte, 256)
+	if _, err := conn.Read(greeting); err != nil {
+		t.Fatal(err)
+	}
+	if err := target.LinkDown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if target.greets(t.Context()) {
+		t.Error("a new connection was answered")
+	}
+	if _, err := conn.Write([]byte("SSH-2.0-test\r\n")); err != nil {
+		t.Errorf("an open connection broke instead of falling silent: %v", err)
+	}
+	if err := conn.SetReadDeadline(time.Now().Add(300 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := conn.Read(greeting); !os.IsTimeout(err) {
+		t.Errorf("an open connection read %d bytes, %v", n, err)
+	}
+	if err := target.LinkUp(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Read(greeting); err != nil {
+		t.Errorf("the open connection did not recover: %v", err)
+	}
+	if !target.greets(t.Context()) {
+		t.Error("a new connection was not answered afterwards")
+	}
+}
+
+func TestBandwidthLimitsBothDirections(t *testing.T) {
+	t.Parallel()
+	target, b := StartTarget(t, Options{NoSystemd: true}), NewBuilder(t, BuilderOptions{})
+	if err := b.Know(target); err != nil {
+		t.Fatal(err)
+	}
+	const size = 512 << 10
+	up := func() *exec.Cmd {
+		cmd := b.Command(t.Context(), "ssh", "root@"+target.Name(), "cat >/dev/null")
+		cmd.Stdin = bytes.NewReader(make([]byte, size))
+		return cmd
+	}
+	down := func() *exec.Cmd {
+		return b.Command(t.Context(), "ssh", "root@"+target.Name(), "head", "-c", strconv.Itoa(size), "/dev/zero")
+	}
+	// What passes at 2 Mibit/s takes two seconds at least, however busy this machine is; without a limit it may not.
+	const limit, least = 4 * size, 1800 * time.Millisecond
+	for name, test := range map[string]struct {
+		bits int64
+		want func(time.Duration) bool
+	}{
+		"limited":   {limit, func(took time.Duration) bool { return took >= least }},
+		"unlimited": {0, func(took time.Duration) bool { return took < least }},
+	} {
+		if err := target.Bandwidth(t.Context(), test.bits); err != nil {
+			t.Fatal(err)
+		}
+		for direction, pass := range map[string]func() *exec.Cmd{"up": up, "down": down} {
+			start := time.Now()
+			if _, err := pass().Output(); err != nil {
+				t.Fatal(err)
+			}
+			if took := time.Since(start); !test.want(took) {
+				t.Errorf("%s, %s: %v for %d bytes", name, direction, took, size)
+			}
+		}
+	}
+}
+
+func TestAStoreWithALimitFillsUp(t *testing.T) {
+	t.Parallel()
+	target := StartTarget(t, Options{StoreLimit: 20 << 20})
+	output(t, target, "nix-store", "--add", "/etc/hostname")
+	_, err := target.Output(t.Context(), "dd", "if=/dev/zero", "of=/nix/store/big", "bs=1M", "count=30")
+	if err == nil || !strings.Contains(err.Error(), "No space left on device") {
+		t.Errorf("30 MB on a store of 20 MB: %v", err)
+	}
+	output(t, target, "dd", "if=/dev/zero", "of=/var/big", "bs=1M", "count=30")
+}
+
+func TestAnAarch64MachineRunsAarch64Programs(t *testing.T) {
+	t.Parallel()
+	program := aarch64Program()
+	for name, opts := range map[string]Options{
+		"systemd":    {System: "aarch64-linux"},
+		"no systemd": {System: "aarch64-linux", NoSystemd: true, Suite: "trixie"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			target, b := StartTarget(t, opts), NewBuilder(t, BuilderOptions{Aarch64: true})
+			if err := target.WriteFile(t.Context(), "/root/answer", program, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			out, err := target.Command(t.Context(), "/root/answer").CombinedOutput()
+			if string(out) != "42\n" {
+				t.Errorf("printed %q (%v), want 42", out, err)
+			}
+			if err := b.Know(target); err != nil {
+				t.Fatal(err)
+			}
+			uname, err := b.Output(t.Context(), "ssh", "alice@"+target.Name(), "uname -m; nix-instantiate --eval -E builtins.currentSystem")
+			if string(uname) != "aarch64\n\"aarch64-linux\"\n" {
+				t.Errorf("it says it is %q (%v)", uname, err)
+			}
+			if err := b.WriteFile("/root/answer", program, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			built, err := b.Output(t.Context(), "nix-build", "--no-out-link", "-E",
+				`derivation { name = "x"; system = "aarch64-linux"; builder = "/bin/sh"; args = ["-c" "/root/answer >$out"]; }`)
+			if err != nil {
+				t.Error(err)
+			} else if text, _ := os.ReadFile(b.Path(strings.TrimSpace(string(built)))); string(text) != "42\n" {
+				t.Errorf("a build for aarch64 gave %q", text)
+			}
+		})
+	}
+}
+
+func TestATargetRefusesToBuild(t *testing.T) {
+	t.Parallel()
+	target := StartTarget(t, Options{NoSystemd: true})
+	_, err := target.Output(t.Context(), "nix-build", "--no-out-link", "-E",
+		`derivation { name = "x"; system = builtins.currentSystem; builder = "/bin/sh"; args = ["-c" "echo >$out"]; }`)
+	if err == nil {
+		t.Error("it built")
+	}
+}
+
+func TestWhoMayReachTheNixDaemon(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		opts Options
+		may  bool
+	}{
+		"as on NixOS":              {Options{}, true},
+		"as on NixOS, trixie":      {Options{Suite: "trixie"}, true},
+		"as on NixOS, no systemd":  {Options{NoSystemd: true}, true},
+		"as on Debian":             {Options{DebianDaemon: true}, false},
+		"as on Debian, no systemd": {Options{DebianDaemon: true, NoSystemd: true}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			target := StartTarget(t, test.opts)
+			_, err := target.Output(t.Context(), "runuser", "-u", "alice", "--", "nix-store", "--add", "/etc/hostname")
+			if (err == nil) != test.may {
+				t.Errorf("alice adds a path: %v, want success: %v", err, test.may)
+			}
+		})
+	}
+}
+
+func TestARelayDelaysCountsFreezesAndCuts(t *testing.T) {
+	t.Parallel()
+	echo, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer echo.Close()
+	go func() {
+		for {
+			conn, err := echo.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				_, _ = io.Copy(conn, conn)
+			}()
+		}
+	}()
+	addr := echo.Addr().(*net.TCPAddr).AddrPort()
+	const delay = 60 * time.Millisecond
+	relay := StartRelay(t, addr, RelayOptions{Delay: delay, CutAfter: 100})
+	conn, err := net.Dial("tcp", relay.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	ask := func(n int) (int, time.Duration) {
+		start := time.Now()
+		if _, err := conn.Write(make([]byte, n)); err != nil {
+			t.Fatal(err)
+		}
+		if err := conn.SetReadDeadline(time.Now().Add(300 * time.Millisecond)); err != nil {
+			t.Fatal(err)
+		}
+		got, _ := io.ReadFull(conn, make([]byte, n))
+		return got, time.Since(start)
+	}
+	for range 2 {
+		if got, took := ask(10); got != 10 || took < delay {
+			t.Errorf("%d bytes came back after %v, want 10 after %v", got, took, delay)
+		}
+	}
+	relay.Freeze()
+	if got, _ := ask(10); got != 0 {
+		t.Errorf("%d bytes passed a frozen relay", got)
+	}
+	relay.Thaw()
+	if got, _ := ask(0); got != 0 {
+		t.Errorf("read %d", got)
+	}
+	if n, err := io.ReadFull(conn, make([]byte, 10)); n != 10 {
+		t.Errorf("%d of 10 frozen bytes came after the thaw: %v", n, err)
+	}
+	if want := (Traffic{Connections: 1, Up: 30, Down: 30, Turns: 3}); relay.Traffic() != want {
+		t.Errorf("counted %+v, want %+v", relay.Traffic(), want)
+	}
+	if got, _ := ask(30); got != 10 {
+		t.Errorf("%d bytes came back, want 10: 100 in all may pass", got)
+	}
+	if n, err := conn.Read(make([]byte, 1)); n != 0 || err != io.EOF && !strings.Contains(err.Error(), "reset") {
+		t.Errorf("the connection was not cut: %d, %v", n, err)
+	}
+}

@@ -1,0 +1,95 @@
+package nix
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+
+	"ferry/internal/run"
+)
+
+// Build realises a derivation with one output and returns the output. Symbolic link root becomes a GC root for it before
+// anything could collect it; the folders above root are made. progress, which may be nil, is called from one goroutine.
+//
+// The error is a [*PlatformError] if nothing here builds for a system that is needed, and a [*BuildError] if builds
+// failed. When ctx ends, so do the builds.
+func (c *Client) Build(ctx context.Context, drv StorePath, root string, progress func(BuildProgress)) (StorePath, error) {
+	root, err := prepareRoot(root)
+	if err != nil {
+		return "", fmt.Errorf("build %s: %w", drv, err)
+	}
+	cmd := c.command("nix-store", "--realise", string(drv), "--add-root", root, "--indirect", "--log-format", "internal-json")
+	log := newBuildLog(progress)
+	lines := &lineWriter{each: log.line}
+	var out bytes.Buffer
+	cmd.Out, cmd.Err = &out, lines
+	err = c.run(ctx, cmd)
+	lines.end()
+	if err != nil {
+		return "", fmt.Errorf("build %s: %w", drv, c.explain(ctx, log, err))
+	}
+	// What nix-store prints is the root, so where it points says what was built.
+	if printed := strings.TrimSpace(out.String()); printed != root {
+		return "", fmt.Errorf("build %s: nix-store made the roots %q, not one output at %s", drv, shorten(printed), root)
+	}
+	target, err := os.Readlink(root)
+	if err != nil {
+		return "", fmt.Errorf("build %s: %w", drv, err)
+	}
+	output, err := ParseStorePath(target)
+	if err != nil {
+		return "", fmt.Errorf("build %s: %s: %w", drv, root, err)
+	}
+	return output, nil
+}
+
+// explain turns the failure of nix-store into what has failed.
+func (c *Client) explain(ctx context.Context, log *buildLog, err error) error {
+	var failed *run.Error
+	if !errors.As(err, &failed) || errors.Is(err, exec.ErrNotFound) {
+		return err
+	}
+	// Its standard error is not for people, so it is not shown as such.
+	failed = &run.Error{Argv: failed.Argv, Status: failed.Status, Err: failed.Err}
+	b := readFailures(log.errors)
+	if ctx.Err() != nil || failed.Status < 0 || len(b.Messages) == 0 {
+		return failed
+	}
+	b.err = failed
+	for _, m := range b.Messages {
+		if strings.Contains(m, "interrupted by the user") {
+			// A Ctrl-C reaches Nix at the same time as ferry, and may be noticed there first.
+			return context.Canceled
+		}
+	}
+	for i := range b.Derivations {
+		d := &b.Derivations[i]
+		if d.platform != nil {
+			return &PlatformError{System: d.platform.system, Reason: d.Reason, err: b}
+		}
+		if lines := log.lines[d.Drv]; len(lines) > 0 {
+			d.LastLines = lines
+		} else if len(d.LastLines) == 0 && d.ran {
+			d.LastLines = c.readLog(ctx, d.Drv)
+		}
+	}
+	if len(b.Derivations) > 0 {
+		b.LogCommand = "nix-store -l " + string(b.Derivations[0].Drv)
+	}
+	return b
+}
+
+// readLog returns the end of the log that Nix has kept of a build, if any.
+func (c *Client) readLog(ctx context.Context, drv StorePath) []string {
+	cmd := c.command("nix-store", "--read-log", string(drv))
+	tail := &run.Tail{Limit: 64 << 10}
+	cmd.Out = tail
+	if c.run(ctx, cmd) != nil {
+		return nil
+	}
+	return run.LastLines(tail.String(), keptLines)
+}

@@ -1,0 +1,112 @@
+package nix
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"ferry/internal/run"
+)
+
+// Expression is something to evaluate.
+type Expression struct {
+	Text string
+	// Pure forbids whatever would make the result depend on more than Text: files that are not fetched by hash, the
+	// environment, the time, the machine's own system. builtins.fetchTree is there.
+	Pure bool
+	// Instantiate lets evaluation write to the store: derivations, copied sources, what it fetches or has to build.
+	Instantiate bool
+	// Log receives, line by line, what evaluation writes for people before it fails or ends: traces and warnings of the
+	// configuration, and what is fetched or built on the way. May be nil.
+	Log io.Writer
+}
+
+// maxArgument keeps below Linux's limit of 128 KiB for one argument.
+const maxArgument = 100 << 10
+
+// Eval returns the value of e, evaluated deeply, as JSON. If the expression is at fault, the error is an [*EvalError].
+func (c *Client) Eval(ctx context.Context, e Expression) ([]byte, error) {
+	// The whole trace is always asked for: what Nix prints without it leaves out the user's own files.
+	args := []string{"--eval", "--strict", "--json", "--show-trace"}
+	if e.Instantiate {
+		args = append(args, "--read-write-mode")
+	}
+	if e.Pure {
+		// The feature for fetchTree came with flakes and is still implied by them.
+		args = append(args, "--option", "pure-eval", "true", "--option", "extra-experimental-features", "flakes")
+	}
+	var cmd run.Command
+	if len(e.Text) <= maxArgument {
+		cmd = c.command("nix-instantiate", append(args, "-E", e.Text)...)
+	} else {
+		cmd = c.command("nix-instantiate", append(args, "-")...)
+		cmd.In = strings.NewReader(e.Text)
+	}
+	var out bytes.Buffer
+	messages := evalMessages{log: e.Log}
+	lines := &lineWriter{each: messages.line}
+	cmd.Out, cmd.Err = &out, lines
+	err := c.run(ctx, cmd)
+	lines.end()
+	if err == nil {
+		messages.release()
+		return bytes.TrimRight(out.Bytes(), "\n"), nil
+	}
+	var failed *run.Error
+	if errors.As(err, &failed) && ctx.Err() == nil && messages.begun {
+		if strings.Contains(messages.last, "interrupted by the user") {
+			// A Ctrl-C reaches Nix at the same time as ferry, and may be noticed there first.
+			return nil, fmt.Errorf("evaluate: %w", context.Canceled)
+		}
+		return nil, &EvalError{Trace: messages.trace(), err: err}
+	}
+	return nil, fmt.Errorf("evaluate: %w", err)
+}
+
+// evalMessages separates what evaluation writes before its error from the error, which is everything from the first line
+// that starts with "error:".
+type evalMessages struct {
+	log   io.Writer
+	head  strings.Builder // the start of the error, up to half the limit
+	tail  run.Tail        // its end
+	last  string
+	begun bool
+}
+
+// maxTrace is how much of a trace is kept, in bytes: half from its start, half from its end.
+const maxTrace = 2 << 20
+
+func (m *evalMessages) line(line string) {
+	if !m.begun {
+		if !startsError(line) {
+			m.write(line + "\n")
+			return
+		}
+		m.begun = true
+		m.tail.Limit = maxTrace / 2
+	}
+	m.last = line
+	if m.head.Len() < maxTrace/2 {
+		m.head.WriteString(line + "\n")
+		return
+	}
+	_, _ = m.tail.Write([]byte(line + "\n"))
+}
+
+func (m *evalMessages) trace() string { return m.head.String() + m.tail.String() }
+
+// release is called when evaluation has not failed after all: something else looked like an error.
+func (m *evalMessages) release() {
+	if m.begun {
+		m.write(m.trace())
+	}
+}
+
+func (m *evalMessages) write(s string) {
+	if m.log != nil {
+		_, _ = io.WriteString(m.log, s)
+	}
+}

@@ -1,0 +1,47 @@
+package nix
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+
+	"ferry/internal/run"
+)
+
+// LocalServe is a [Serve] of this machine's store.
+type LocalServe struct {
+	*Serve
+	process *run.Process
+	in      io.WriteCloser
+}
+
+// OpenServe starts nix-store --serve --write. The caller closes it. When ctx ends, it ends.
+func (c *Client) OpenServe(ctx context.Context) (*LocalServe, error) {
+	process, in, out, err := c.Runner.Pipe(ctx, c.command("nix-store", "--serve", "--write"))
+	if errors.Is(err, exec.ErrNotFound) {
+		return nil, &MissingError{Program: "nix-store", Err: err}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open the store: %w", err)
+	}
+	serve, err := NewServe(out, in)
+	if err != nil {
+		_ = in.Close()
+		if ended := process.Wait(); ended != nil {
+			err = ended // says why
+		}
+		return nil, fmt.Errorf("open the store: %w", err)
+	}
+	return &LocalServe{Serve: serve, process: process, in: in}, nil
+}
+
+// Close ends the process. Its error says why the process ended before, if it did; an error of the [Serve] only says that.
+func (s *LocalServe) Close() error {
+	_ = s.in.Close()
+	if err := s.process.Wait(); err != nil {
+		return fmt.Errorf("close the store: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,149 @@
+// Package ship brings a closure from this machine's store to a target's: it finds out what is missing there in one
+// exchange, and sends that as one compressed stream without waiting for an answer per path.
+package ship
+
+import (
+	"context"
+	"fmt"
+
+	"ferry/internal/agent"
+	"ferry/internal/nix"
+)
+
+// Store is what shipping needs to know of this machine's store; nix.Serve is one.
+type Store interface {
+	Closure(paths []nix.StorePath) ([]nix.StorePath, error)
+	PathInfos(paths []nix.StorePath) ([]nix.PathInfo, error)
+}
+
+// Target is what shipping needs of the other side; agent.Session is one.
+type Target interface {
+	Missing(ctx context.Context, paths []nix.StorePath, substitute bool) ([]nix.StorePath, error)
+}
+
+// Plan is what is to be sent.
+type Plan struct {
+	Root    nix.StorePath  // what is shipped; everything else is in its closure
+	Paths   int            // paths in the closure
+	Missing []nix.PathInfo // what the target lacks, references before what refers to them
+	Bytes   uint64         // the NARs of Missing together
+}
+
+// MakePlan finds out what of root's closure the target lacks. With substitute the target first fetches what it can from
+// its own caches.
+func MakePlan(ctx context.Context, store Store, to Target, root nix.StorePath, substitute bool) (*Plan, error) {
+	closure, err := store.Closure([]nix.StorePath{root})
+	if err != nil {
+		return nil, fmt.Errorf("closure of %s: %w", root, err)
+	}
+	missing, err := to.Missing(ctx, closure, substitute)
+	if err != nil {
+		return nil, fmt.Errorf("ask what is missing: %w", err)
+	}
+	plan := &Plan{Root: root, Paths: len(closure)}
+	if len(missing) == 0 {
+		return plan, nil
+	}
+	infos, err := store.PathInfos(missing)
+	if err != nil {
+		return nil, fmt.Errorf("look up the missing paths: %w", err)
+	}
+	if len(infos) != len(missing) {
+		return nil, &VanishedError{Path: firstWithout(missing, infos)}
+	}
+	if plan.Missing, err = sortByReferences(infos); err != nil {
+		return nil, err
+	}
+	for _, info := range infos {
+		plan.Bytes += info.NarSize
+	}
+	return plan, nil
+}
+
+// VanishedError is a path that was in this machine's store and is not any more.
+type VanishedError struct {
+	Path nix.StorePath
+	Err  error
+}
+
+func (e *VanishedError) Error() string {
+	if e.Err != nil {
+		return fmt.Sprintf("%s cannot be read: %v", e.Path, e.Err)
+	}
+	return fmt.Sprintf("%s is not in this machine's store any more", e.Path)
+}
+
+// Unwrap gives the error of reading it.
+func (e *VanishedError) Unwrap() error { return e.Err }
+
+// Hints says what the user can do about it.
+func (e *VanishedError) Hints() []string {
+	return []string{
+		"run the same command again: what is missing here is built again",
+		fmt.Sprintf("if it stays so, repair the store: nix-store --verify-path %s", e.Path),
+	}
+}
+
+func firstWithout(paths []nix.StorePath, infos []nix.PathInfo) nix.StorePath {
+	known := make(map[nix.StorePath]bool, len(infos))
+	for _, info := range infos {
+		known[info.Path] = true
+	}
+	for _, p := range paths {
+		if !known[p] {
+			return p
+		}
+	}
+	return ""
+}
+
+// sortByReferences puts every path after those it refers to, as a store that registers one by one needs it.
+func sortByReferences(infos []nix.PathInfo) ([]nix.PathInfo, error) {
+	index := make(map[nix.StorePath]int, len(infos))
+	for i, info := range infos {
+		index[info.Path] = i
+	}
+	const (
+		unseen = iota
+		open
+		done
+	)
+	state := make([]int, len(infos))
+	sorted := make([]nix.PathInfo, 0, len(infos))
+	// An explicit stack: a closure may be deeper than is comfortable for a recursion.
+	type visit struct{ node, next int }
+	for start := range infos {
+		stack := []visit{{start, 0}}
+		for len(stack) > 0 {
+			top := &stack[len(stack)-1]
+			if state[top.node] == done {
+				stack = stack[:len(stack)-1]
+				continue
+			}
+			state[top.node] = open
+			references := infos[top.node].References
+			if top.next == len(references) {
+				state[top.node] = done
+				sorted = append(sorted, infos[top.node])
+				stack = stack[:len(stack)-1]
+				continue
+			}
+			reference := references[top.next]
+			top.next++
+			i, missing := index[reference]
+			if !missing || i == top.node || state[i] == done {
+				continue
+			}
+			if state[i] == open {
+				return nil, fmt.Errorf("%s and %s refer to each other", infos[top.node].Path, reference)
+			}
+			stack = append(stack, visit{i, 0})
+		}
+	}
+	return sorted, nil
+}
+
+var (
+	_ Store  = (*nix.Serve)(nil)
+	_ Target = (*agent.Session)(nil)
+)

@@ -1,0 +1,124 @@
+package target
+
+import (
+	"fmt"
+	"strings"
+
+	"ferry/internal/run"
+)
+
+// Kind is why a target could not be reached.
+type Kind string
+
+// The reasons that ssh gives for a connection that is not made, or is lost.
+const (
+	Unknown     Kind = "unknown"
+	HostUnknown Kind = "host unknown"
+	KeyUnknown  Kind = "host key unknown"
+	KeyChanged  Kind = "host key changed"
+	Denied      Kind = "permission denied"
+	Refused     Kind = "connection refused"
+	NoRoute     Kind = "no route"
+	TimedOut    Kind = "timed out"
+	Lost        Kind = "connection lost"
+)
+
+// Error is a connection that could not be made or was lost.
+type Error struct {
+	Address Address
+	Kind    Kind
+	Text    string // what ssh said, cleaned
+
+	err *run.Error
+}
+
+func (e *Error) Error() string {
+	text := e.Text
+	if text == "" {
+		text = string(e.Kind)
+	}
+	return fmt.Sprintf("ssh %s: %s", e.Address, text)
+}
+
+// Unwrap gives the command that failed.
+func (e *Error) Unwrap() error { return e.err }
+
+// Hints says what the user can do about it.
+func (e *Error) Hints() []string {
+	host, dest := e.Address.Host(), run.Quote(e.Address.String())
+	switch e.Kind {
+	case HostUnknown:
+		return []string{fmt.Sprintf("check the name in the inventory's `target` and in ~/.ssh/config; `getent hosts %s` asks this machine's resolver", run.Quote(host))}
+	case KeyUnknown:
+		return []string{fmt.Sprintf("connect once by hand, compare the fingerprint and accept it: ssh %s", dest)}
+	case KeyChanged:
+		return []string{
+			"if the machine was not reinstalled, someone may be listening in: find out before you go on",
+			fmt.Sprintf("if it was: ssh-keygen -R %s, then connect once by hand: ssh %s", run.Quote(host), dest),
+		}
+	case Denied:
+		return []string{fmt.Sprintf("try the login by hand: ssh %s; is the key loaded (ssh-add -l) and the user right", dest)}
+	case Refused:
+		return []string{"the machine answers but no ssh server does: is sshd running, on this port"}
+	case NoRoute, TimedOut:
+		return []string{fmt.Sprintf("is the machine on and in this network: ping %s", run.Quote(host))}
+	case Lost:
+		return []string{"run the same command again: what has arrived is kept"}
+	}
+	return nil
+}
+
+// connectError finds out from ssh's own messages why it ended with status 255. OpenSSH has no other way to tell.
+func connectError(addr Address, failed *run.Error) error {
+	e := &Error{Address: addr, Kind: Unknown, err: failed}
+	all := failed.Stderr
+	for _, c := range []struct {
+		text string
+		kind Kind
+	}{
+		{"REMOTE HOST IDENTIFICATION HAS CHANGED", KeyChanged},
+		{"Host key verification failed", KeyUnknown},
+		{"Could not resolve hostname", HostUnknown},
+		{"Permission denied", Denied},
+		{"Too many authentication failures", Denied},
+		{"Connection refused", Refused},
+		{"No route to host", NoRoute},
+		{"Network is unreachable", NoRoute},
+		{"Connection timed out", TimedOut},
+		{"Operation timed out", TimedOut},
+		{"not responding", Lost},
+		{"Broken pipe", Lost},
+		{"closed by remote host", Lost},
+		{"Connection reset", Lost},
+		{"Connection closed", Lost},
+	} {
+		if strings.Contains(all, c.text) {
+			e.Kind = c.kind
+			e.Text = lineWith(all, c.text)
+			break
+		}
+	}
+	if e.Kind == KeyChanged {
+		e.Text = "the host key has changed"
+	}
+	if e.Kind == KeyUnknown {
+		e.Text = "the host key is not known"
+	}
+	if e.Text == "" {
+		if lines := run.LastLines(all, 1); len(lines) > 0 {
+			e.Text = lines[0]
+		} else {
+			e.Kind, e.Text = Lost, "the connection was lost"
+		}
+	}
+	return e
+}
+
+func lineWith(all, text string) string {
+	for _, line := range run.LastLines(all, 1<<10) {
+		if strings.Contains(line, text) {
+			return strings.TrimPrefix(line, "ssh: ")
+		}
+	}
+	return text
+}

@@ -1,0 +1,236 @@
+// Package target reaches a node: through the user's own OpenSSH, or this machine directly. One ssh master per target does
+// the login; everything else rides on it.
+package target
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+
+	"ferry/internal/run"
+)
+
+// Dialer holds what all connections of one ferry process share.
+type Dialer struct {
+	Runner *run.Runner
+	// SSHConfig is the configuration file for ssh -F; the user's own if empty.
+	SSHConfig string
+	// Terminal is the controlling terminal that ssh may ask for a password or a passphrase on. Without one, ssh never asks.
+	Terminal *os.File
+	// Asking, when set, is called before ssh gets the terminal, and the function it returns once ferry has it back.
+	Asking func() func()
+}
+
+// Channel is a program running on the target, with its standard input and output.
+type Channel struct {
+	In  io.WriteCloser
+	Out io.ReadCloser
+
+	addr    Address
+	process *run.Process
+	ready   func()
+	cleanup func()
+	stop    context.CancelFunc
+}
+
+// Start runs line, one command line for whatever login shell the target's user has, and gives its streams. Standard error,
+// ssh's own included, goes to stderr as it comes. Cancelling ctx ends the connection. The caller must call [Channel.Wait].
+func (d *Dialer) Start(ctx context.Context, addr Address, line string, stderr io.Writer) (*Channel, error) {
+	if addr.Local() {
+		return d.startLocal(ctx, addr, line, stderr)
+	}
+	control, cleanup, err := controlPath()
+	if err != nil {
+		return nil, err
+	}
+	argv := append(d.master(control), "-T", "--", addr.String(), line)
+	return d.start(ctx, addr, argv, stderr, cleanup)
+}
+
+func (d *Dialer) startLocal(ctx context.Context, addr Address, line string, stderr io.Writer) (*Channel, error) {
+	ctx, stop := context.WithCancel(ctx)
+	p, in, out, err := d.Runner.Pipe(ctx, run.Command{Argv: []string{"/bin/sh", "-c", line}, Err: stderr, OwnGroup: true})
+	if err != nil {
+		stop()
+		return nil, err
+	}
+	return &Channel{In: in, Out: out, addr: addr, process: p, ready: func() {}, cleanup: func() {}, stop: stop}, nil
+}
+
+func (d *Dialer) start(ctx context.Context, addr Address, argv []string, stderr io.Writer, cleanup func()) (*Channel, error) {
+	ctx, stop := context.WithCancel(ctx)
+	ready := func() {}
+	if d.Terminal != nil {
+		back := func() {}
+		if d.Asking != nil {
+			back = d.Asking()
+		}
+		var once sync.Once
+		ready = func() {
+			once.Do(func() {
+				_ = run.TakeTerminal(d.Terminal)
+				back()
+			})
+		}
+	}
+	p, in, out, err := d.Runner.Pipe(ctx, run.Command{Argv: argv, Err: stderr, OwnGroup: true, Terminal: d.Terminal})
+	if err != nil {
+		ready()
+		stop()
+		cleanup()
+		return nil, err
+	}
+	return &Channel{In: in, Out: out, addr: addr, process: p, ready: ready, cleanup: cleanup, stop: stop}, nil
+}
+
+// Ready tells the channel that the far side has answered: the login is over and the terminal is ferry's again.
+func (c *Channel) Ready() { c.ready() }
+
+// Close ends the connection without waiting for the far side.
+func (c *Channel) Close() {
+	_ = c.In.Close()
+	c.stop()
+}
+
+// Wait waits until the program on the target has ended and gives the terminal back. A connection that could not be made,
+// or broke, is an [*Error]; a program that ended with another status than 0 is a [*run.Error].
+func (c *Channel) Wait() error {
+	err := c.process.Wait()
+	c.ready()
+	c.stop()
+	c.cleanup()
+	return c.classify(err)
+}
+
+func (c *Channel) classify(err error) error {
+	var failed *run.Error
+	if err == nil || c.addr.Local() || !errors.As(err, &failed) || errors.Is(err, context.Canceled) {
+		return err
+	}
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		// While ssh has the terminal, a Ctrl-C reaches ssh and not ferry.
+		if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() && status.Signal() == syscall.SIGINT {
+			return ErrInterrupted
+		}
+	}
+	if failed.Status == 255 || failed.Status < 0 {
+		return connectError(c.addr, failed)
+	}
+	return err
+}
+
+// ErrInterrupted says that the user pressed Ctrl-C while ssh was asking.
+var ErrInterrupted = errors.New("interrupted")
+
+// Master is a kept ssh connection that other programs, such as nix-copy-closure, may use. The caller must Close it.
+type Master struct {
+	// Args are the arguments that make ssh use the connection.
+	Args []string
+
+	channel *Channel
+}
+
+// Master logs in once and keeps the connection until Close.
+func (d *Dialer) Master(ctx context.Context, addr Address, stderr io.Writer) (*Master, error) {
+	if addr.Local() {
+		return nil, fmt.Errorf("the local machine is reached without ssh")
+	}
+	control, cleanup, err := controlPath()
+	if err != nil {
+		return nil, err
+	}
+	// A program that answers at once and then waits for its end of file: its first byte says that the login is done.
+	argv := append(d.master(control), "-T", "--", addr.String(), "echo ferry; cat")
+	c, err := d.start(ctx, addr, argv, stderr, cleanup)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := io.ReadFull(c.Out, make([]byte, 1)); err != nil {
+		if err := c.Wait(); err != nil {
+			return nil, err
+		}
+		return nil, fmt.Errorf("%s: the login shell ended without an answer", addr)
+	}
+	c.Ready()
+	go io.Copy(io.Discard, c.Out)
+	return &Master{Args: append(d.config(), "-o", "ControlPath="+control, "-o", "ControlMaster=no"), channel: c}, nil
+}
+
+// Close ends the connection.
+func (m *Master) Close() error {
+	_ = m.channel.In.Close()
+	return m.channel.Wait()
+}
+
+// Options are the ssh arguments, without a program name, that every connection of ferry is made with; commands that are
+// printed for the user leave out the control path.
+func (d *Dialer) config() []string {
+	if d.SSHConfig == "" {
+		return nil
+	}
+	return []string{"-F", d.SSHConfig}
+}
+
+func (d *Dialer) master(control string) []string {
+	argv := append([]string{"ssh"}, d.config()...)
+	batch := "yes"
+	if d.Terminal != nil {
+		batch = "no"
+	}
+	for _, option := range []string{
+		"ControlMaster=yes",
+		"ControlPath=" + control,
+		"ControlPersist=no",
+		"BatchMode=" + batch,
+		"StrictHostKeyChecking=yes",
+		"ConnectTimeout=15",
+		// A dead link is noticed after 30 s, also one that is dead only in one direction.
+		"ServerAliveInterval=10",
+		"ServerAliveCountMax=3",
+		"ClearAllForwardings=yes",
+		"PermitLocalCommand=no",
+		"RemoteCommand=none",
+		"Compression=no",
+		"LogLevel=INFO",
+	} {
+		argv = append(argv, "-o", option)
+	}
+	return argv
+}
+
+// controlPath makes a private folder with a name short enough for a socket (108 bytes, of which ssh itself needs 17 while
+// it makes it) and gives a path in it.
+func controlPath() (path string, cleanup func(), err error) {
+	var dir string
+	for _, base := range []string{os.Getenv("XDG_RUNTIME_DIR"), os.TempDir(), "/tmp"} {
+		if base == "" || len(base) > 60 || !filepath.IsAbs(base) {
+			continue
+		}
+		if dir, err = os.MkdirTemp(base, "ferry-"); err == nil {
+			break
+		}
+	}
+	if dir == "" {
+		if err == nil {
+			err = errors.New("no usable folder for temporary files")
+		}
+		return "", nil, fmt.Errorf("make a folder for the ssh connection: %w", err)
+	}
+	return filepath.Join(dir, "ssh"), func() { _ = os.RemoveAll(dir) }, nil
+}
+
+// OpenTerminal opens the controlling terminal, or gives nil where there is none.
+func OpenTerminal() *os.File {
+	tty, err := os.OpenFile("/dev/tty", os.O_RDWR|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return nil
+	}
+	return tty
+}

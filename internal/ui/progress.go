@@ -1,0 +1,106 @@
+package ui
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"ferry/internal/deploy"
+	"ferry/internal/nix"
+	"ferry/internal/ship"
+)
+
+// doing says what goes on in a step.
+func doing(s deploy.Step) string {
+	switch s {
+	case deploy.Connect:
+		return "connecting"
+	case deploy.Evaluate:
+		return "evaluating"
+	case deploy.Build:
+		return "building"
+	case deploy.Ship:
+		return "shipping"
+	case deploy.Activate:
+		return "activating"
+	case deploy.Commit:
+		return "committing"
+	}
+	return string(s)
+}
+
+// finished is the line that remains of a step.
+func finished(e deploy.Event) string {
+	line := fmt.Sprintf("%s: %-8s", e.Node, e.Step)
+	if e.Text != "" {
+		line += "  " + e.Text
+	}
+	return strings.TrimRight(line, " ") + "  (" + duration(e.Duration) + ")"
+}
+
+// duration is a time as people read it.
+func duration(d time.Duration) string {
+	switch {
+	case d < 10*time.Second:
+		return fmt.Sprintf("%.1f s", d.Seconds())
+	case d < time.Minute:
+		return fmt.Sprintf("%.0f s", d.Seconds())
+	case d < time.Hour:
+		return fmt.Sprintf("%d min %02d s", int(d.Minutes()), int(d.Seconds())%60)
+	}
+	return fmt.Sprintf("%d h %02d min", int(d.Hours()), int(d.Minutes())%60)
+}
+
+func building(b nix.BuildProgress) string {
+	text := fmt.Sprintf("building %d of %d", b.Done, b.Expected)
+	if b.FetchBytes > 0 {
+		text += fmt.Sprintf(", fetched %s of %s", deploy.Size(uint64(b.FetchedBytes)), deploy.Size(uint64(b.FetchBytes)))
+	}
+	if len(b.Running) > 0 {
+		text += ": " + strings.Join(b.Running, ", ")
+	}
+	return text
+}
+
+// shipping says how many bytes went over the wire, how fast, and how long the rest will take.
+func (p *Printer) shipping(s ship.Progress) string {
+	text := fmt.Sprintf("shipping %s of %s, %d of %d paths", deploy.Size(s.Bytes), deploy.Size(s.TotalBytes), s.Paths, s.TotalPaths)
+	p.rate.add(p.now(), s)
+	if perSecond, left, ok := p.rate.estimate(s); ok {
+		text += fmt.Sprintf(", %s sent at %s/s, %s left", deploy.Size(s.Wire), deploy.Size(perSecond), duration(left))
+	}
+	return text
+}
+
+// rate estimates a ship's speed over its last seconds.
+type rate struct{ samples []sample }
+
+type sample struct {
+	at          time.Time
+	bytes, wire uint64
+}
+
+// rateWindow is what the estimate looks back at: long enough to be steady, short enough to notice a change.
+const rateWindow = 10 * time.Second
+
+func (r *rate) add(now time.Time, s ship.Progress) {
+	r.samples = append(r.samples, sample{now, s.Bytes, s.Wire})
+	for len(r.samples) > 2 && now.Sub(r.samples[0].at) > rateWindow {
+		r.samples = r.samples[1:]
+	}
+}
+
+// estimate gives bytes on the wire per second and the time that the rest takes; not ok while too little is known.
+func (r *rate) estimate(s ship.Progress) (perSecond uint64, left time.Duration, ok bool) {
+	if len(r.samples) < 2 {
+		return 0, 0, false
+	}
+	first, last := r.samples[0], r.samples[len(r.samples)-1]
+	seconds := last.at.Sub(first.at).Seconds()
+	if seconds < 0.5 || last.bytes <= first.bytes {
+		return 0, 0, false
+	}
+	perSecond = uint64(float64(last.wire-first.wire) / seconds)
+	done := float64(last.bytes-first.bytes) / seconds
+	return perSecond, time.Duration(float64(s.TotalBytes-s.Bytes) / done * float64(time.Second)), true
+}

@@ -1,0 +1,101 @@
+// Package ferry_test checks the layout of the whole checkout.
+package ferry_test
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// mayImport is the map of doc/design.md: what each package may import of the others. Imports go downward only.
+var mayImport = map[string][]string{
+	"cmd/ferry":             {"cli"},
+	"cmd/ferry-agent":       {"agent/server"},
+	"cmd/ferry-lab":         {"lab"},
+	"internal/cli":          {"ui", "deploy", "inventory", "ship", "agent", "target", "nix", "run"},
+	"internal/ui":           {"deploy", "ship", "nix", "run"},
+	"internal/deploy":       {"inventory", "ship", "agent", "target", "nix", "run"},
+	"internal/inventory":    {"nix", "run"},
+	"internal/ship":         {"agent", "target", "nix", "run"},
+	"internal/agent":        {"target", "nix", "run"},
+	"internal/agent/server": {"agent", "nix", "run"},
+	"internal/target":       {"run"},
+	"internal/nix":          {"run"},
+	"internal/run":          {},
+	"internal/lab":          {},
+}
+
+// TestImportsGoDownwardOnly locks the directions of doc/design.md for everything but tests.
+func TestImportsGoDownwardOnly(t *testing.T) {
+	files := 0
+	walk(t, func(path, folder string) {
+		files++
+		allowed, known := mayImport[folder]
+		if !known {
+			t.Errorf("%s: package %s is not in the map of doc/design.md", path, folder)
+			return
+		}
+		parsed, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, spec := range parsed.Imports {
+			name := strings.Trim(spec.Path.Value, `"`)
+			if inner, ours := strings.CutPrefix(name, "ferry/internal/"); ours && !slices.Contains(allowed, inner) {
+				t.Errorf("%s imports %s: not downward", path, name)
+			}
+			if name == "os/exec" && folder != "internal/run" && folder != "internal/lab" && !onlyErrors[path] {
+				t.Errorf("%s imports os/exec: only internal/run starts processes", path)
+			}
+		}
+	})
+	if files < 20 {
+		t.Fatalf("only %d files were checked", files)
+	}
+}
+
+// onlyErrors are files that take nothing but an error's type or value from os/exec.
+var onlyErrors = map[string]bool{
+	"internal/target/target.go":      true,
+	"internal/agent/server/facts.go": true,
+	"internal/nix/client.go":         true,
+	"internal/nix/version.go":        true,
+	"internal/nix/build.go":          true,
+	"internal/nix/settings.go":       true,
+}
+
+// TestNoFileDoesTooMuch bounds the length of a file.
+func TestNoFileDoesTooMuch(t *testing.T) {
+	walk(t, func(path, _ string) {
+		set := token.NewFileSet()
+		if _, err := parser.ParseFile(set, path, nil, parser.PackageClauseOnly); err != nil {
+			t.Fatal(err)
+		}
+		set.Iterate(func(f *token.File) bool {
+			if f.LineCount() > 600 {
+				t.Errorf("%s has %d lines: more than 600", path, f.LineCount())
+			}
+			return true
+		})
+	})
+}
+
+func walk(t *testing.T, visit func(path, folder string)) {
+	t.Helper()
+	for _, root := range []string{"cmd", "internal"} {
+		err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+			if err != nil || entry.IsDir() || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			visit(path, filepath.ToSlash(filepath.Dir(path)))
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
