@@ -29,6 +29,8 @@ type Command struct {
 	Grace time.Duration
 	// OwnGroup puts the process in a process group of its own, so that a Ctrl-C at the terminal does not reach it.
 	OwnGroup bool
+	// OwnSession puts the process in a session of its own, without any terminal to ask on.
+	OwnSession bool
 	// Terminal, when set with OwnGroup, is the controlling terminal that the new group gets as its foreground, so that the
 	// process may ask for a password there. The caller takes it back with [TakeTerminal].
 	Terminal *os.File
@@ -164,6 +166,9 @@ func (r *Runner) prepare(ctx context.Context, c Command) (*Process, error) {
 			cmd.SysProcAttr.Foreground = true
 			cmd.SysProcAttr.Ctty = int(c.Terminal.Fd())
 		}
+	}
+	if c.OwnSession {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	}
 	tail := &Tail{Limit: 64 << 10}
 	cmd.Stderr = tail
