@@ -62,10 +62,6 @@ func TestImportsGoDownwardOnly(t *testing.T) {
 var onlyErrors = map[string]bool{
 	"internal/target/target.go":      true,
 	"internal/agent/server/facts.go": true,
-	"internal/nix/client.go":         true,
-	"internal/nix/version.go":        true,
-	"internal/nix/build.go":          true,
-	"internal/nix/settings.go":       true,
 }
 
 // TestNoFileDoesTooMuch bounds the length of a file.

@@ -71,6 +71,9 @@ func (e *Error) Error() string {
 // Unwrap gives what os/exec said, among it exec.ErrNotFound and the context's error.
 func (e *Error) Unwrap() error { return e.Err }
 
+// NotFound tells whether err means that the program to run is not in PATH.
+func NotFound(err error) bool { return errors.Is(err, exec.ErrNotFound) }
+
 // CommandLine is the command as a line that pastes into a shell.
 func (e *Error) CommandLine() string { return QuoteAll(e.Argv) }
 
