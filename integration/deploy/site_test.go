@@ -104,6 +104,23 @@ func (s *site) write(name, text string) {
 	}
 }
 
+// in is the site in a part of the test.
+func (s *site) in(t *testing.T) *site {
+	part := *s
+	part.t = t
+	return &part
+}
+
+// reboot restarts the target and waits until it is up again.
+func (s *site) reboot() {
+	s.t.Helper()
+	boots := s.target.Boots()
+	s.onTarget("systemctl", "reboot", "--no-block")
+	if err := s.target.WaitReboot(s.t.Context(), boots); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
 // must runs a command on the builder that has to work.
 func (s *site) must(name string, args ...string) string {
 	s.t.Helper()
