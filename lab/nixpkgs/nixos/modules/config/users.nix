@@ -84,11 +84,10 @@ in
       })
       (builtins.filter (user: user.name != "root") users);
 
-    system.activationScripts.groups.text = ''
-      ${ensure} groups ${linesOf "groups" (map groupLine groups)}
-    '';
+    system.activationScripts.groups = "";
     system.activationScripts.users.text = ''
-      ${ensure} users ${linesOf "users" (map userLine users)} ${if cfg.mutableUsers then "mutable" else "immutable"}
+      ${ensure} ${linesOf "groups" (map groupLine groups)} ${linesOf "users" (map userLine users)} ${
+        if cfg.mutableUsers then "mutable" else "immutable"}
     '';
   };
 }
