@@ -43,6 +43,9 @@ type Runner struct {
 	Trace func(line string)
 }
 
+// ErrNotFound is in the chain of an [*Error] of a program that is not in PATH.
+var ErrNotFound = exec.ErrNotFound
+
 // Error is a command that did not start or did not exit with status 0.
 type Error struct {
 	Argv   []string
@@ -73,6 +76,17 @@ func (e *Error) Unwrap() error { return e.Err }
 
 // NotFound tells whether err means that the program to run is not in PATH.
 func NotFound(err error) bool { return errors.Is(err, exec.ErrNotFound) }
+
+// Signal is the signal that ended the process, 0 if it ended otherwise.
+func (e *Error) Signal() syscall.Signal {
+	var exit *exec.ExitError
+	if errors.As(e.Err, &exit) {
+		if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+			return status.Signal()
+		}
+	}
+	return 0
+}
 
 // CommandLine is the command as a line that pastes into a shell.
 func (e *Error) CommandLine() string { return QuoteAll(e.Argv) }
