@@ -43,9 +43,6 @@ type Runner struct {
 	Trace func(line string)
 }
 
-// ErrNotFound is in the chain of an [*Error] of a program that is not in PATH.
-var ErrNotFound = exec.ErrNotFound
-
 // Error is a command that did not start or did not exit with status 0.
 type Error struct {
 	Argv   []string

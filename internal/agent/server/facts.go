@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -121,7 +120,7 @@ func (r root) system(machine string) string {
 
 func nixVersion(ctx context.Context, runner *run.Runner) (version, problem string) {
 	out, err := runner.Output(ctx, run.Command{Argv: []string{"nix-store", "--version"}})
-	if errors.Is(err, run.ErrNotFound) {
+	if run.NotFound(err) {
 		return "", "nix-store is not in PATH"
 	}
 	if err != nil {
