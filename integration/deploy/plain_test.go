@@ -20,7 +20,7 @@ func TestPlainNixOnTheTargetMakesTheSameSystem(t *testing.T) {
 			t.Parallel()
 			o.bare = true
 			s := newSite(t, o)
-			bundle, toplevel := s.bundle("first", "")
+			bundle, toplevel := s.installBundle("first", "")
 			deriver := strings.TrimSpace(s.must("nix-store", "--query", "--deriver", toplevel))
 			if o := s.script(bundle, "boot"); o.status != 0 {
 				t.Fatalf("boot: status %d", o.status)

@@ -30,8 +30,8 @@ func (s *site) machine() machine {
 	}
 }
 
-// bundle builds the node from a configuration with the greeting and the extra lines, and puts its closure into the target.
-func (s *site) bundle(greeting, extra string) (bundle, toplevel string) {
+// installBundle builds the node from a configuration with the greeting and the extra lines, and puts its closure into the target.
+func (s *site) installBundle(greeting, extra string) (bundle, toplevel string) {
 	s.t.Helper()
 	s.write("web/configuration.nix", strings.Replace(configuration(greeting), "{\n", "{\n"+extra+"\n", 1))
 	bundle = strings.TrimSpace(s.ferry("build").out)
@@ -90,7 +90,7 @@ func TestBundlesScriptIsTheWholeDeployment(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, siteOptions{})
 	before := s.machine()
-	bundle, toplevel := s.bundle("first", "")
+	bundle, toplevel := s.installBundle("first", "")
 
 	if o := s.script(bundle, "dry-activate"); o.status != 0 {
 		t.Errorf("dry-activate: status %d", o.status)
@@ -128,7 +128,7 @@ func TestBundlesScriptBootsLaterWhenAsked(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, siteOptions{})
 	running := s.machine().running
-	bundle, toplevel := s.bundle("first", "")
+	bundle, toplevel := s.installBundle("first", "")
 	if o := s.script(bundle, "boot"); o.status != 0 {
 		t.Errorf("boot: status %d", o.status)
 	}
@@ -156,7 +156,7 @@ func TestBundlesScriptCommitsOnlyWhatWorks(t *testing.T) {
 			serviceConfig = { Type = "oneshot"; ExecStart = "/bin/false"; }; };`, 4, "a unit failed to start", true},
 		{"boot loader fails", fault("boot", `"boot"`, "1"), 1, "the profile is what it was", true},
 	} {
-		bundle, toplevel := s.bundle(c.title, c.extra)
+		bundle, toplevel := s.installBundle(c.title, c.extra)
 		o := s.script(bundle)
 		if o.status != c.status || !strings.Contains(o.errors, c.says) {
 			t.Errorf("%s: status %d, want %d and %q", c.title, o.status, c.status, c.says)
@@ -178,7 +178,7 @@ func TestBundlesScriptCommitsOnlyWhatWorks(t *testing.T) {
 func TestBundlesScriptSurvivesALostConnection(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, siteOptions{})
-	bundle, toplevel := s.bundle("first", `  system.switch.fault = { phase = "units"; sleep = 3; actions = [ "test" ]; };`)
+	bundle, toplevel := s.installBundle("first", `  system.switch.fault = { phase = "units"; sleep = 3; actions = [ "test" ]; };`)
 	before := s.machine()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -204,7 +204,7 @@ func TestBundlesScriptSurvivesALostConnection(t *testing.T) {
 func TestBundlesScriptRefusesWhereItCannotWork(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, siteOptions{target: lab.Options{NotNixOS: true}, bare: true})
-	bundle, _ := s.bundle("first", "")
+	bundle, _ := s.installBundle("first", "")
 	for _, c := range []struct {
 		argv   []string
 		status int
@@ -227,7 +227,7 @@ func TestBundlesScriptRefusesWhereItCannotWork(t *testing.T) {
 func TestBundlesScriptWorksWithoutSystemd(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, siteOptions{target: lab.Options{NoSystemd: true}, bare: true})
-	bundle, toplevel := s.bundle("first", "")
+	bundle, toplevel := s.installBundle("first", "")
 	if o := s.script(bundle, "boot"); o.status != 0 {
 		t.Errorf("boot: status %d", o.status)
 	}
@@ -243,7 +243,7 @@ func TestBundlesScriptWorksWithoutSystemd(t *testing.T) {
 func TestDeployAfterTheBundlesScriptHasNothingToDo(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, siteOptions{})
-	bundle, _ := s.bundle("first", "")
+	bundle, _ := s.installBundle("first", "")
 	if o := s.script(bundle); o.status != 0 {
 		t.Fatalf("switch: status %d", o.status)
 	}

@@ -2,6 +2,7 @@ package nix
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 
 	"ferry/internal/run"
@@ -12,8 +13,8 @@ type BuildProgress struct {
 	Done, Expected int      // derivations; Expected grows while Nix finds out
 	Failed         int      // derivations, those that could not start because of others included
 	Running        []string // names of the derivations being built, oldest first
-	FetchedBytes   uint64   // downloaded from substituters
-	FetchBytes     uint64   // to be downloaded in all, as far as known
+	FetchedBytes   uint64   // got from substituters, unpacked
+	FetchBytes     uint64   // to be got in all, unpacked, as far as known
 
 	// The rest is set when there is something new to show, and empty the next time.
 	Line    string // a line that a builder wrote, cleaned by [run.Clean]
@@ -23,9 +24,9 @@ type BuildProgress struct {
 
 // Of Nix's activities and their results, those that matter here. Unknown ones are ignored.
 const (
-	activityDownload = 101
-	activityBuilds   = 104
-	activityBuild    = 105
+	activityCopy   = 100
+	activityBuilds = 104
+	activityBuild  = 105
 
 	resultLogLine     = 101
 	resultProgress    = 105
@@ -72,21 +73,25 @@ func (e buildEvent) number(i int) (n uint64) {
 type buildLog struct {
 	progress func(BuildProgress)
 	state    BuildProgress
-	builds   map[uint64]*StorePath // running, by activity
-	order    []uint64              // of builds
-	loads    map[uint64]uint64     // bytes so far of running downloads
-	loaded   uint64                // bytes of finished downloads
-	expected map[uint64]uint64     // bytes to download, by the activity that says so
-	summary  uint64                // the activity that counts derivations
+	builds   []runningBuild
+	copies   map[uint64]uint64 // bytes so far of the copies that run
+	copied   uint64            // bytes of those that have ended
+	expected map[uint64]uint64 // bytes to copy, by the activity that says so
+	summary  uint64            // the activity that counts derivations
 	lines    map[StorePath][]string
 	errors   []string // messages, each with its lines cleaned
+}
+
+// runningBuild is an activity that builds.
+type runningBuild struct {
+	id  uint64
+	drv StorePath
 }
 
 func newBuildLog(progress func(BuildProgress)) *buildLog {
 	return &buildLog{
 		progress: progress,
-		builds:   map[uint64]*StorePath{},
-		loads:    map[uint64]uint64{},
+		copies:   map[uint64]uint64{},
 		expected: map[uint64]uint64{},
 		lines:    map[StorePath][]string{},
 	}
@@ -124,57 +129,53 @@ func (b *buildLog) start(e buildEvent) {
 	switch e.Type {
 	case activityBuilds:
 		b.summary = e.ID
-	case activityDownload:
-		b.loads[e.ID] = 0
+	case activityCopy:
+		b.copies[e.ID] = 0
 	case activityBuild:
 		drv, err := ParseStorePath(e.text(0))
 		if err != nil {
 			return
 		}
-		b.builds[e.ID] = &drv
-		b.order = append(b.order, e.ID)
+		b.builds = append(b.builds, runningBuild{e.ID, drv})
 		b.tell()
 	}
 }
 
 func (b *buildLog) stop(e buildEvent) {
-	if n, found := b.loads[e.ID]; found {
-		b.loaded += n
-		delete(b.loads, e.ID)
+	if n, found := b.copies[e.ID]; found {
+		b.copied += n
+		delete(b.copies, e.ID)
 	}
 	delete(b.expected, e.ID)
-	if b.builds[e.ID] == nil {
-		return
+	running := len(b.builds)
+	b.builds = slices.DeleteFunc(b.builds, func(r runningBuild) bool { return r.id == e.ID })
+	if len(b.builds) < running {
+		b.tell()
 	}
-	delete(b.builds, e.ID)
-	for i, id := range b.order {
-		if id == e.ID {
-			b.order = append(b.order[:i], b.order[i+1:]...)
-			break
-		}
-	}
-	b.tell()
 }
 
 func (b *buildLog) result(e buildEvent) {
 	switch e.Type {
 	case resultLogLine, resultHookLogLine:
 		b.state.Line = run.Clean(strings.TrimRight(e.text(0), "\r\n"))
-		if drv := b.builds[e.ID]; drv != nil {
-			b.state.Builder = derivationName(*drv)
-			b.keep(*drv, b.state.Line)
+		for _, r := range b.builds {
+			if r.id == e.ID {
+				b.state.Builder = derivationName(r.drv)
+				b.keep(r.drv, b.state.Line)
+				break
+			}
 		}
 		b.tell()
 	case resultProgress:
 		if e.ID == b.summary && b.summary != 0 {
 			b.state.Done, b.state.Expected, b.state.Failed = int(e.number(0)), int(e.number(1)), int(e.number(3))
 			b.tell()
-		} else if _, found := b.loads[e.ID]; found {
-			b.loads[e.ID] = e.number(0)
+		} else if _, found := b.copies[e.ID]; found {
+			b.copies[e.ID] = e.number(0)
 			b.tell()
 		}
 	case resultExpected:
-		if e.number(0) == activityDownload {
+		if e.number(0) == activityCopy {
 			b.expected[e.ID] = e.number(1)
 		}
 	}
@@ -214,12 +215,12 @@ func (b *buildLog) keep(drv StorePath, line string) {
 func (b *buildLog) tell() {
 	if b.progress != nil {
 		state := b.state
-		state.Running = make([]string, len(b.order))
-		for i, id := range b.order {
-			state.Running[i] = derivationName(*b.builds[id])
+		state.Running = make([]string, len(b.builds))
+		for i, r := range b.builds {
+			state.Running[i] = derivationName(r.drv)
 		}
-		state.FetchedBytes = b.loaded
-		for _, n := range b.loads {
+		state.FetchedBytes = b.copied
+		for _, n := range b.copies {
 			state.FetchedBytes += n
 		}
 		for _, n := range b.expected {

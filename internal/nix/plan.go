@@ -13,10 +13,11 @@ import (
 
 // Plan is what a build would do.
 type Plan struct {
-	Build      []StorePath // derivations, dependencies first
-	Fetch      []StorePath // from substituters
-	FetchBytes uint64      // what Fetch downloads; Nix rounds it
-	Unknown    []StorePath // neither valid, nor to be built or fetched
+	Build         []StorePath // derivations, dependencies first
+	Fetch         []StorePath // from substituters
+	FetchBytes    uint64      // what Fetch downloads; Nix rounds it
+	UnpackedBytes uint64      // the same, unpacked
+	Unknown       []StorePath // neither valid, nor to be built or fetched
 }
 
 // Plan asks what realising the derivations would build and fetch.
@@ -45,7 +46,7 @@ type planReader struct {
 	list *[]StorePath // that the paths go to
 }
 
-var fetchLine = regexp.MustCompile(`^th(?:is path|ese \d+ paths) will be fetched \(([\d.]+) ([KMGT])iB download`)
+var fetchLine = regexp.MustCompile(`^th(?:is path|ese \d+ paths) will be fetched \(([\d.]+) ([KMGT])iB download, ([\d.]+) ([KMGT])iB unpacked\):$`)
 
 func (p *planReader) line(line string) {
 	line = run.Clean(line)
@@ -61,13 +62,21 @@ func (p *planReader) line(line string) {
 	case strings.Contains(line, " will be fetched"):
 		p.list = &p.Fetch
 		if m := fetchLine.FindStringSubmatch(line); m != nil {
-			size, _ := strconv.ParseFloat(m[1], 64)
-			power := strings.Index("KMGT", m[2]) + 1
-			p.FetchBytes = uint64(math.Round(size * float64(uint64(1)<<(10*power))))
+			p.FetchBytes, p.UnpackedBytes = parseSize(m[1], m[2]), parseSize(m[3], m[4])
 		}
 	case strings.HasPrefix(line, "don't know how to build"):
 		p.list = &p.Unknown
 	default:
 		p.list = nil
 	}
+}
+
+// parseSize is a number of bytes given in KiB, MiB, GiB or TiB.
+func parseSize(number, unit string) uint64 {
+	size, err := strconv.ParseFloat(number, 64)
+	if err != nil || size > 1<<20 {
+		return 0
+	}
+	power := strings.Index("KMGT", unit) + 1
+	return uint64(math.Round(size * float64(uint64(1)<<(10*power))))
 }
