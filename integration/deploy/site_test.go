@@ -22,6 +22,9 @@ type site struct {
 	target  *lab.Target
 	project string // the project's folder on the builder
 	nixpkgs string // in the builder's store
+	// password is a file of the builder with the password of the target's users. It is not in the project, whose source
+	// goes to the store.
+	password string
 }
 
 // siteOptions say what a site is like; the zero value is bookworm on both ends and root building.
@@ -47,7 +50,7 @@ func root(t *testing.T) string {
 func newSite(t *testing.T, o siteOptions) *site {
 	t.Helper()
 	w := workshopFor(t, o.builder, o.alone)
-	s := &site{t: t, builder: w.builder, target: lab.StartTarget(t, o.target), nixpkgs: w.nixpkgs}
+	s := &site{t: t, builder: w.builder, target: lab.StartTarget(t, o.target), nixpkgs: w.nixpkgs, password: w.password}
 	s.project = w.newProject()
 	if err := s.builder.Know(s.target); err != nil {
 		t.Fatal(err)
@@ -58,7 +61,6 @@ func newSite(t *testing.T, o siteOptions) *site {
 	}
 	s.inventory(s.node(login + "@" + s.target.Name()))
 	s.write("web/configuration.nix", configuration("first"))
-	s.write("password", lab.Password+"\n")
 	if !o.bare {
 		if err := s.target.InstallSystem(t.Context(), s.builder, w.installed(t, s.target.System())); err != nil {
 			t.Fatal(err)
@@ -180,7 +182,7 @@ func (s *site) run(cmd *exec.Cmd) outcome {
 // deploy deploys with alice's password and has to work.
 func (s *site) deploy(args ...string) outcome {
 	s.t.Helper()
-	o := s.ferry(append([]string{"deploy", "--sudo-password-file", "password"}, args...)...)
+	o := s.ferry(append([]string{"deploy", "--sudo-password-file", s.password}, args...)...)
 	if o.status != 0 {
 		s.t.Fatalf("ferry deploy: status %d", o.status)
 	}

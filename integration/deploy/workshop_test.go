@@ -16,8 +16,9 @@ import (
 // workshop is a builder with ferry and nixpkgs on it, where many tests work at once, each in a project of its own. It ends
 // with the lab.
 type workshop struct {
-	builder *lab.Builder
-	nixpkgs string // in its store
+	builder  *lab.Builder
+	nixpkgs  string // in its store
+	password string // a file with lab.Password
 
 	projects atomic.Int64
 
@@ -74,7 +75,11 @@ func openWorkshop(checkout string, o lab.BuilderOptions) (*workshop, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &workshop{builder: builder, nixpkgs: strings.TrimSpace(string(nixpkgs)), system: map[string]string{}}, nil
+	password := filepath.Join(builder.Home(), "password")
+	if err := builder.WriteFile(password, []byte(lab.Password+"\n"), 0o600); err != nil {
+		return nil, err
+	}
+	return &workshop{builder: builder, nixpkgs: strings.TrimSpace(string(nixpkgs)), password: password, system: map[string]string{}}, nil
 }
 
 // newProject names a folder that no other test uses.

@@ -79,6 +79,9 @@ func (a *app) openNode(ctx context.Context, client *nix.Client, f nodeFlags, arg
 		File: f.file, FerryVersion: Version, Configuration: f.configuration, Nixpkgs: f.nixpkgs, System: f.system,
 		Note: func(text string) { a.printer.Print("ferry: note: " + text) },
 	}
+	if a.password.file != "" {
+		o.Private = []string{a.password.file}
+	}
 	single := f.configuration != ""
 	switch {
 	case single && f.file != "":
