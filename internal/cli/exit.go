@@ -107,8 +107,10 @@ func output(err error) []string {
 			return lines
 		}
 	}
+	// Their own errors say it better than the end of what Nix wrote.
 	var build *nix.BuildError
-	if errors.As(err, &build) {
+	var eval *nix.EvalError
+	if errors.As(err, &build) || errors.As(err, &eval) {
 		return nil
 	}
 	var failed *run.Error
@@ -120,6 +122,21 @@ func output(err error) []string {
 
 func message(err error) string { return oneLine(err.Error()) }
 
+// oneLine joins the lines of a message that another program wrote.
 func oneLine(s string) string {
-	return strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r == '\n' || r == '\r' }), " ")
+	var b strings.Builder
+	for line := range strings.FieldsFuncSeq(s, func(r rune) bool { return r == '\n' || r == '\r' }) {
+		if line = strings.TrimSpace(line); line == "" {
+			continue
+		}
+		switch {
+		case b.Len() == 0:
+		case strings.ContainsRune(".,:;", rune(b.String()[b.Len()-1])):
+			b.WriteByte(' ')
+		default:
+			b.WriteString("; ")
+		}
+		b.WriteString(line)
+	}
+	return b.String()
 }

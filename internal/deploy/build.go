@@ -42,7 +42,7 @@ func evaluate(ctx context.Context, inv *inventory.Inventory, node inventory.Node
 	evaluation, err := inv.Evaluate(ctx, node, log)
 	log.flush()
 	if err != nil {
-		return nil, &Error{Node: node.Name, Step: Evaluate, State: Unchanged, Err: err}
+		return nil, &Error{Node: node.Name, Step: Evaluate, State: Unchanged, Err: inventory.Unnamed(err, node.Name)}
 	}
 	if evaluation.Impure != "" {
 		emit(Event{Kind: Note, Step: Evaluate, Text: "evaluated impurely: " + evaluation.Impure})
@@ -59,6 +59,14 @@ func build(ctx context.Context, inv *inventory.Inventory, node inventory.Node, e
 	begin := time.Now()
 	emit(Event{Kind: Started, Step: Build})
 	failed := func(err error) error {
+		// The step and the node say already what was to be built.
+		var build *nix.BuildError
+		var platform *nix.PlatformError
+		if errors.As(err, &platform) {
+			err = platform
+		} else if errors.As(err, &build) {
+			err = build
+		}
 		return &Error{Node: node.Name, Step: Build, State: Unchanged, Err: err, hints: buildHints(err)}
 	}
 	plan, err := client.Plan(ctx, evaluation.Bundle)

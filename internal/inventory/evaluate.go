@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 
 	"ferry/internal/nix"
+	"ferry/internal/run"
 )
 
 // Evaluation is what a node evaluates to. The derivations are in the store, nothing is built.
@@ -107,7 +109,7 @@ func (ev *evaluation) answer(ctx context.Context) (answer, error) {
 		case a.Wrong != nil:
 			return a, a.Wrong.error(ev.node.Name)
 		case ev.handed != nil:
-			return a, withoutNixos(ev.node.Name, a.WithoutNixos)
+			return a, ev.inv.withoutNixos(ev.node.Name, a.WithoutNixos)
 		case a.Outside != "":
 			if err := ev.hand(ctx, a.Outside); err != nil {
 				return a, err
@@ -222,8 +224,16 @@ func (inv *Inventory) explain(ctx context.Context, node string, err error) error
 		return at(node, err)
 	}
 	e := failed(node, inv.explained(eval), inv.evalHints(ctx, err)...)
-	e.Trace = eval.UserTrace(inv.Source.Path, inv.Root)
+	e.Trace = inv.trace(eval)
 	return e
+}
+
+// trace is what of an evaluation's trace is shown: the part in the user's files, or all of it on demand.
+func (inv *Inventory) trace(err *nix.EvalError) []string {
+	if inv.client.Options.ShowTrace {
+		return run.LastLines(nix.UserPaths(err.Trace, inv.Source.Path, inv.Root), math.MaxInt)
+	}
+	return err.UserTrace(inv.Source.Path, inv.Root)
 }
 
 // evalHints says what to do about an evaluation error: a file that exists but is not in the source is the usual one.

@@ -303,7 +303,7 @@ func TestWrongPins(t *testing.T) {
 		"missing":         {empty + "/nowhere", empty + "/nowhere does not exist", ""},
 		"no nixos":        {empty, empty + " is no nixpkgs tree: it has no nixos/default.nix", ""},
 		"folder above":    {channel, channel + " is no nixpkgs tree: it has no nixos/default.nix", "did you mean " + channel + "/nixpkgs?"},
-		"source itself":   {"./.", "SOURCE is no nixpkgs tree: it has no nixos/default.nix", ""},
+		"source itself":   {"./.", "FOLDER is no nixpkgs tree: it has no nixos/default.nix", ""},
 		"throws":          {`throw "not pinned yet"`, "not pinned yet", ""},
 	} {
 		t.Run(title, func(t *testing.T) {
@@ -313,7 +313,7 @@ func TestWrongPins(t *testing.T) {
 			if !errors.As(err, &e) {
 				t.Fatalf("got %v", err)
 			}
-			want := "node a: attribute `nixpkgs`: " + strings.Replace(c.want, "SOURCE", string(inv.Source.Path), 1)
+			want := "node a: attribute `nixpkgs`: " + strings.Replace(c.want, "FOLDER", inv.Root, 1)
 			if title == "throws" {
 				want = "node a: " + c.want
 			}

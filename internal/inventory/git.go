@@ -89,6 +89,12 @@ func (t workTree) files(ctx context.Context) ([]string, error) {
 	return names, nil
 }
 
+// knows tells whether git knows the file rel.
+func (t workTree) knows(ctx context.Context, rel string) (bool, error) {
+	out, err := t.git(ctx, "ls-files", "-z", "--cached", "--", rel)
+	return out != "", err
+}
+
 // revision is the commit that is checked out and whether a file git knows differs from it. A repository without a commit
 // has revision "".
 func (t workTree) revision(ctx context.Context) (commit string, dirty bool, err error) {

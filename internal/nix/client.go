@@ -57,7 +57,14 @@ type MissingError struct {
 func (e *MissingError) Error() string {
 	return fmt.Sprintf("%s is not in PATH: Nix is not installed here", e.Program)
 }
+
+// Unwrap gives what os/exec said.
 func (e *MissingError) Unwrap() error { return e.Err }
+
+// Hints says where Nix comes from.
+func (e *MissingError) Hints() []string {
+	return []string{"install it: apt install nix-bin on Debian, else https://nixos.org/download"}
+}
 
 // command is program with the options, then args.
 func (c *Client) command(program string, args ...string) run.Command {
