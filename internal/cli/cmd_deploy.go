@@ -121,10 +121,15 @@ func summary(node, target string, r deploy.Result) string {
 	case deploy.Described:
 		return fmt.Sprintf("%s: nothing was changed", node)
 	}
+	done := node + ": done: "
 	if r.Generation > 0 {
-		return fmt.Sprintf("%s: done: generation %d, %s", node, r.Generation, system)
+		done += fmt.Sprintf("generation %d, ", r.Generation)
 	}
-	return fmt.Sprintf("%s: done: %s", node, system)
+	done += system
+	if r.Outcome == deploy.Installed {
+		done += ", from the next boot on"
+	}
+	return done
 }
 
 func nixosName(toplevel nix.StorePath) string { return toplevel.Name() }

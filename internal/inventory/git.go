@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 
@@ -46,7 +45,7 @@ func (t workTree) git(ctx context.Context, args ...string) (string, error) {
 	e := &Error{Text: "git work tree " + printable(t.root), Err: err}
 	var command *run.Error
 	switch {
-	case errors.Is(err, exec.ErrNotFound):
+	case errors.Is(err, run.ErrNotFound):
 		e.Err = errors.New("git is not installed, and only git knows which of its files belong to it")
 		e.Advice = []string{"install git"}
 	case errors.As(err, &command) && strings.Contains(command.Stderr, "dubious ownership"):

@@ -115,11 +115,13 @@ perform() {
 	move_root
 }
 
-# locked ACTION: perform it, unless another one is under way.
+# locked ACTION: perform it, unless another one is under way. ferry's agent takes the same lock and reads who holds it.
 locked() {
 	if command -v flock >/dev/null; then
-		exec 9>/run/ferry.lock
+		mkdir -p /run/ferry
+		exec 9>>/run/ferry/lock
 		flock -n 9 || die "another deployment to this machine is under way"
+		printf '{"who":"%s on this machine","since":%s}' nixos-rebuild-switch "$(date +%s)" >/run/ferry/lock
 	fi
 	perform "$1"
 }
@@ -137,18 +139,18 @@ detached() {
 # pause: a short sleep; not every sleep knows fractions.
 pause() { sleep 0.2 2>/dev/null || sleep 1; }
 
-# follow DIR UNIT: show the log until there is a status, and return it.
+# follow DIR UNIT: show the log, both streams of it, on stderr until there is a status, and return it.
 follow() {
 	trap 'say "it goes on in the background: $1/log"; exit 130' INT TERM HUP
 	# Each cat goes on where the one before it has stopped, since they share the descriptor.
 	exec 3<"$1/log"
 	gone=0
 	while [ ! -e "$1/status" ] && [ "$gone" -lt 25 ]; do
-		cat <&3
+		cat <&3 >&2
 		pause
 		systemctl is-active --quiet "$2" || gone=$((gone + 1))
 	done
-	cat <&3
+	cat <&3 >&2
 	exec 3<&-
 	trap - INT TERM HUP
 	[ -e "$1/status" ] || die "the unit $2 ended without a result; its log is $1/log"

@@ -3,10 +3,8 @@ package nix
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 
@@ -70,7 +68,7 @@ func (c *Client) command(program string, args ...string) run.Command {
 // run runs cmd and turns the absence of Nix into its own error.
 func (c *Client) run(ctx context.Context, cmd run.Command) error {
 	err := c.Runner.Run(ctx, cmd)
-	if errors.Is(err, exec.ErrNotFound) {
+	if run.NotFound(err) {
 		return &MissingError{Program: cmd.Argv[0], Err: err}
 	}
 	return err

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -122,7 +121,7 @@ func (r root) system(machine string) string {
 
 func nixVersion(ctx context.Context, runner *run.Runner) (version, problem string) {
 	out, err := runner.Output(ctx, run.Command{Argv: []string{"nix-store", "--version"}})
-	if errors.Is(err, exec.ErrNotFound) {
+	if errors.Is(err, run.ErrNotFound) {
 		return "", "nix-store is not in PATH"
 	}
 	if err != nil {

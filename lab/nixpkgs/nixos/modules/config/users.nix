@@ -45,21 +45,21 @@ let
     then "${user.shell}${user.shell.shellPath or "/bin/sh"}" else user.shell;
   groupsOf = user: lib.unique (user.extraGroups
     ++ map (group: group.name) (builtins.filter (group: builtins.elem user.name group.members) groups));
-  or' = value: default: if value == null then default else value;
+  orElse = value: default: if value == null then default else value;
 
   # One line a user or group, for users.sh: fields separated by a character that none of them may have.
   fields = lib.concatMapStringsSep "|" toString;
-  groupLine = group: fields [ group.name (or' group.gid "") ];
+  groupLine = group: fields [ group.name (orElse group.gid "") ];
   userLine = user: fields [
     user.name
-    (or' user.uid "")
+    (orElse user.uid "")
     user.group
     (builtins.concatStringsSep "," (groupsOf user))
     user.home
     (if user.createHome then "yes" else "no")
     (shellOf user)
     (if user.isNormalUser then "normal" else "system")
-    (if user.initialPassword != null then "plain:${user.initialPassword}" else or' user.initialHashedPassword "")
+    (if user.initialPassword != null then "plain:${user.initialPassword}" else orElse user.initialHashedPassword "")
     user.description
   ];
 
