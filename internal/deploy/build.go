@@ -89,10 +89,10 @@ func build(ctx context.Context, inv *inventory.Inventory, node inventory.Node, e
 	}
 	text := "built already"
 	if n := len(plan.Build); n > 0 {
-		text = fmt.Sprintf("%d derivations", n)
+		text = Count(n, "derivation")
 	}
 	if n := len(plan.Fetch); n > 0 {
-		text += fmt.Sprintf(", %d paths fetched", n)
+		text += ", " + Count(n, "path") + " fetched"
 	}
 	emit(Event{Kind: Finished, Step: Build, Text: text, Duration: time.Since(begin)})
 	return bundle, nil

@@ -38,9 +38,8 @@ type Command struct {
 
 // Runner runs commands and tells Trace about each one first. The zero value works and is silent.
 type Runner struct {
-	// Trace, when set, is called before every start with the command as a line that pastes into a shell. It may be called
-	// from several goroutines at once.
-	Trace func(line string)
+	// Trace, when set, is called before every start with the command. It may be called from several goroutines at once.
+	Trace func(argv []string)
 }
 
 // Error is a command that did not start or did not exit with status 0.
@@ -162,7 +161,7 @@ func (r *Runner) prepare(ctx context.Context, c Command) (*Process, error) {
 		return nil, &Error{Argv: c.Argv, Status: -1, Err: err}
 	}
 	if r != nil && r.Trace != nil {
-		r.Trace(QuoteAll(c.Argv))
+		r.Trace(c.Argv)
 	}
 	cmd := exec.CommandContext(ctx, c.Argv[0], c.Argv[1:]...)
 	cmd.Dir = c.Dir
