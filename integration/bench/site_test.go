@@ -26,7 +26,12 @@ const host = "measured"
 
 func newSite(t *testing.T, c closure, l link) *site {
 	t.Helper()
-	s := &site{t: t, builder: lab.NewBuilder(t, lab.BuilderOptions{}), target: lab.StartTarget(t, lab.Options{})}
+	s := &site{t: t}
+	var err error
+	s.builder, err = lab.OpenBuilder(t.Context(), lab.BuilderOptions{})
+	s.ok(err)
+	s.target, err = lab.Start(t.Context(), lab.Options{})
+	s.ok(err)
 	checkout, err := filepath.Abs("../..")
 	s.ok(err)
 	s.ok(s.builder.Install(filepath.Join(checkout, "bin/ferry")))

@@ -44,7 +44,8 @@ const (
 	Nothing   Outcome = "nothing to do"      // the target is as asked already
 	RootMoved Outcome = "configuration kept" // same system, another bundle: only the GC root has moved
 	Activated Outcome = "activated"          // it runs, and is not what boots
-	Committed Outcome = "committed"          // it is what boots
+	Committed Outcome = "committed"          // it runs and is what boots
+	Installed Outcome = "installed"          // it is what boots, and does not run yet
 	Described Outcome = "described"          // dry-activate: nothing has changed
 )
 
@@ -218,6 +219,9 @@ func (d *deployment) apply(ctx context.Context, ready built, facts agent.Facts) 
 	}
 	if d.opts.Action.commits() {
 		result.Outcome = Committed
+		if d.opts.Action == Boot && facts.Current != string(ready.toplevel) {
+			result.Outcome = Installed
+		}
 		if result.Generation, err = d.commit(ctx, ready, "boot"); err != nil {
 			return result, err
 		}
@@ -258,7 +262,7 @@ func (d *deployment) ship(ctx context.Context, ready built, facts agent.Facts) (
 	}
 	text := "everything is there already"
 	if total.Paths > 0 {
-		text = fmt.Sprintf("%s as %s, %d paths", Size(total.Bytes), Size(total.Wire), total.Paths)
+		text = fmt.Sprintf("%s as %s, %s", Size(total.Bytes), Size(total.Wire), Count(total.Paths, "path"))
 	}
 	done(text)
 	return total, nil

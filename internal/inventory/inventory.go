@@ -30,6 +30,9 @@ type Options struct {
 	System        string // "" is the building machine's
 	Target        string
 
+	// Private names files, relative to Dir, that must not become part of the source: files that a password is read from.
+	Private []string
+
 	FerryVersion string
 	Note         func(string) // called with one-line notes for the user, from any goroutine; may be nil
 }
@@ -146,7 +149,14 @@ func (inv *Inventory) takeSource(ctx context.Context) (Source, error) {
 			return Source{}, err
 		}
 	}
-	s, err := snapshot(ctx, inv.client, tree{root: inv.place.root, git: inv.place.git, note: inv.options.Note}, nil)
+	t := tree{root: inv.place.root, git: inv.place.git, note: inv.options.Note}
+	for _, file := range inv.options.Private {
+		if !filepath.IsAbs(file) {
+			file = filepath.Join(inv.options.Dir, file)
+		}
+		t.private = append(t.private, file)
+	}
+	s, err := snapshot(ctx, inv.client, t, nil)
 	var e *Error
 	if err != nil && !errors.As(err, &e) {
 		return s, fmt.Errorf("source %s: %w", inv.place.root, err)

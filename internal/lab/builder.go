@@ -10,9 +10,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -251,14 +251,17 @@ func (b *Builder) CopyTree(from, to string) error {
 // Command is a command to be run on the builder by who works there, in their home, with an environment of nothing but
 // PATH, HOME, USER and a locale: append to Env. The end of ctx kills it, not what it has started.
 func (b *Builder) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
-	// env looks for name in the builder's PATH; exec would do so in this machine's.
-	cmd := exec.CommandContext(ctx, "/usr/bin/env", append([]string{"--", name}, args...)...)
-	cmd.Dir = b.Home()
-	cmd.Env = []string{"PATH=" + hostPath, "HOME=" + b.Home(), "USER=" + filepath.Base(b.Home()), "LC_ALL=C.UTF-8"}
-	cmd.SysProcAttr = &unix.SysProcAttr{Chroot: b.Path("/")}
+	// Nix goes back to its mount namespace's root before it starts ssh, so a chroot is not enough: the builder's root has to
+	// be the root of a namespace. env looks for name in the builder's PATH; exec would do so in this machine's.
+	const enter = `cd "$0" && pivot_root . . && umount -l . && cd "$1" && shift && exec "$@"`
+	argv := []string{"-c", enter, b.Path("/"), b.Home()}
 	if b.opts.Plain {
-		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: workerUID, Gid: workerUID}
+		id := strconv.Itoa(workerUID)
+		argv = append(argv, "setpriv", "--reuid="+id, "--regid="+id, "--clear-groups", "--")
 	}
+	cmd := exec.CommandContext(ctx, "/bin/sh", append(append(argv, "/usr/bin/env", "--", name), args...)...)
+	cmd.Env = []string{"PATH=" + hostPath, "HOME=" + b.Home(), "USER=" + filepath.Base(b.Home()), "LC_ALL=C.UTF-8"}
+	cmd.SysProcAttr = &unix.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
 	cmd.WaitDelay = 10 * time.Second
 	return cmd
 }

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -125,13 +124,9 @@ func (c *Channel) classify(err error) error {
 	if err == nil || c.addr.Local() || !errors.As(err, &failed) || errors.Is(err, context.Canceled) {
 		return err
 	}
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
-		// While ssh has the terminal, a Ctrl-C reaches ssh and not ferry. Once it is logged in, ssh catches it.
-		status, ok := exit.Sys().(syscall.WaitStatus)
-		if ok && status.Signaled() && status.Signal() == syscall.SIGINT || strings.Contains(failed.Stderr, "Killed by signal 2.") {
-			return ErrInterrupted
-		}
+	// While ssh has the terminal, a Ctrl-C reaches ssh and not ferry. Once it is logged in, ssh catches it.
+	if failed.Signal() == syscall.SIGINT || strings.Contains(failed.Stderr, "Killed by signal 2.") {
+		return ErrInterrupted
 	}
 	if failed.Status == 255 || failed.Status < 0 {
 		return connectError(c.addr, failed)
