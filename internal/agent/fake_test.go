@@ -2,7 +2,6 @@ package agent
 
 import (
 	"bufio"
-	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -240,9 +239,4 @@ func fakeTarget(t *testing.T, password, agent string) (*target.Dialer, target.Ad
 		t.Fatal(err)
 	}
 	return &target.Dialer{Runner: new(run.Runner)}, addr
-}
-
-// frame is a frame as bytes.
-func frame(kind FrameType, payload string) string {
-	return string(binary.BigEndian.AppendUint32([]byte{byte(kind)}, uint32(len(payload)))) + payload
 }
