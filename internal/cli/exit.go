@@ -21,12 +21,10 @@ const (
 	exitInterrupted = 130
 )
 
-const exitStatusHelp = `
-Exit status:
-  0    every selected node is as asked
+const exitStatusHelp = `  0    every selected node is as asked
   1    failed, and no node was changed
   5    a node is in an unknown state and needs a person
-  10   wrong usage or a wrong inventory
+  10   wrong usage, or a wrong inventory
   130  interrupted, and no node was changed
 `
 
@@ -107,8 +105,10 @@ func output(err error) []string {
 			return lines
 		}
 	}
+	// Their own errors say it better than the end of what Nix wrote.
 	var build *nix.BuildError
-	if errors.As(err, &build) {
+	var eval *nix.EvalError
+	if errors.As(err, &build) || errors.As(err, &eval) {
 		return nil
 	}
 	var failed *run.Error
@@ -120,6 +120,21 @@ func output(err error) []string {
 
 func message(err error) string { return oneLine(err.Error()) }
 
+// oneLine joins the lines of a message that another program wrote.
 func oneLine(s string) string {
-	return strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r == '\n' || r == '\r' }), " ")
+	var b strings.Builder
+	for line := range strings.FieldsFuncSeq(s, func(r rune) bool { return r == '\n' || r == '\r' }) {
+		if line = strings.TrimSpace(line); line == "" {
+			continue
+		}
+		switch {
+		case b.Len() == 0:
+		case strings.ContainsRune(".,:;", rune(b.String()[b.Len()-1])):
+			b.WriteByte(' ')
+		default:
+			b.WriteString("; ")
+		}
+		b.WriteString(line)
+	}
+	return b.String()
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"ferry/internal/nix"
+	"ferry/internal/run"
 )
 
 // pin is a nixpkgs tree in the store.
@@ -49,10 +50,11 @@ func (w wrongPin) error(node string) error {
 }
 
 // withoutNixos is the error for a tree that is not nixpkgs.
-func withoutNixos(node, tree string) error {
-	e := &Error{Node: node, Attribute: "nixpkgs", Text: printable(tree) + " is no nixpkgs tree: it has no nixos/default.nix"}
+func (inv *Inventory) withoutNixos(node, tree string) error {
+	shown := strings.TrimSuffix(nix.UserPaths(tree+"/", inv.Source.Path, inv.Root), "/")
+	e := &Error{Node: node, Attribute: "nixpkgs", Text: printable(shown) + " is no nixpkgs tree: it has no nixos/default.nix"}
 	if _, err := os.Stat(filepath.Join(tree, "nixpkgs", "nixos", "default.nix")); err == nil {
-		e.Advice = []string{"did you mean " + printable(filepath.Join(tree, "nixpkgs")) + "?"}
+		e.Advice = []string{"did you mean " + printable(filepath.Join(shown, "nixpkgs")) + "?"}
 	}
 	return e
 }
@@ -87,7 +89,7 @@ func (inv *Inventory) newPin(ctx context.Context, node, path string) (pin, error
 		return pin{}, &Error{Node: node, Attribute: "nixpkgs", Err: err}
 	}
 	if _, err := os.Stat(filepath.Join(resolved, "nixos", "default.nix")); err != nil {
-		return pin{}, withoutNixos(node, path)
+		return pin{}, inv.withoutNixos(node, path)
 	}
 	if tree, rest, err := nix.SplitStorePath(resolved); err == nil {
 		p := pin{tree: Source{Path: tree}, rest: rest}
@@ -101,7 +103,15 @@ func (inv *Inventory) newPin(ctx context.Context, node, path string) (pin, error
 	}
 	var finish func(string) error
 	if inGit {
-		t.git = &workTree{root: resolved, runner: inv.client.Runner}
+		// A tree that was unpacked where git ignores it is taken as it is, not as the nothing that git knows of it.
+		git := workTree{root: resolved, runner: inv.client.Runner}
+		known, err := git.knows(ctx, "nixos/default.nix")
+		if err != nil {
+			return pin{}, err
+		}
+		if known {
+			t.git = &git
+		}
 	}
 	if inGit && work.root == resolved {
 		finish = func(dir string) error { return writeVersionSuffix(ctx, work, dir) }
@@ -109,6 +119,10 @@ func (inv *Inventory) newPin(ctx context.Context, node, path string) (pin, error
 	p := pin{}
 	if p.tree, err = snapshot(ctx, inv.client, t, finish); err != nil {
 		return p, fmt.Errorf("pin %s: %w", path, err)
+	}
+	if _, err := os.Lstat(filepath.Join(string(p.tree.Path), "nixos", "default.nix")); err != nil {
+		return p, &Error{Node: node, Attribute: "nixpkgs", Text: printable(path) + ": git does not know the files in it, so they are not taken",
+			Advice: []string{"git -C " + run.Quote(resolved) + " add ."}}
 	}
 	return p, nil
 }

@@ -72,7 +72,7 @@ func outerStage(suites []string, log io.Writer) (int, error) {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), forwarded...)
 	defer stop()
-	if err := prepare(ctx, suites, log); err != nil {
+	if err := Prepare(ctx, suites, log); err != nil {
 		return 0, err
 	}
 	scratch, err := os.MkdirTemp("", "ferry-lab-")
@@ -91,8 +91,9 @@ func outerStage(suites []string, log io.Writer) (int, error) {
 	return status, errors.Join(err, janitor.finish())
 }
 
-// prepare makes what is made once and is missing, side by side: the network it needs is not there inside.
-func prepare(ctx context.Context, suites []string, log io.Writer) error {
+// Prepare makes the base roots of suites and the lab's nixpkgs where they are missing, side by side, and says so on log.
+// It needs the network, which is not there inside a lab.
+func Prepare(ctx context.Context, suites []string, log io.Writer) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	errs := make([]error, len(suites)+1)

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"strings"
 
 	"ferry/internal/run"
@@ -50,7 +49,7 @@ func (c *Client) Build(ctx context.Context, drv StorePath, root string, progress
 // explain turns the failure of nix-store into what has failed.
 func (c *Client) explain(ctx context.Context, log *buildLog, err error) error {
 	var failed *run.Error
-	if !errors.As(err, &failed) || errors.Is(err, exec.ErrNotFound) {
+	if !errors.As(err, &failed) || run.NotFound(err) {
 		return err
 	}
 	// Its standard error is not for people, so it is not shown as such.

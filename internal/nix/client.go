@@ -3,10 +3,8 @@ package nix
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 
@@ -59,7 +57,14 @@ type MissingError struct {
 func (e *MissingError) Error() string {
 	return fmt.Sprintf("%s is not in PATH: Nix is not installed here", e.Program)
 }
+
+// Unwrap gives what os/exec said.
 func (e *MissingError) Unwrap() error { return e.Err }
+
+// Hints says where Nix comes from.
+func (e *MissingError) Hints() []string {
+	return []string{"install it: apt install nix-bin on Debian, else https://nixos.org/download"}
+}
 
 // command is program with the options, then args.
 func (c *Client) command(program string, args ...string) run.Command {
@@ -70,7 +75,7 @@ func (c *Client) command(program string, args ...string) run.Command {
 // run runs cmd and turns the absence of Nix into its own error.
 func (c *Client) run(ctx context.Context, cmd run.Command) error {
 	err := c.Runner.Run(ctx, cmd)
-	if errors.Is(err, exec.ErrNotFound) {
+	if run.NotFound(err) {
 		return &MissingError{Program: cmd.Argv[0], Err: err}
 	}
 	return err

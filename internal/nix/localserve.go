@@ -2,10 +2,8 @@ package nix
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"os/exec"
 
 	"ferry/internal/run"
 )
@@ -20,7 +18,7 @@ type LocalServe struct {
 // OpenServe starts nix-store --serve --write. The caller closes it. When ctx ends, it ends.
 func (c *Client) OpenServe(ctx context.Context) (*LocalServe, error) {
 	process, in, out, err := c.Runner.Pipe(ctx, c.command("nix-store", "--serve", "--write"))
-	if errors.Is(err, exec.ErrNotFound) {
+	if run.NotFound(err) {
 		return nil, &MissingError{Program: "nix-store", Err: err}
 	}
 	if err != nil {

@@ -22,6 +22,11 @@ type TooOldError struct{ Version Version }
 
 func (e *TooOldError) Error() string { return fmt.Sprintf("%s is too old: ferry needs 2.8", e.Version) }
 
+// Hints says where a newer one comes from.
+func (e *TooOldError) Hints() []string {
+	return []string{"https://nixos.org/download has a newer one; so has every distribution's release since 2023"}
+}
+
 var versionLine = regexp.MustCompile(`^\S+ \(([^)]*)\) ((\d+)\.(\d+)(?:\.(\d+))?\S*)$`)
 
 // ParseVersion reads what a nix command prints for --version.

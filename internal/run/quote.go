@@ -13,6 +13,10 @@ func Quote(s string) string {
 	if isPlain(s) {
 		return s
 	}
+	return quote(s)
+}
+
+func quote(s string) string {
 	var b strings.Builder
 	open := false
 	for i := 0; i < len(s); i++ {
@@ -41,11 +45,15 @@ func Quote(s string) string {
 	return b.String()
 }
 
-// QuoteAll joins argv to one command line of words quoted by [Quote].
+// QuoteAll joins argv to one command line of words quoted by [Quote]. The first is read as the name of a program even if
+// it looks like an assignment; no quotes hide a keyword from every shell, so no program may be called by one.
 func QuoteAll(argv []string) string {
 	words := make([]string, len(argv))
 	for i, a := range argv {
 		words[i] = Quote(a)
+		if i == 0 && words[i] == a && strings.Contains(a, "=") {
+			words[i] = quote(a)
+		}
 	}
 	return strings.Join(words, " ")
 }

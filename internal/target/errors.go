@@ -54,7 +54,7 @@ func (e *Error) Hints() []string {
 	case KeyChanged:
 		return []string{
 			"if the machine was not reinstalled, someone may be listening in: find out before you go on",
-			fmt.Sprintf("if it was: ssh-keygen -R %s, then connect once by hand: ssh %s", run.Quote(host), dest),
+			fmt.Sprintf("if it was: ssh-keygen -R %s, then connect once by hand: ssh %s", run.Quote(e.Address.knownHost()), dest),
 		}
 	case Denied:
 		return []string{fmt.Sprintf("try the login by hand: ssh %s; is the key loaded (ssh-add -l) and the user right", dest)}

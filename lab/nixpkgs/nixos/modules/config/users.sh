@@ -84,10 +84,10 @@ remove_undeclared() {
 	database=$3
 	shift 3
 	cut -d '|' -f 1 "$file" | sort >"$list.new"
-	for name in $(cat "$list"); do
+	while read -r name; do
 		! grep -qxF -- "$name" "$list.new" || continue
 		! grep -q "^$name:" "$database" || "$@" "$name" || result=1
-	done
+	done <"$list"
 	mv -f "$list.new" "$list"
 }
 
