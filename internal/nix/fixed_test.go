@@ -18,7 +18,7 @@ func TestATreeGetsThePathThatNixGivesIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	var commands []string
-	client := &Client{Runner: &run.Runner{Trace: func(line string) { commands = append(commands, line) }}}
+	client := &Client{Runner: &run.Runner{Trace: func(argv []string) { commands = append(commands, run.QuoteAll(argv)) }}}
 	first, firstHash, err := client.AddTree(t.Context(), dir)
 	if err != nil {
 		t.Fatal(err)
