@@ -169,7 +169,7 @@ func TestPasswordIsForgottenAndStaysOutOfProcesses(t *testing.T) {
 	password := []byte("open-sesame")
 	opts, _ := sudoOptions()
 	var lines []string
-	d.Runner.Trace = func(line string) { lines = append(lines, line) }
+	d.Runner.Trace = func(argv []string) { lines = append(lines, strings.Join(argv, " ")) }
 	opts.Password = func(context.Context, int) ([]byte, error) { return password, nil }
 	s, err := Open(soon(t), d, addr, opts)
 	if err != nil {
