@@ -326,6 +326,9 @@ func (d *deployment) commit(ctx context.Context, ready built, action string) (in
 	done := d.start(Commit)
 	log := &lineWriter{emit: func(line string) { d.emit(Event{Kind: Line, Step: Commit, Text: line}) }}
 	var result agent.CommitResult
+	// What has been shipped is there, whatever becomes of the commit: it is the base of the next ship's differences.
+	kept := make(chan error, 1)
+	go func() { kept <- d.opts.Nix.Root(ctx, d.opts.Roots.Deployed(d.inv.File, d.node.Name), ready.bundle) }()
 	err := d.link.do(ctx, func(session *agent.Session) error {
 		var err error
 		result, err = session.Commit(ctx, agent.Request{
@@ -341,7 +344,7 @@ func (d *deployment) commit(ctx context.Context, ready built, action string) (in
 		return 0, d.fail(Commit, Unknown, err)
 	}
 	// A root that cannot be made here costs a full ship next time, not this deployment.
-	if err := d.opts.Nix.Root(ctx, d.opts.Roots.Deployed(d.inv.File, d.node.Name), ready.bundle); err != nil {
+	if err := <-kept; err != nil {
 		d.note("the deployed bundle is not kept on this machine: " + err.Error())
 	}
 	text := "only the configuration's root has moved"
