@@ -29,7 +29,7 @@ build: agents
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -o bin/ferry-lab ./cmd/ferry-lab
 
 demo: build
-	@lab/demo
+	bin/ferry-lab run lab/demo
 
 lab: build
 	bin/ferry-lab up

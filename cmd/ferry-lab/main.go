@@ -17,6 +17,7 @@ import (
 )
 
 const usage = `usage: ferry-lab up [FLAG...]                   start a target and say how to reach it; Ctrl-C takes it away
+       ferry-lab run [FLAG...] SCRIPT           run a script where ferry is, beside a target that is gone afterwards
        ferry-lab base [SUITE...]                make the base roots that are missing (bookworm, trixie)
        ferry-lab relay [FLAG...] HOST:PORT      pass standard input and output on, as a ProxyCommand of ssh
        ferry-lab COMMAND -help                  the flags of a command
@@ -30,7 +31,7 @@ func main() {
 }
 
 func run(args []string) int {
-	commands := map[string]func([]string) (int, error){"up": up, "base": base, "relay": relay}
+	commands := map[string]func([]string) (int, error){"up": up, "run": runScript, "base": base, "relay": relay}
 	if len(args) == 0 || commands[args[0]] == nil {
 		fmt.Fprint(os.Stderr, usage)
 		return statusUsage

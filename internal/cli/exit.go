@@ -19,12 +19,10 @@ const (
 	exitInterrupted = 130
 )
 
-const exitStatusHelp = `
-Exit status:
-  0    every selected node is as asked
+const exitStatusHelp = `  0    every selected node is as asked
   1    failed, and no node was changed
   5    a node is in an unknown state and needs a person
-  10   wrong usage or a wrong inventory
+  10   wrong usage, or a wrong inventory
   130  interrupted, and no node was changed
 `
 

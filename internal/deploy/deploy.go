@@ -264,7 +264,7 @@ func (d *deployment) ship(ctx context.Context, ready built) (ship.Result, error)
 	}
 	text := "everything is there already"
 	if total.Paths > 0 {
-		text = fmt.Sprintf("%s as %s, %d paths", Size(total.Bytes), Size(total.Wire), total.Paths)
+		text = fmt.Sprintf("%s as %s, %s", Size(total.Bytes), Size(total.Wire), Count(total.Paths, "path"))
 	}
 	done(text)
 	return total, nil

@@ -78,6 +78,14 @@ func orUnknown(s string) string {
 	return s
 }
 
+// Count is a number of things as people read it.
+func Count(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
+}
+
 // Size is a number of bytes as people read it.
 func Size(n uint64) string {
 	if n < 1000 {

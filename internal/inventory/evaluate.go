@@ -42,7 +42,7 @@ type answer struct {
 func (inv *Inventory) Evaluate(ctx context.Context, node Node, log io.Writer) (*Evaluation, error) {
 	ev := evaluation{inv: inv, node: node, log: log, pure: !node.Impure}
 	if node.Impure {
-		ev.why = append(ev.why, "impure = true")
+		ev.why, ev.known = []string{"impure = true"}, true
 	}
 	a, err := ev.answer(ctx)
 	if err != nil {
@@ -59,7 +59,7 @@ func (inv *Inventory) Evaluate(ctx context.Context, node Node, log io.Writer) (*
 			return nil, failed(node.Name, fmt.Errorf("answer of Nix: %w", err))
 		}
 	}
-	if len(ev.why) > 0 && !node.Impure {
+	if len(ev.why) > 0 && !ev.known {
 		inv.options.Note(fmt.Sprintf("node %s is not pure: %s", node.Name, e.Impure))
 	}
 	return e, nil
@@ -74,6 +74,7 @@ type evaluation struct {
 	pure   bool
 	handed *pin     // the pin, if it is not read from the inventory
 	why    []string // what is impure
+	known  bool     // the user knows all of why
 }
 
 // answer evaluates until there is an answer with derivations. What one attempt finds out, the next one is given: a pin
@@ -87,9 +88,10 @@ func (ev *evaluation) answer(ctx context.Context) (answer, error) {
 			return answer{}, err
 		}
 	} else if ev.pure && ev.inv.Impure != "" {
-		if err := ev.handImpurePin(ctx, ev.inv.Impure); err != nil {
+		if err := ev.handImpurePin(ctx, "the inventory: "+ev.inv.Impure); err != nil {
 			return answer{}, err
 		}
+		ev.known = true
 	}
 	for {
 		var a answer
@@ -138,21 +140,21 @@ func (ev *evaluation) impurity(ctx context.Context, what string) error {
 		var a answer
 		err := ev.ask(ctx, ".pin", true, &a)
 		if whatPin, impure := nix.IsPurity(err); impure {
-			return ev.handImpurePin(ctx, whatPin)
+			return ev.handImpurePin(ctx, "the pin: "+whatPin)
 		}
 	}
-	ev.pure = false
+	ev.pure, ev.known = false, false
 	ev.why = append(ev.why, what)
 	return nil
 }
 
 // handImpurePin reads the pin impurely. With the pin in the store, everything else may still be pure.
-func (ev *evaluation) handImpurePin(ctx context.Context, what string) error {
+func (ev *evaluation) handImpurePin(ctx context.Context, why string) error {
 	var a answer
 	if err := ev.ask(ctx, ".pin", false, &a); err != nil {
 		return ev.inv.explain(ctx, ev.node.Name, err)
 	}
-	ev.why = append(ev.why, "the pin: "+what)
+	ev.why = append(ev.why, why)
 	switch {
 	case a.Wrong != nil:
 		return a.Wrong.error(ev.node.Name)

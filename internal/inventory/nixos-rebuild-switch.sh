@@ -96,6 +96,7 @@ perform() {
 		activate dry-activate
 		return
 		;;
+	boot) install_profile || return ;;
 	test | switch)
 		if [ "$(running)" = "$toplevel" ] && { [ "$1" = test ] || [ "$(installed)" = "$toplevel" ]; }; then
 			say "this system is running already: nothing is activated"
@@ -105,12 +106,10 @@ perform() {
 				say "nothing is committed: a reboot returns to the system this machine boots by default"
 				return "$status"
 			}
-			[ "$1" = switch ] || return 0
-			install_profile || return
+			[ "$1" = test ] || install_profile || return
 		fi
 		[ "$1" = switch ] || return 0
 		;;
-	boot) install_profile || return ;;
 	esac
 	move_root
 }

@@ -41,6 +41,7 @@ func useFakeNix(t *testing.T, stdout, stderr string, status int) {
 		t.Fatal(err)
 	}
 	t.Setenv("PATH", dir)
+	t.Setenv("GORACE", "atexit_sleep_ms=0") // or a test binary built with -race waits a second before it exits
 	t.Setenv("FAKE_STDOUT", stdout)
 	t.Setenv("FAKE_STDERR", stderr)
 	t.Setenv("FAKE_STATUS", strconv.Itoa(status))

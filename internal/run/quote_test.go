@@ -22,6 +22,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// quickExit keeps a test binary built with -race from waiting a second before it exits.
+const quickExit = "GORACE=atexit_sleep_ms=0"
+
 // shells are the login shells that a target may have, each with its flag for a command line.
 func shells(t *testing.T) map[string][]string {
 	t.Helper()
@@ -73,7 +76,7 @@ func TestQuoteIsReadBackByEveryShell(t *testing.T) {
 		for _, locale := range []string{"C", "C.UTF-8"} {
 			t.Run(name+" "+locale, func(t *testing.T) {
 				cmd := exec.CommandContext(t.Context(), shell[0], append(slices.Clone(shell[1:]), line)...)
-				cmd.Env = append(os.Environ(), "LC_ALL="+locale, "HOME="+t.TempDir())
+				cmd.Env = append(os.Environ(), quickExit, "LC_ALL="+locale, "HOME="+t.TempDir())
 				var stderr bytes.Buffer
 				cmd.Stderr = &stderr
 				out, err := cmd.Output()
@@ -106,7 +109,7 @@ func TestQuoteAllRunsAnOddlyNamedProgram(t *testing.T) {
 		}
 		for name, shell := range shells(t) {
 			cmd := exec.CommandContext(t.Context(), shell[0], append(slices.Clone(shell[1:]), QuoteAll([]string{program, "print-arguments", "x"}))...)
-			cmd.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"), "HOME="+dir)
+			cmd.Env = append(os.Environ(), quickExit, "PATH="+dir+":"+os.Getenv("PATH"), "HOME="+dir)
 			out, err := cmd.Output()
 			if err != nil || string(out) != "x\x00" {
 				t.Errorf("%s: %s: %q, %v", name, QuoteAll([]string{program}), out, err)

@@ -41,7 +41,12 @@ func (e *Error) Error() string {
 }
 
 // Unwrap gives the command that failed.
-func (e *Error) Unwrap() error { return e.err }
+func (e *Error) Unwrap() error {
+	if e.err == nil {
+		return nil
+	}
+	return e.err
+}
 
 // Output is what else ssh said, where that matters: which key is wrong and where it is kept, or what ferry does not know.
 func (e *Error) Output() []string {

@@ -20,7 +20,8 @@ let
       createHome = mk types.bool config.isNormalUser "Whether to make it.";
       shell = mk (types.nullOr (types.either types.package types.str)) null
         "The login shell; null is the distribution's for a new user, and leaves an existing user's.";
-      hashedPassword = mk (types.nullOr types.str) null "The password as a hash, set when the user is made, or always if users are not mutable.";
+      hashedPassword = mk (types.nullOr types.str) null
+        "The password as a hash, set when the user is made, or always if users are not mutable.";
       initialHashedPassword = mk (types.nullOr types.str) config.hashedPassword "The hash for a new user.";
       initialPassword = mk (types.nullOr types.str) null "The password for a new user. Anybody can read it in the store.";
       openssh.authorizedKeys.keys = mk (types.listOf types.singleLineStr) [ ] "Keys that may log in as the user.";
@@ -80,7 +81,7 @@ in
     assertions = map
       (user: {
         assertion = user.group != "" && (user.isNormalUser != user.isSystemUser || user.name == "root");
-        message = "Exactly one of users.users.${user.name}.isSystemUser and users.users.${user.name}.isNormalUser must be set, and users.users.${user.name}.group.";
+        message = "users.users.${user.name} needs a group, and exactly one of isSystemUser and isNormalUser must be set.";
       })
       (builtins.filter (user: user.name != "root") users);
 
