@@ -24,6 +24,9 @@ type StartError struct {
 
 func (e *StartError) Error() string { return e.Text }
 
+// Output is what the target said last.
+func (e *StartError) Output() []string { return e.Stderr }
+
 // ElevateKind is why root could not be had.
 type ElevateKind string
 

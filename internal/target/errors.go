@@ -48,6 +48,14 @@ func (e *Error) Unwrap() error {
 	return e.err
 }
 
+// Output is what else ssh said, where that matters: which key is wrong and where it is kept, or what ferry does not know.
+func (e *Error) Output() []string {
+	if e.err == nil || e.Kind != KeyChanged && e.Kind != KeyUnknown && e.Kind != Unknown {
+		return nil
+	}
+	return run.LastLines(e.err.Stderr, 20)
+}
+
 // Hints says what the user can do about it.
 func (e *Error) Hints() []string {
 	host, dest := e.Address.Host(), run.Quote(e.Address.String())
@@ -122,7 +130,7 @@ func connectError(addr Address, failed *run.Error) error {
 func lineWith(all, text string) string {
 	for _, line := range run.LastLines(all, 1<<10) {
 		if strings.Contains(line, text) {
-			return strings.TrimPrefix(line, "ssh: ")
+			return strings.TrimSuffix(strings.TrimPrefix(line, "ssh: "), ".")
 		}
 	}
 	return text
