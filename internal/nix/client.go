@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"ferry/internal/run"
 )
@@ -15,6 +16,9 @@ import (
 type Client struct {
 	Runner  *run.Runner
 	Options Options
+
+	mu      sync.Mutex
+	version *Version // once it is known
 }
 
 // Options reach every nix command. They are arguments, which other users of this machine can read: no secrets.

@@ -27,9 +27,10 @@ type Command struct {
 	Err io.Writer
 	// Grace is how long the process may go on after SIGTERM when ctx ends, before it is killed; 5 s if zero.
 	Grace time.Duration
-	// OwnGroup puts the process in a process group of its own, so that a Ctrl-C at the terminal does not reach it.
+	// OwnGroup puts the process in a process group of its own, so that a Ctrl-C at the terminal does not reach it. When ctx
+	// ends, the whole group gets SIGTERM.
 	OwnGroup bool
-	// OwnSession puts the process in a session of its own, without any terminal to ask on.
+	// OwnSession is like OwnGroup, in a session of its own that has no terminal to ask on.
 	OwnSession bool
 	// Terminal, when set with OwnGroup, is the controlling terminal that the new group gets as its foreground, so that the
 	// process may ask for a password there. The caller takes it back with [TakeTerminal].
@@ -168,7 +169,16 @@ func (r *Runner) prepare(ctx context.Context, c Command) (*Process, error) {
 	if len(c.Env) > 0 {
 		cmd.Env = append(os.Environ(), c.Env...)
 	}
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.Cancel = func() error {
+		if c.OwnGroup || c.OwnSession {
+			// The group is the process and what it started: a shell's commands, ssh's ProxyCommand.
+			if err := syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM); !errors.Is(err, syscall.ESRCH) {
+				return err
+			}
+			return os.ErrProcessDone
+		}
+		return cmd.Process.Signal(syscall.SIGTERM)
+	}
 	cmd.WaitDelay = c.Grace
 	if cmd.WaitDelay == 0 {
 		cmd.WaitDelay = 5 * time.Second

@@ -41,7 +41,12 @@ func (e *Error) Error() string {
 }
 
 // Unwrap gives the command that failed.
-func (e *Error) Unwrap() error { return e.err }
+func (e *Error) Unwrap() error {
+	if e.err == nil {
+		return nil
+	}
+	return e.err
+}
 
 // Hints says what the user can do about it.
 func (e *Error) Hints() []string {
