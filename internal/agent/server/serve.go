@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/nix"
 	"ferry/internal/run"
 )
 
@@ -22,6 +23,9 @@ type Options struct {
 	Lock    bool   // take the lock; without it nothing is changed
 	Program string // the path this agent was started as, for its jobs
 	Version string
+
+	root       root
+	beginGrace time.Duration // instead of the usual one, for tests
 }
 
 // server is one agent at work.
@@ -34,13 +38,16 @@ type server struct {
 	store  *store
 }
 
+// root is where the target's files are.
+func (s *server) root() root { return s.opts.root }
+
 // Serve says hello and answers requests until in ends. It returns nil at the end of in.
 func Serve(ctx context.Context, in io.Reader, out io.Writer, opts Options) error {
 	s := &server{opts: opts, runner: new(run.Runner)}
 	defer s.close()
 	if opts.Lock {
 		var err error
-		if s.lock, s.holder, err = takeLock(lockFile, opts, time.Now()); err != nil {
+		if s.lock, s.holder, err = takeLock(opts.root, opts, time.Now()); err != nil {
 			return err
 		}
 	}
@@ -49,13 +56,17 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer, opts Options) error
 		return err
 	}
 	s.wire = agent.NewWire(in, out)
-	facts := gatherFacts(ctx, s.runner, root{})
+	facts := gatherFacts(ctx, s.runner, s.root())
 	facts.Lock = s.holder
 	hello := agent.Hello{Protocol: agent.Protocol, Version: opts.Version, Facts: facts, Resumed: s.lock != nil && s.lock.resumed}
 	if err := s.wire.WriteJSON(agent.FrameHello, hello); err != nil {
 		return err
 	}
-	removeOldAgents(opts.Program)
+	if s.lock != nil {
+		// Another deployment may be about to start a job from its own agent's file, or to look at its job's log.
+		removeOldAgents(s.root(), opts.Program)
+		removeOldJobs(s.root(), time.Now())
+	}
 	for {
 		t, payload, err := s.wire.Read()
 		if errors.Is(err, io.EOF) {
@@ -71,9 +82,13 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer, opts Options) error
 		if err := json.Unmarshal(payload, &r); err != nil {
 			return fmt.Errorf("request: %w", err)
 		}
-		response := s.answer(ctx, r)
+		response, stream := s.answer(ctx, r)
 		response.ID = r.ID
 		if err := s.wire.WriteJSON(agent.FrameResponse, response); err != nil {
+			return err
+		}
+		// After a failure ferry still sends; it stops when it has read why.
+		if err := stream.Drain(); err != nil {
 			return err
 		}
 	}
@@ -88,14 +103,18 @@ func (s *server) close() {
 	}
 }
 
-func (s *server) answer(ctx context.Context, r agent.Request) agent.Response {
+// answer does what r asks. What follows r as a stream has been read when the answer is a success.
+func (s *server) answer(ctx context.Context, r agent.Request) (agent.Response, *agent.DataReader) {
 	var response agent.Response
 	var err error
+	stream := agent.EmptyData()
 	switch r.Method {
 	case agent.MethodMissing:
-		response.Missing, err = s.missing(r)
+		stream = s.wire.DataReader()
+		response.Missing, err = s.missing(r, stream)
 	case agent.MethodShip:
-		response.Ship, err = s.ship(r)
+		stream = s.wire.DataReader()
+		response.Ship, err = s.ship(r, stream)
 	case agent.MethodActivate:
 		if err = s.mayChange(r); err == nil {
 			response.Activate, err = s.activate(ctx, r)
@@ -110,20 +129,25 @@ func (s *server) answer(ctx context.Context, r agent.Request) agent.Response {
 	if err != nil {
 		response.Error = responseError(err)
 	}
-	return response
+	return response, stream
 }
+
+var errLocked = &agent.ResponseError{Kind: agent.KindLocked, Text: "another deployment is at work on this target"}
 
 // mayChange refuses to change a target that another deployment works on, or that is no NixOS.
 func (s *server) mayChange(r agent.Request) error {
 	if s.lock == nil {
-		return &agent.ResponseError{Kind: agent.KindLocked, Text: "another deployment is at work on this target"}
+		return errLocked
 	}
-	if !r.ForceNotNixOS && !exists("/etc/NIXOS") {
+	if !r.ForceNotNixOS && !s.root().exists("/etc/NIXOS") {
 		return &agent.ResponseError{Kind: agent.KindNotNixOS, Text: "this is not a NixOS machine: /etc/NIXOS is missing"}
 	}
-	for _, p := range []string{string(r.Toplevel), string(r.Bundle)} {
-		if p != "" && !exists(p) {
-			return &agent.ResponseError{Kind: agent.KindInvalid, Text: p + " is not on the target (any more)"}
+	for _, p := range []nix.StorePath{r.Toplevel, r.Bundle} {
+		if _, err := nix.ParseStorePath(string(p)); err != nil {
+			return &agent.ResponseError{Kind: agent.KindInvalid, Text: err.Error()}
+		}
+		if !s.root().exists(string(p)) {
+			return &agent.ResponseError{Kind: agent.KindInvalid, Text: string(p) + " is not on the target (any more)"}
 		}
 	}
 	return nil
