@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"ferry/internal/run"
 )
@@ -59,10 +60,13 @@ func (e *MissingError) Error() string {
 }
 func (e *MissingError) Unwrap() error { return e.Err }
 
+// grace is how long Nix may take to end its builders and to remove their folders when it is told to end.
+const grace = 20 * time.Second
+
 // command is program with the options, then args.
 func (c *Client) command(program string, args ...string) run.Command {
 	argv := append([]string{program}, c.Options.args()...)
-	return run.Command{Argv: append(argv, args...)}
+	return run.Command{Argv: append(argv, args...), Insist: true, Grace: grace}
 }
 
 // run runs cmd and turns the absence of Nix into its own error.
