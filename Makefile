@@ -29,7 +29,7 @@ build: agents
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -o bin/ferry-lab ./cmd/ferry-lab
 
 demo: build
-	@lab/demo
+	bin/ferry-lab run lab/demo
 
 lab: build
 	bin/ferry-lab up
@@ -50,7 +50,8 @@ matrix: build
 	FERRY_LAB_SUITES=sid go test -count=1 -timeout 60m ./integration/deploy/ -matrix
 
 bench: build
-	go test -count=1 -timeout 120m ./integration/bench/ -run NONE -bench . -write ../../doc/bench.md
+	mkdir -p doc
+	go test -count=1 -timeout 120m -v ./integration/bench/ -write "$$PWD/doc/bench.md"
 
 man: build
 	mkdir -p bin/man

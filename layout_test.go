@@ -48,7 +48,7 @@ func TestImportsGoDownwardOnly(t *testing.T) {
 			if inner, ours := strings.CutPrefix(name, "ferry/internal/"); ours && !slices.Contains(allowed, inner) {
 				t.Errorf("%s imports %s: not downward", path, name)
 			}
-			if name == "os/exec" && folder != "internal/run" && folder != "internal/lab" && !onlyErrors[path] {
+			if name == "os/exec" && folder != "internal/run" && folder != "internal/lab" {
 				t.Errorf("%s imports os/exec: only internal/run starts processes", path)
 			}
 		}
@@ -56,12 +56,6 @@ func TestImportsGoDownwardOnly(t *testing.T) {
 	if files < 20 {
 		t.Fatalf("only %d files were checked", files)
 	}
-}
-
-// onlyErrors are files that take nothing but an error's type or value from os/exec.
-var onlyErrors = map[string]bool{
-	"internal/target/target.go":      true,
-	"internal/agent/server/facts.go": true,
 }
 
 // TestNoFileDoesTooMuch bounds the length of a file.

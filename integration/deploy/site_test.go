@@ -21,6 +21,10 @@ type site struct {
 	builder *lab.Builder
 	target  *lab.Target
 	project string // the project's folder on the builder
+	nixpkgs string // in the builder's store
+	// password is a file of the builder with the password of the target's users. It is not in the project, whose source
+	// goes to the store.
+	password string
 }
 
 // siteOptions say what a site is like; the zero value is bookworm on both ends and root building.
@@ -29,6 +33,8 @@ type siteOptions struct {
 	target  lab.Options
 	login   string // alice if empty
 	bare    bool   // the target runs no NixOS system yet
+	// alone gives the site a builder of its own: for a test that changes more there than its project.
+	alone bool
 }
 
 // root is the checkout's root.
@@ -43,48 +49,36 @@ func root(t *testing.T) string {
 
 func newSite(t *testing.T, o siteOptions) *site {
 	t.Helper()
-	s := &site{t: t, builder: lab.NewBuilder(t, o.builder), target: lab.StartTarget(t, o.target)}
-	s.project = filepath.Join(s.builder.Home(), "project")
+	w := workshopFor(t, o.builder, o.alone)
+	s := &site{t: t, builder: w.builder, target: lab.StartTarget(t, o.target), nixpkgs: w.nixpkgs, password: w.password}
+	s.project = w.newProject()
 	if err := s.builder.Know(s.target); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.builder.Install(filepath.Join(root(t), "bin/ferry")); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.builder.CopyTree(filepath.Join(root(t), "bin/nixpkgs"), filepath.Join(s.builder.Home(), "source")); err != nil {
 		t.Fatal(err)
 	}
 	login := o.login
 	if login == "" {
 		login = "alice"
 	}
-	nixpkgs := strings.TrimSpace(s.must("nix-store", "--add", filepath.Join(s.builder.Home(), "source")))
-	s.write("ferry.nix", fmt.Sprintf(`{
-  nixpkgs = %q;
-  nodes.web = {
-    configuration = ./web/configuration.nix;
-    system = %q;
-    target = %q;
-  };
-}
-`, nixpkgs, s.target.System(), login+"@"+s.target.Name()))
+	s.inventory(s.node(login + "@" + s.target.Name()))
 	s.write("web/configuration.nix", configuration("first"))
-	s.write("password", lab.Password+"\n")
 	if !o.bare {
-		s.installFirst(nixpkgs)
+		if err := s.target.InstallSystem(t.Context(), s.builder, w.installed(t, s.target.System())); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return s
 }
 
-// installFirst makes the target run a system that ferry knows nothing of, as an installer would leave it.
-func (s *site) installFirst(nixpkgs string) {
+// inventory writes the project's ferry.nix, of the node web with attributes.
+func (s *site) inventory(attributes string) {
 	s.t.Helper()
-	s.write("installed.nix", configuration("installed"))
-	toplevel := strings.TrimSpace(s.must("nix-build", "--no-out-link", nixpkgs+"/nixos", "-A", "system",
-		"--argstr", "system", s.target.System(), "--arg", "configuration", filepath.Join(s.project, "installed.nix")))
-	if err := s.target.InstallSystem(s.t.Context(), s.builder, toplevel); err != nil {
-		s.t.Fatal(err)
-	}
+	s.write("ferry.nix", fmt.Sprintf("{\n  nixpkgs = %q;\n  nodes.web = {\n%s  };\n}\n", s.nixpkgs, attributes))
+}
+
+// node is the attributes of an ordinary node that is reached at target, and more of them.
+func (s *site) node(target string, more ...string) string {
+	return fmt.Sprintf("    configuration = ./web/configuration.nix;\n    system = %q;\n    target = %q;\n%s",
+		s.target.System(), target, strings.Join(more, ""))
 }
 
 // configuration is a NixOS configuration whose web page greets with a word.
@@ -108,6 +102,23 @@ func configuration(greeting string) string {
 func (s *site) write(name, text string) {
 	s.t.Helper()
 	if err := s.builder.WriteFile(filepath.Join(s.project, name), []byte(text), 0o644); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// in is the site in a part of the test.
+func (s *site) in(t *testing.T) *site {
+	part := *s
+	part.t = t
+	return &part
+}
+
+// reboot restarts the target and waits until it is up again.
+func (s *site) reboot() {
+	s.t.Helper()
+	boots := s.target.Boots()
+	s.onTarget("systemctl", "reboot", "--no-block")
+	if err := s.target.WaitReboot(s.t.Context(), boots); err != nil {
 		s.t.Fatal(err)
 	}
 }
@@ -171,7 +182,7 @@ func (s *site) run(cmd *exec.Cmd) outcome {
 // deploy deploys with alice's password and has to work.
 func (s *site) deploy(args ...string) outcome {
 	s.t.Helper()
-	o := s.ferry(append([]string{"deploy", "--sudo-password-file", "password"}, args...)...)
+	o := s.ferry(append([]string{"deploy", "--sudo-password-file", s.password}, args...)...)
 	if o.status != 0 {
 		s.t.Fatalf("ferry deploy: status %d", o.status)
 	}

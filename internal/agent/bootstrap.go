@@ -22,7 +22,7 @@ const Folder = "/var/lib/ferry"
 // input where it is missing or damaged, and becomes the agent. It is a single line and has no quote, backslash or
 // exclamation mark, so that every login shell passes it on unharmed and sudo's log shows it as it is. Only tools that are
 // in every NixOS's system path are used.
-func bootstrapScript(programs []Program, args []string) string {
+func bootstrapScript(folder string, programs []Program, args []string) string {
 	var cases strings.Builder
 	for _, p := range programs {
 		pattern := p.Machine
@@ -45,7 +45,7 @@ func bootstrapScript(programs []Program, args []string) string {
 		"ok $t || { rm -f $t; echo %sto write the agent to $d, is the disk full; exit 74; }; "+
 		"chmod 0755 $t && mv -f $t $f || exit 74; fi; "+
 		"exec $f serve %s",
-		cases.String(), bootstrapMachine, Folder, bootstrapFailed, bootstrapNeed, bootstrapFailed, strings.Join(args, " "))
+		cases.String(), bootstrapMachine, folder, bootstrapFailed, bootstrapNeed, bootstrapFailed, strings.Join(args, " "))
 }
 
 // commandLine makes the one command line that starts the agent: as it is for root, else under elevate. marker is what sudo

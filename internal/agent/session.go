@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"ferry/internal/nix"
 	"ferry/internal/run"
@@ -23,7 +24,8 @@ import (
 type Options struct {
 	// Elevate is the command that makes root of the login user, such as sudo; not used when the user is root.
 	Elevate []string
-	// Password gives the password for sudo when it asks: attempt counts from 1. An error ends the session with that error.
+	// Password gives the password for sudo when it asks: attempt counts from 1. What it returns is overwritten once it is
+	// sent. An error ends the session with that error.
 	Password func(ctx context.Context, attempt int) ([]byte, error)
 	// Who is said to others that find the target locked.
 	Who string
@@ -51,8 +53,8 @@ type Session struct {
 }
 
 // Open starts the agent on the target, installs it first where it is missing, answers sudo's question for a password, and
-// returns when the agent has said hello. Errors are a [*target.Error], an [*ElevateError], a [*StartError], or what
-// opts.Password returned.
+// returns when the agent has said hello. The session goes on when ctx ends after that. Errors are a [*target.Error], an
+// [*ElevateError], a [*StartError], or what opts.Password returned.
 func Open(ctx context.Context, d *target.Dialer, addr target.Address, opts Options) (*Session, error) {
 	programs, err := Programs()
 	if err != nil {
@@ -62,20 +64,46 @@ func Open(ctx context.Context, d *target.Dialer, addr target.Address, opts Optio
 	if opts.Lock {
 		args = append(args, "--lock")
 	}
-	marker := "ferry-" + rand.Text() + ": "
+	// Quoted for a shell the apostrophe looks different, so that a login shell that shows what it runs (set -x, set -v) does
+	// not look like sudo asking.
+	marker := "ferry-" + rand.Text() + "'s question: "
 	watch := &promptWatch{marker: marker, asked: make(chan struct{}, 8), tail: &run.Tail{Limit: 16 << 10}, trace: opts.Trace}
-	channel, err := d.Start(ctx, addr, commandLine(opts.Elevate, marker, bootstrapScript(programs, args)), watch)
+	life, stop := context.WithCancel(context.WithoutCancel(ctx))
+	opening := context.AfterFunc(ctx, stop)
+	defer opening()
+	channel, err := d.Start(life, addr, commandLine(opts.Elevate, marker, bootstrapScript(Folder, programs, args)), watch)
 	if err != nil {
+		stop()
 		return nil, err
 	}
 	s := &Session{address: addr, channel: channel, watch: watch}
-	s.wait = sync.OnceValue(channel.Wait)
+	s.wait = sync.OnceValue(func() error {
+		defer stop()
+		return channel.Wait()
+	})
 	if err := s.start(ctx, programs, opts); err != nil {
-		channel.Close()
-		ended := s.wait()
-		return nil, s.startError(ctx, err, ended, opts)
+		if !errors.Is(err, errEnded) {
+			s.channel.Close()
+		}
+		return nil, s.startError(ctx, err, s.end(), opts)
+	}
+	if !opening() {
+		_ = s.end()
+		return nil, ctx.Err()
 	}
 	return s, nil
+}
+
+// endGrace is how long a connection that is over, or is to be over, may take to end by itself: then ssh says why.
+const endGrace = 5 * time.Second
+
+// end waits for the end of the connection, gives how it ended, and ends it by force when that takes long.
+func (s *Session) end() error {
+	_ = s.channel.In.Close()
+	force := time.AfterFunc(endGrace, s.channel.Close)
+	defer force.Stop()
+	_, _ = io.Copy(io.Discard, s.channel.Out)
+	return s.wait()
 }
 
 // errEnded says that the output ended before the agent spoke: why is in the exit status and in standard error.
@@ -85,7 +113,7 @@ func (s *Session) start(ctx context.Context, programs []Program, opts Options) e
 	lines := make(chan string)
 	failed := make(chan error, 1)
 	next := make(chan struct{})
-	out := bufio.NewReaderSize(s.channel.Out, 64<<10)
+	out := bufio.NewReaderSize(s.channel.Out, maxLine)
 	go func() {
 		for {
 			line, err := readLine(out)
@@ -101,7 +129,7 @@ func (s *Session) start(ctx context.Context, programs []Program, opts Options) e
 		}
 	}()
 	defer close(next)
-	attempt := 0
+	attempt, greeting := 0, 0
 	for {
 		select {
 		case <-ctx.Done():
@@ -109,10 +137,7 @@ func (s *Session) start(ctx context.Context, programs []Program, opts Options) e
 			go drainLines(lines, failed)
 			return ctx.Err()
 		case err := <-failed:
-			if err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF) {
-				return errEnded
-			}
-			return errEnded
+			return err
 		case <-s.watch.asked:
 			s.channel.Ready()
 			attempt++
@@ -128,6 +153,9 @@ func (s *Session) start(ctx context.Context, programs []Program, opts Options) e
 			if done {
 				s.wire = NewWire(out, s.channel.In)
 				return s.hello()
+			}
+			if greeting += len(line) + 1; greeting > maxGreeting {
+				return &StartError{Text: "the target's login shell prints without end; nothing may be printed by it when it is not interactive"}
 			}
 			next <- struct{}{}
 		}
@@ -154,6 +182,9 @@ func (s *Session) take(ctx context.Context, line string, programs []Program) (do
 		_, what, _ := strings.Cut(line, bootstrapFailed)
 		return false, &StartError{Text: "could not install the agent: failed " + run.Clean(what), Stderr: s.stderr()}
 	case strings.Contains(line, bootstrapNeed):
+		if s.Installed {
+			return false, &StartError{Text: "the target asked for the agent twice"}
+		}
 		_, machine, _ := strings.Cut(line, bootstrapNeed)
 		return false, s.install(strings.TrimSpace(machine), programs)
 	}
@@ -187,16 +218,22 @@ func (s *Session) answer(ctx context.Context, attempt int, opts Options) error {
 	if err != nil {
 		return err
 	}
-	line := append(append([]byte(nil), password...), '\n')
-	_, err = s.channel.In.Write(line)
+	line := make([]byte, 0, len(password)+1)
+	line = append(append(line, password...), '\n')
+	clear(password)
+	// A failed write is a connection that ends: the reader finds out why.
+	_, _ = s.channel.In.Write(line)
 	clear(line)
-	return err
+	return nil
 }
 
 func (s *Session) hello() error {
 	t, payload, err := s.wire.Read()
-	if err != nil {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return errEnded
+	}
+	if err != nil {
+		return &StartError{Text: "the agent's first message cannot be read: " + err.Error()}
 	}
 	if t != FrameHello {
 		return &StartError{Text: "what answered is not ferry's agent"}
@@ -207,6 +244,7 @@ func (s *Session) hello() error {
 	if s.Hello.Protocol != Protocol {
 		return &StartError{Text: fmt.Sprintf("the agent speaks protocol %d, ferry %d", s.Hello.Protocol, Protocol)}
 	}
+	s.Hello.clean()
 	return nil
 }
 
@@ -229,10 +267,12 @@ func (s *Session) Missing(ctx context.Context, paths []nix.StorePath, substitute
 		return nil, err
 	}
 	missing := make([]nix.StorePath, 0, len(response.Missing))
+	last := -1
 	for _, i := range response.Missing {
-		if i < 0 || i >= len(paths) {
-			return nil, fmt.Errorf("the agent names path %d of %d", i, len(paths))
+		if i <= last || i >= len(paths) {
+			return nil, fmt.Errorf("the agent on %s names path %d of %d after path %d", s.address, i, len(paths), last)
 		}
+		last = i
 		missing = append(missing, paths[i])
 	}
 	return missing, nil
@@ -255,6 +295,7 @@ func (s *Session) Activate(ctx context.Context, r Request, log io.Writer) (Activ
 	if err != nil || response.Activate == nil {
 		return ActivateResult{}, orMissing(err)
 	}
+	response.Activate.clean()
 	return *response.Activate, nil
 }
 
@@ -265,6 +306,7 @@ func (s *Session) Commit(ctx context.Context, r Request, log io.Writer) (CommitR
 	if err != nil || response.Commit == nil {
 		return CommitResult{}, orMissing(err)
 	}
+	response.Commit.clean()
 	return *response.Commit, nil
 }
 
@@ -278,8 +320,8 @@ func orMissing(err error) error {
 // errStopped ends a stream that the agent has no more use for.
 var errStopped = errors.New("the agent stopped reading")
 
-// request sends r and its stream, and reads until the response. A lost connection is a [*target.Error], a failure on the
-// target a [*ResponseError].
+// request sends r and its stream, and reads until the response. A lost connection is a [*target.Error] or a [*LostError],
+// a failure on the target a [*ResponseError]; after the latter, and after an error of stream itself, the session goes on.
 func (s *Session) request(ctx context.Context, r Request, stream func(io.Writer) error, progress func(Progress), log io.Writer) (*Response, error) {
 	s.lastID++
 	r.ID = s.lastID
@@ -288,33 +330,39 @@ func (s *Session) request(ctx context.Context, r Request, stream func(io.Writer)
 	if err := s.wire.WriteJSON(FrameRequest, r); err != nil {
 		return nil, s.lost(ctx, err)
 	}
-	sent := make(chan error, 1)
 	gate := &gatedWriter{w: s.wire.DataWriter()}
+	sent := make(chan error, 1)
 	go func() {
 		if stream == nil {
 			sent <- nil
 			return
 		}
 		err := stream(gate)
+		// Also after an error: the agent finds the stream too short, says so, and waits for the next request.
 		if closeErr := gate.w.Close(); err == nil {
 			err = closeErr
-		}
-		if err != nil && !errors.Is(err, errStopped) {
-			// The agent must not wait for the rest of a stream that will not come.
-			s.channel.Close()
 		}
 		sent <- err
 	}()
 	response, err := s.answerTo(r.ID, progress, log)
+	if err != nil {
+		// Nobody reads the stream any more: free its writer.
+		_ = s.channel.In.Close()
+	}
 	gate.stop()
 	streamErr := <-sent
 	switch {
-	case err != nil && streamErr != nil && ctx.Err() == nil && !errors.Is(streamErr, errStopped) && !isPipe(streamErr):
+	case ctx.Err() != nil:
+		return nil, s.lost(ctx, ctx.Err())
+	case streamErr != nil && !errors.Is(streamErr, errStopped) && !isPipe(streamErr):
+		// It failed on this side, and what the agent says is only a consequence.
 		return nil, streamErr
 	case err != nil:
 		return nil, s.lost(ctx, err)
 	case response.Error != nil:
 		return nil, response.Error
+	case streamErr != nil:
+		return nil, fmt.Errorf("the agent on %s answered before it had everything", s.address)
 	}
 	return response, nil
 }
@@ -356,49 +404,49 @@ func (s *Session) answerTo(id int, progress func(Progress), log io.Writer) (*Res
 	}
 }
 
-// clean takes what a terminal must not see out of what the target said.
-func (e *ResponseError) clean() {
-	e.Text, e.Command = run.Clean(e.Text), run.Clean(e.Command)
-	for i, line := range e.Stderr {
-		e.Stderr[i] = run.Clean(line)
-	}
-}
-
 // lost makes the error of a connection that broke in the middle of a request.
 func (s *Session) lost(ctx context.Context, err error) error {
-	s.channel.Close()
-	ended := s.wait()
+	broken := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || isPipe(err)
+	if !broken {
+		// The other side does not know yet that it is over.
+		s.channel.Close()
+	}
+	ended := s.end()
 	if ctx.Err() != nil {
 		return ctx.Err()
+	}
+	if !broken {
+		return fmt.Errorf("the agent on %s: %w", s.address, err)
 	}
 	var connect *target.Error
 	if errors.As(ended, &connect) {
 		return connect
 	}
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || isPipe(err) {
-		return &LostError{Address: s.address, Stderr: s.stderr()}
-	}
-	return err
+	return &LostError{Address: s.address, Stderr: s.stderr()}
 }
 
-// Close ends the session: the agent sees the end of its input and ends too.
-func (s *Session) Close() {
-	_ = s.channel.In.Close()
-	_, _ = io.Copy(io.Discard, s.channel.Out)
-	_ = s.wait()
-}
+// Close ends the session: the agent sees the end of its input and ends too. It takes a few seconds at most.
+func (s *Session) Close() { _ = s.end() }
 
 func (s *Session) stderr() []string { return run.LastLines(s.watch.tail.String(), 20) }
 
-// maxLine is how long a line before the agent's first frame may be, in bytes: a login shell's greeting, not a flood.
-const maxLine = 64 << 10
+const (
+	// maxLine is how long a line before the agent's first frame may be, in bytes: a login shell's greeting, not a flood.
+	maxLine = 64 << 10
+	// maxGreeting is how much may be said in lines before the agent's, in bytes.
+	maxGreeting = 1 << 20
+)
 
+// readLine reads a line that comes before the agent's first frame. At the end of the output it gives errEnded.
 func readLine(r *bufio.Reader) (string, error) {
 	line, err := r.ReadSlice('\n')
 	if errors.Is(err, bufio.ErrBufferFull) {
-		return "", fmt.Errorf("the target's first line is longer than %d bytes", maxLine)
+		return "", &StartError{Text: fmt.Sprintf("the target says a line of more than %d bytes before the agent speaks", maxLine)}
 	}
-	return strings.TrimRight(string(line), "\r\n"), err
+	if err != nil {
+		return "", errEnded
+	}
+	return strings.TrimRight(string(line), "\r\n"), nil
 }
 
 // gatedWriter lets the reader of the answer stop the writer of the stream.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"strings"
 	"sync"
 	"syscall"
@@ -22,6 +23,9 @@ type StartError struct {
 }
 
 func (e *StartError) Error() string { return e.Text }
+
+// Output is what the target said last.
+func (e *StartError) Output() []string { return e.Stderr }
 
 // ElevateKind is why root could not be had.
 type ElevateKind string
@@ -111,7 +115,7 @@ func (s *Session) startError(ctx context.Context, err, ended error, opts Options
 	}
 	command := "sudo"
 	if len(opts.Elevate) > 0 {
-		command = opts.Elevate[0]
+		command = path.Base(opts.Elevate[0])
 	}
 	all := s.watch.tail.String()
 	for _, c := range []struct {
@@ -123,7 +127,7 @@ func (s *Session) startError(ctx context.Context, err, ended error, opts Options
 		{"not in the sudoers", NotAllowed, "the user may not use sudo there"},
 		{"is not allowed to", NotAllowed, "the user may not run commands as root there"},
 		{"may not run sudo", NotAllowed, "the user may not use sudo there"},
-		{"Operation not permitted", NotAllowed, command + " does not let this user in"},
+		{command + ": Operation not permitted", NotAllowed, command + " does not let this user in"},
 		{"you must have a tty", NeedsTerminal, "sudo insists on a terminal there"},
 		{"a tty is required", NeedsTerminal, command + " wants to ask for a password on a terminal"},
 		{"a terminal is required", NeedsTerminal, command + " wants to ask for a password on a terminal"},

@@ -62,10 +62,11 @@ func (a *app) root() *cobra.Command {
 		Long: `ferry deploys NixOS machines. It builds a system on this machine, ships what is new over ssh, and switches the
 target to it. Nothing is built, evaluated or downloaded on the target; one login and one sudo do the work.
 
-  ferry deploy                     deploy the only node of ./ferry.nix
+The machines are described in ferry.nix; "ferry help inventory" says how.`,
+		Example: `  ferry deploy                     deploy the only node of ferry.nix
   ferry deploy pi                  deploy the node pi
-  ferry deploy --action boot pi    the same, from the next boot on
-  ferry build pi                   build only, print the bundle's store path
+  ferry deploy --action boot pi    the same, but from the next boot on
+  ferry build pi                   build only, and print the bundle's store path
   ferry by-hand pi                 print the commands that do the same without ferry`,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
@@ -76,11 +77,13 @@ target to it. Nothing is built, evaluated or downloaded on the target; one login
 			a.started = true
 			a.open()
 		},
-		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: false},
 	}
-	root.PersistentFlags().BoolVarP(&a.verbose, "verbose", "v", false, "show every command that runs, and build logs")
-	root.AddCommand(a.deployCommand(), a.buildCommand(), a.byHandCommand(), a.abandonCommand(), a.nodesCommand(), a.versionCommand(), a.manCommand())
-	root.SetHelpTemplate(root.HelpTemplate() + exitStatusHelp)
+	root.PersistentFlags().BoolVarP(&a.verbose, "verbose", "v", false, "show every command that runs on this machine, and build logs")
+	root.AddCommand(a.deployCommand(), a.buildCommand(), a.byHandCommand(), a.abandonCommand(), a.nodesCommand(), a.versionCommand(),
+		a.manCommand(), inventoryTopic())
+	root.SetUsageTemplate(usageTemplate)
+	root.SetHelpTemplate(root.HelpTemplate() + "\nExit status:\n" + exitStatusHelp)
+	nameCompletion(root)
 	root.SuggestionsMinimumDistance = 2
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err: err} })
 	return root

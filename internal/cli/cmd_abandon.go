@@ -10,8 +10,8 @@ func (a *app) abandonCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "abandon",
 		Short: "Print how to go on without ferry on a target",
-		Long: `Print the line that goes on from a deployment with plain nixos-rebuild, on the target itself. Nothing is rebuilt by it:
-the configuration and nixpkgs that the deployment was evaluated from are there.`,
+		Long: `Print the line that goes on from a deployment with plain nixos-rebuild, on the target itself. The configuration and the
+nixpkgs that the deployment was evaluated from are there, so nothing is rebuilt.`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			_, err := fmt.Fprint(a.Out, abandonText)

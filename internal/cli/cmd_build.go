@@ -21,10 +21,13 @@ func (a *app) buildCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "build [NODE]",
 		Short: "Build a node's bundle and print its store path",
-		Long: `Build a node's bundle: the one store path that holds its configuration, nixpkgs, system and switch script.
+		Long: `Build a node's bundle: the one store path that holds its configuration, nixpkgs, system and switch script. No target is
+needed.
 
-Its store path is all that is printed on standard output. The last bundle of each node is kept from being collected; with
--o, a link of your own keeps this one.`,
+Its store path is all that is printed on standard output. ferry keeps the last bundle of each node from being
+collected; with -o, a link of your own keeps this one.`,
+		Example: `  ferry build pi
+  ferry build -o result pi && ls result/`,
 		ValidArgsFunction: a.completeNodes(&o.nodeFlags),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.runBuild(cmd.Context(), o, args)

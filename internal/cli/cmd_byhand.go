@@ -22,7 +22,9 @@ func (a *app) byHandCommand() *cobra.Command {
 		Use:   "by-hand [NODE]",
 		Short: "Print the commands that deploy a node without ferry",
 		Long: `Evaluate a node and print the few commands that build, copy and switch without ferry, ready to paste into a shell.
-They change nothing until you run them.`,
+Nothing is built, and nothing on the target is touched: it is not even connected to.`,
+		Example: `  ferry by-hand pi
+  ferry by-hand --action boot pi > deploy-pi.sh`,
 		ValidArgsFunction: a.completeNodes(&o.nodeFlags),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.runByHand(cmd.Context(), o, args)
@@ -30,9 +32,9 @@ They change nothing until you run them.`,
 	}
 	flags := cmd.Flags()
 	flags.SortFlags = false
-	flags.StringVarP(&o.action, "action", "a", "switch", "what to do: switch, boot, test or dry-activate")
+	flags.StringVarP(&o.action, "action", "a", "switch", "the `ACTION`: switch, boot, test or dry-activate")
 	o.nodeFlags.add(flags)
-	flags.StringVar(&a.sshConfig, "ssh-config", "", "the `FILE` that ssh reads instead of ~/.ssh/config")
+	flags.StringVar(&a.sshConfig, "ssh-config", "", "let ssh read `FILE` instead of ~/.ssh/config")
 	o.nixFlags.add(flags)
 	complete(cmd, "action", "switch", "boot", "test", "dry-activate")
 	return cmd

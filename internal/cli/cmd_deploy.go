@@ -25,11 +25,13 @@ func (a *app) deployCommand() *cobra.Command {
 	var o deployOptions
 	cmd := &cobra.Command{
 		Use:   "deploy [NODE]",
-		Short: "Build a node's system here, ship it and switch the node to it",
-		Long: `Build a node's system on this machine, ship what its target lacks, and switch the target to it.
+		Short: "Build a node's system here, ship it, and switch the node to it",
+		Long: `Build a node's system on this machine, ship what its target lacks, and switch the target to it. NODE may be left out when
+the inventory has only one.
 
-The connection is made first, and the password for sudo asked for and checked, while evaluation and build go on. The boot
-default moves last. NODE may be left out when the inventory has only one.
+The connection is made at once, and the password for sudo asked for and checked, while evaluation and build go on. The
+boot default moves last. If the target has what is asked for already, nothing is touched. There is no automatic way
+back yet: what a failed activation leaves, and the command that goes back, is said.
 
 Actions:
   switch        run the new system now and boot it from now on (default)
@@ -39,8 +41,11 @@ Actions:
 
 Methods:
   agent         one login, one sudo, one compressed stream (default)
-  plain         nix-copy-closure, and ssh with a terminal for sudo: no agent on the target`,
+  plain         nix-copy-closure, and ssh with a terminal for sudo; no agent on the target. The target's Nix has to
+                trust the user that logs in.`,
 		Example: `  ferry deploy pi
+  ferry deploy --action test pi
+  ferry deploy --sudo-password-command 'pass show pi' pi
   ferry deploy --configuration ./configuration.nix --nixpkgs ./nixpkgs --system aarch64-linux alice@raspberry-pi.local`,
 		ValidArgsFunction: a.completeNodes(&o.nodeFlags),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -49,14 +54,14 @@ Methods:
 	}
 	flags := cmd.Flags()
 	flags.SortFlags = false
-	flags.StringVarP(&o.action, "action", "a", "switch", "what to do: switch, boot, test or dry-activate")
+	flags.StringVarP(&o.action, "action", "a", "switch", "the `ACTION`: switch, boot, test or dry-activate")
 	o.nodeFlags.add(flags)
-	flags.StringVar(&a.sshConfig, "ssh-config", "", "the `FILE` that ssh reads instead of ~/.ssh/config")
+	flags.StringVar(&a.sshConfig, "ssh-config", "", "let ssh read `FILE` instead of ~/.ssh/config")
 	a.password.add(flags)
 	o.nixFlags.add(flags)
-	flags.BoolVar(&o.substituteOnTarget, "substitute-on-target", false, "let the target fetch what its own caches have")
-	flags.BoolVar(&o.forceNotNixOS, "force-not-nixos", false, "deploy to a machine without /etc/NIXOS")
-	flags.StringVar(&o.method, "method", "agent", "how to do it: agent or plain")
+	flags.BoolVar(&o.substituteOnTarget, "substitute-on-target", false, "let the target fetch what its own caches have, before the rest is shipped")
+	flags.BoolVar(&o.forceNotNixOS, "force-not-nixos", false, "deploy to a machine that is not NixOS: without /etc/NIXOS")
+	flags.StringVar(&o.method, "method", "agent", "the `METHOD`: agent or plain")
 	complete(cmd, "action", "switch", "boot", "test", "dry-activate")
 	complete(cmd, "method", "agent", "plain")
 	return cmd
@@ -116,10 +121,15 @@ func summary(node, target string, r deploy.Result) string {
 	case deploy.Described:
 		return fmt.Sprintf("%s: nothing was changed", node)
 	}
+	done := node + ": done: "
 	if r.Generation > 0 {
-		return fmt.Sprintf("%s: done: generation %d, %s", node, r.Generation, system)
+		done += fmt.Sprintf("generation %d, ", r.Generation)
 	}
-	return fmt.Sprintf("%s: done: %s", node, system)
+	done += system
+	if r.Outcome == deploy.Installed {
+		done += ", from the next boot on"
+	}
+	return done
 }
 
 func nixosName(toplevel nix.StorePath) string { return toplevel.Name() }

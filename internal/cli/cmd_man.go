@@ -1,8 +1,11 @@
 package cli
 
 import (
+	"fmt"
+	"os"
+	"path/filepath"
+
 	"github.com/spf13/cobra"
-	"github.com/spf13/cobra/doc"
 )
 
 func (a *app) manCommand() *cobra.Command {
@@ -12,7 +15,23 @@ func (a *app) manCommand() *cobra.Command {
 		Hidden: true,
 		Args:   cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return doc.GenManTree(cmd.Root(), &doc.GenManHeader{Title: "FERRY", Section: "1", Source: "ferry " + Version, Manual: "ferry"}, args[0])
+			return writeManPages(cmd.Root(), args[0])
 		},
 	}
+}
+
+// writeManPages writes the pages of cmd and of all commands below it to dir.
+func writeManPages(cmd *cobra.Command, dir string) error {
+	if err := os.WriteFile(filepath.Join(dir, manName(cmd)+".1"), []byte(manPage(cmd)), 0o644); err != nil {
+		return fmt.Errorf("man page: %w", err)
+	}
+	for _, c := range cmd.Commands() {
+		if c.Hidden || c.Name() == "help" {
+			continue
+		}
+		if err := writeManPages(c, dir); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -16,7 +16,9 @@ func (a *app) nodesCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "nodes",
 		Short: "List the nodes of the inventory",
-		Args:  cobra.NoArgs,
+		Long: `List the nodes of the inventory, with system, target and tags. Every attribute of every node is checked; no
+configuration is evaluated.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := nixes.client(a)
 			if err != nil {
@@ -39,7 +41,7 @@ func (a *app) nodesCommand() *cobra.Command {
 			return w.Flush()
 		},
 	}
-	cmd.Flags().StringVarP(&file, "file", "f", "", "the inventory `FILE` (default: ferry.nix here or in a folder above)")
+	cmd.Flags().StringVarP(&file, "file", "f", "", "the inventory `FILE` (default: ferry.nix here, or in a folder above it in the same git work tree)")
 	nixes.add(cmd.Flags())
 	return cmd
 }

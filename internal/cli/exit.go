@@ -7,8 +7,6 @@ import (
 	"strings"
 
 	"ferry/internal/deploy"
-	"ferry/internal/nix"
-	"ferry/internal/run"
 	"ferry/internal/target"
 )
 
@@ -21,12 +19,10 @@ const (
 	exitInterrupted = 130
 )
 
-const exitStatusHelp = `
-Exit status:
-  0    every selected node is as asked
+const exitStatusHelp = `  0    every selected node is as asked
   1    failed, and no node was changed
   5    a node is in an unknown state and needs a person
-  10   wrong usage or a wrong inventory
+  10   wrong usage, or a wrong inventory
   130  interrupted, and no node was changed
 `
 
@@ -99,27 +95,32 @@ func (a *app) report(ctx context.Context, err error) int {
 	return status
 }
 
-// output is what the program that failed wrote last.
+// output is what the program that failed wrote last, unless that is one line that the message has already.
 func output(err error) []string {
-	var with interface{ Output() []string }
-	if errors.As(err, &with) {
-		if lines := with.Output(); len(lines) > 0 {
-			return lines
-		}
-	}
-	var build *nix.BuildError
-	if errors.As(err, &build) {
+	lines := deploy.Output(err)
+	if len(lines) == 1 && strings.Contains(message(err), strings.TrimSpace(lines[0])) {
 		return nil
 	}
-	var failed *run.Error
-	if errors.As(err, &failed) {
-		return run.LastLines(failed.Stderr, 20)
-	}
-	return nil
+	return lines
 }
 
 func message(err error) string { return oneLine(err.Error()) }
 
+// oneLine joins the lines of a message that another program wrote.
 func oneLine(s string) string {
-	return strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r == '\n' || r == '\r' }), " ")
+	var b strings.Builder
+	for line := range strings.FieldsFuncSeq(s, func(r rune) bool { return r == '\n' || r == '\r' }) {
+		if line = strings.TrimSpace(line); line == "" {
+			continue
+		}
+		switch {
+		case b.Len() == 0:
+		case strings.ContainsRune(".,:;", rune(b.String()[b.Len()-1])):
+			b.WriteByte(' ')
+		default:
+			b.WriteString("; ")
+		}
+		b.WriteString(line)
+	}
+	return b.String()
 }

@@ -23,7 +23,7 @@ type passwordFlags struct {
 
 func (f *passwordFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.file, "sudo-password-file", "", "read the password for sudo on the target from the first line of `FILE`")
-	flags.StringVar(&f.command, "sudo-password-command", "", "read it from what the shell `COMMAND` prints, such as 'pass show pi'")
+	flags.StringVar(&f.command, "sudo-password-command", "", "read it from what the shell `COMMAND` prints, as 'pass show pi'")
 }
 
 // passwordTries is how often a person is asked; sudo itself gives up after as many.

@@ -26,10 +26,10 @@ type nodeFlags struct {
 }
 
 func (f *nodeFlags) add(flags *pflag.FlagSet) {
-	flags.StringVarP(&f.file, "file", "f", "", "the inventory `FILE` (default: ferry.nix here or in a folder above)")
+	flags.StringVarP(&f.file, "file", "f", "", "the inventory `FILE` (default: ferry.nix here, or in a folder above it in the same git work tree)")
 	flags.StringVar(&f.configuration, "configuration", "", "without an inventory: the NixOS configuration `FILE` of one machine")
 	flags.StringVar(&f.nixpkgs, "nixpkgs", "", "without an inventory: the nixpkgs `PATH` to build from")
-	flags.StringVar(&f.system, "system", "", "without an inventory: the target's `SYSTEM`, such as aarch64-linux")
+	flags.StringVar(&f.system, "system", "", "without an inventory: the target's `SYSTEM`, such as aarch64-linux (default: this machine's)")
 }
 
 // nixFlags reach Nix.
@@ -46,11 +46,11 @@ type nixFlags struct {
 
 func (f *nixFlags) add(flags *pflag.FlagSet) {
 	f.flags = flags
-	flags.BoolVar(&f.substitute, "substitute", true, "let Nix fetch finished paths from its substituters")
+	flags.BoolVar(&f.substitute, "substitute", true, "let Nix fetch finished paths from its substituters here; =false keeps it from that")
 	flags.StringVarP(&f.maxJobs, "max-jobs", "j", "", "build `N` derivations at once on this machine")
 	flags.StringVar(&f.cores, "cores", "", "let each build use `N` cores")
-	flags.StringVar(&f.builders, "builders", "", "remote builders, as nix.conf has them: `'ssh://user@host aarch64-linux'`")
-	flags.StringArrayVar(&f.options, "option", nil, "set a Nix option: `NAME=VALUE`; may be repeated")
+	flags.StringVar(&f.builders, "builders", "", "remote `BUILDERS`, as nix.conf has them: 'ssh://user@host aarch64-linux'")
+	flags.StringArrayVar(&f.options, "option", nil, "set an option of Nix, `NAME=VALUE`; may be repeated")
 	flags.BoolVar(&f.showTrace, "show-trace", false, "show the whole trace of an evaluation error")
 	flags.BoolVarP(&f.keepFailed, "keep-failed", "K", false, "keep the folder of a failed build")
 }
@@ -78,6 +78,9 @@ func (a *app) openNode(ctx context.Context, client *nix.Client, f nodeFlags, arg
 	o := inventory.Options{
 		File: f.file, FerryVersion: Version, Configuration: f.configuration, Nixpkgs: f.nixpkgs, System: f.system,
 		Note: func(text string) { a.printer.Print("ferry: note: " + text) },
+	}
+	if a.password.file != "" {
+		o.Private = []string{a.password.file}
 	}
 	single := f.configuration != ""
 	switch {

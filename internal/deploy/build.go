@@ -42,10 +42,7 @@ func evaluate(ctx context.Context, inv *inventory.Inventory, node inventory.Node
 	evaluation, err := inv.Evaluate(ctx, node, log)
 	log.flush()
 	if err != nil {
-		return nil, &Error{Node: node.Name, Step: Evaluate, State: Unchanged, Err: err}
-	}
-	if evaluation.Impure != "" {
-		emit(Event{Kind: Note, Step: Evaluate, Text: "evaluated impurely: " + evaluation.Impure})
+		return nil, &Error{Node: node.Name, Step: Evaluate, State: Unchanged, Err: inventory.Unnamed(err, node.Name)}
 	}
 	text := ""
 	if v := evaluation.NixpkgsVersion; v != "" {
@@ -59,15 +56,27 @@ func build(ctx context.Context, inv *inventory.Inventory, node inventory.Node, e
 	begin := time.Now()
 	emit(Event{Kind: Started, Step: Build})
 	failed := func(err error) error {
+		// The step and the node say already what was to be built.
+		var build *nix.BuildError
+		var platform *nix.PlatformError
+		if errors.As(err, &platform) {
+			err = platform
+		} else if errors.As(err, &build) {
+			err = build
+		}
 		return &Error{Node: node.Name, Step: Build, State: Unchanged, Err: err, hints: buildHints(err)}
 	}
-	plan, err := client.Plan(ctx, evaluation.Bundle)
-	if err != nil {
-		return "", failed(err)
+	var plan nix.Plan
+	if _, err := os.Lstat(string(evaluation.BundleOut)); err != nil {
+		if plan, err = client.Plan(ctx, evaluation.Bundle); err != nil {
+			return "", failed(err)
+		}
 	}
 	if len(plan.Build) > 0 {
-		if err := canBuild(ctx, client, node.System); err != nil {
-			return "", failed(err)
+		for _, system := range []string{evaluation.ToplevelSystem, evaluation.BundleSystem} {
+			if err := canBuild(ctx, client, system); err != nil {
+				return "", failed(err)
+			}
 		}
 	}
 	bundle, err := client.Build(ctx, evaluation.Bundle, roots.Built(inv.File, node.Name), func(p nix.BuildProgress) {
@@ -81,10 +90,10 @@ func build(ctx context.Context, inv *inventory.Inventory, node inventory.Node, e
 	}
 	text := "built already"
 	if n := len(plan.Build); n > 0 {
-		text = fmt.Sprintf("%d derivations", n)
+		text = Count(n, "derivation")
 	}
 	if n := len(plan.Fetch); n > 0 {
-		text += fmt.Sprintf(", %d paths fetched", n)
+		text += ", " + Count(n, "path") + " fetched"
 	}
 	emit(Event{Kind: Finished, Step: Build, Text: text, Duration: time.Since(begin)})
 	return bundle, nil

@@ -135,6 +135,8 @@ func plainOutcome(a Action) Outcome {
 		return Described
 	case Test:
 		return Activated
+	case Boot:
+		return Installed
 	}
 	return Committed
 }

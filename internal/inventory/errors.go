@@ -45,6 +45,9 @@ func (e *Error) Unwrap() error { return e.Err }
 // Hints are things to do about the error, the best first.
 func (e *Error) Hints() []string { return e.Advice }
 
+// Output is where in the user's own files it went wrong.
+func (e *Error) Output() []string { return e.Trace }
+
 // Usage tells whether the inventory or the way ferry was called is wrong (exit code 10), rather than something that it
 // describes: a configuration that does not evaluate is not a usage error.
 func (e *Error) Usage() bool { return !e.failure }
@@ -61,6 +64,17 @@ func at(node string, err error) error {
 		named := *e
 		named.Node = node
 		return &named
+	}
+	return err
+}
+
+// Unnamed is err without the node's name, for those who say it themselves.
+func Unnamed(err error, node string) error {
+	var e *Error
+	if errors.As(err, &e) && e.Node == node {
+		unnamed := *e
+		unnamed.Node = ""
+		return &unnamed
 	}
 	return err
 }

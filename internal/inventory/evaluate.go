@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 
 	"ferry/internal/nix"
+	"ferry/internal/run"
 )
 
 // Evaluation is what a node evaluates to. The derivations are in the store, nothing is built.
@@ -40,7 +42,7 @@ type answer struct {
 func (inv *Inventory) Evaluate(ctx context.Context, node Node, log io.Writer) (*Evaluation, error) {
 	ev := evaluation{inv: inv, node: node, log: log, pure: !node.Impure}
 	if node.Impure {
-		ev.why = append(ev.why, "impure = true")
+		ev.why, ev.known = []string{"impure = true"}, true
 	}
 	a, err := ev.answer(ctx)
 	if err != nil {
@@ -57,7 +59,7 @@ func (inv *Inventory) Evaluate(ctx context.Context, node Node, log io.Writer) (*
 			return nil, failed(node.Name, fmt.Errorf("answer of Nix: %w", err))
 		}
 	}
-	if len(ev.why) > 0 && !node.Impure {
+	if len(ev.why) > 0 && !ev.known {
 		inv.options.Note(fmt.Sprintf("node %s is not pure: %s", node.Name, e.Impure))
 	}
 	return e, nil
@@ -72,6 +74,7 @@ type evaluation struct {
 	pure   bool
 	handed *pin     // the pin, if it is not read from the inventory
 	why    []string // what is impure
+	known  bool     // the user knows all of why
 }
 
 // answer evaluates until there is an answer with derivations. What one attempt finds out, the next one is given: a pin
@@ -85,9 +88,10 @@ func (ev *evaluation) answer(ctx context.Context) (answer, error) {
 			return answer{}, err
 		}
 	} else if ev.pure && ev.inv.Impure != "" {
-		if err := ev.handImpurePin(ctx, ev.inv.Impure); err != nil {
+		if err := ev.handImpurePin(ctx, "the inventory: "+ev.inv.Impure); err != nil {
 			return answer{}, err
 		}
+		ev.known = true
 	}
 	for {
 		var a answer
@@ -105,7 +109,7 @@ func (ev *evaluation) answer(ctx context.Context) (answer, error) {
 		case a.Wrong != nil:
 			return a, a.Wrong.error(ev.node.Name)
 		case ev.handed != nil:
-			return a, withoutNixos(ev.node.Name, a.WithoutNixos)
+			return a, ev.inv.withoutNixos(ev.node.Name, a.WithoutNixos)
 		case a.Outside != "":
 			if err := ev.hand(ctx, a.Outside); err != nil {
 				return a, err
@@ -136,21 +140,21 @@ func (ev *evaluation) impurity(ctx context.Context, what string) error {
 		var a answer
 		err := ev.ask(ctx, ".pin", true, &a)
 		if whatPin, impure := nix.IsPurity(err); impure {
-			return ev.handImpurePin(ctx, whatPin)
+			return ev.handImpurePin(ctx, "the pin: "+whatPin)
 		}
 	}
-	ev.pure = false
+	ev.pure, ev.known = false, false
 	ev.why = append(ev.why, what)
 	return nil
 }
 
 // handImpurePin reads the pin impurely. With the pin in the store, everything else may still be pure.
-func (ev *evaluation) handImpurePin(ctx context.Context, what string) error {
+func (ev *evaluation) handImpurePin(ctx context.Context, why string) error {
 	var a answer
 	if err := ev.ask(ctx, ".pin", false, &a); err != nil {
 		return ev.inv.explain(ctx, ev.node.Name, err)
 	}
-	ev.why = append(ev.why, "the pin: "+what)
+	ev.why = append(ev.why, why)
 	switch {
 	case a.Wrong != nil:
 		return a.Wrong.error(ev.node.Name)
@@ -220,8 +224,16 @@ func (inv *Inventory) explain(ctx context.Context, node string, err error) error
 		return at(node, err)
 	}
 	e := failed(node, inv.explained(eval), inv.evalHints(ctx, err)...)
-	e.Trace = eval.UserTrace(inv.Source.Path, inv.Root)
+	e.Trace = inv.trace(eval)
 	return e
+}
+
+// trace is what of an evaluation's trace is shown: the part in the user's files, or all of it on demand.
+func (inv *Inventory) trace(err *nix.EvalError) []string {
+	if inv.client.Options.ShowTrace {
+		return run.LastLines(nix.UserPaths(err.Trace, inv.Source.Path, inv.Root), math.MaxInt)
+	}
+	return err.UserTrace(inv.Source.Path, inv.Root)
 }
 
 // evalHints says what to do about an evaluation error: a file that exists but is not in the source is the usual one.

@@ -67,7 +67,8 @@ let
   };
   inherit (nixos) config;
   toplevel = nixos.system;
-  pkgs = config._module.args.pkgs;
+  # Before about 2018 nixos/default.nix did not give pkgs; since 21.11 config has no _module.
+  pkgs = nixos.pkgs or config._module.args.pkgs;
   tools = pkgs.buildPackages or pkgs;
   version =
     config.system.nixos.version

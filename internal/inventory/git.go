@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 
@@ -46,7 +45,7 @@ func (t workTree) git(ctx context.Context, args ...string) (string, error) {
 	e := &Error{Text: "git work tree " + printable(t.root), Err: err}
 	var command *run.Error
 	switch {
-	case errors.Is(err, exec.ErrNotFound):
+	case run.NotFound(err):
 		e.Err = errors.New("git is not installed, and only git knows which of its files belong to it")
 		e.Advice = []string{"install git"}
 	case errors.As(err, &command) && strings.Contains(command.Stderr, "dubious ownership"):
@@ -88,6 +87,12 @@ func (t workTree) files(ctx context.Context) ([]string, error) {
 		}
 	}
 	return names, nil
+}
+
+// knows tells whether git knows the file rel.
+func (t workTree) knows(ctx context.Context, rel string) (bool, error) {
+	out, err := t.git(ctx, "ls-files", "-z", "--cached", "--", rel)
+	return out != "", err
 }
 
 // revision is the commit that is checked out and whether a file git knows differs from it. A repository without a commit

@@ -96,6 +96,7 @@ perform() {
 		activate dry-activate
 		return
 		;;
+	boot) install_profile || return ;;
 	test | switch)
 		if [ "$(running)" = "$toplevel" ] && { [ "$1" = test ] || [ "$(installed)" = "$toplevel" ]; }; then
 			say "this system is running already: nothing is activated"
@@ -105,21 +106,21 @@ perform() {
 				say "nothing is committed: a reboot returns to the system this machine boots by default"
 				return "$status"
 			}
-			[ "$1" = switch ] || return 0
-			install_profile || return
+			[ "$1" = test ] || install_profile || return
 		fi
 		[ "$1" = switch ] || return 0
 		;;
-	boot) install_profile || return ;;
 	esac
 	move_root
 }
 
-# locked ACTION: perform it, unless another one is under way.
+# locked ACTION: perform it, unless another one is under way. ferry's agent takes the same lock and reads who holds it.
 locked() {
 	if command -v flock >/dev/null; then
-		exec 9>/run/ferry.lock
+		mkdir -p /run/ferry
+		exec 9>>/run/ferry/lock
 		flock -n 9 || die "another deployment to this machine is under way"
+		printf '{"who":"%s on this machine","since":%s}' nixos-rebuild-switch "$(date +%s)" >/run/ferry/lock
 	fi
 	perform "$1"
 }
@@ -137,18 +138,18 @@ detached() {
 # pause: a short sleep; not every sleep knows fractions.
 pause() { sleep 0.2 2>/dev/null || sleep 1; }
 
-# follow DIR UNIT: show the log until there is a status, and return it.
+# follow DIR UNIT: show the log, both streams of it, on stderr until there is a status, and return it.
 follow() {
 	trap 'say "it goes on in the background: $1/log"; exit 130' INT TERM HUP
 	# Each cat goes on where the one before it has stopped, since they share the descriptor.
 	exec 3<"$1/log"
 	gone=0
 	while [ ! -e "$1/status" ] && [ "$gone" -lt 25 ]; do
-		cat <&3
+		cat <&3 >&2
 		pause
 		systemctl is-active --quiet "$2" || gone=$((gone + 1))
 	done
-	cat <&3
+	cat <&3 >&2
 	exec 3<&-
 	trap - INT TERM HUP
 	[ -e "$1/status" ] || die "the unit $2 ended without a result; its log is $1/log"

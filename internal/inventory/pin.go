@@ -49,10 +49,11 @@ func (w wrongPin) error(node string) error {
 }
 
 // withoutNixos is the error for a tree that is not nixpkgs.
-func withoutNixos(node, tree string) error {
-	e := &Error{Node: node, Attribute: "nixpkgs", Text: printable(tree) + " is no nixpkgs tree: it has no nixos/default.nix"}
+func (inv *Inventory) withoutNixos(node, tree string) error {
+	shown := strings.TrimSuffix(nix.UserPaths(tree+"/", inv.Source.Path, inv.Root), "/")
+	e := &Error{Node: node, Attribute: "nixpkgs", Text: printable(shown) + " is no nixpkgs tree: it has no nixos/default.nix"}
 	if _, err := os.Stat(filepath.Join(tree, "nixpkgs", "nixos", "default.nix")); err == nil {
-		e.Advice = []string{"did you mean " + printable(filepath.Join(tree, "nixpkgs")) + "?"}
+		e.Advice = []string{"did you mean " + printable(filepath.Join(shown, "nixpkgs")) + "?"}
 	}
 	return e
 }
@@ -87,7 +88,7 @@ func (inv *Inventory) newPin(ctx context.Context, node, path string) (pin, error
 		return pin{}, &Error{Node: node, Attribute: "nixpkgs", Err: err}
 	}
 	if _, err := os.Stat(filepath.Join(resolved, "nixos", "default.nix")); err != nil {
-		return pin{}, withoutNixos(node, path)
+		return pin{}, inv.withoutNixos(node, path)
 	}
 	if tree, rest, err := nix.SplitStorePath(resolved); err == nil {
 		p := pin{tree: Source{Path: tree}, rest: rest}
@@ -101,7 +102,15 @@ func (inv *Inventory) newPin(ctx context.Context, node, path string) (pin, error
 	}
 	var finish func(string) error
 	if inGit {
-		t.git = &workTree{root: resolved, runner: inv.client.Runner}
+		// A tree that was unpacked where git ignores it is taken as it is, not as the nothing that git knows of it.
+		git := workTree{root: resolved, runner: inv.client.Runner}
+		known, err := git.knows(ctx, "nixos/default.nix")
+		if err != nil {
+			return pin{}, err
+		}
+		if known {
+			t.git = &git
+		}
 	}
 	if inGit && work.root == resolved {
 		finish = func(dir string) error { return writeVersionSuffix(ctx, work, dir) }

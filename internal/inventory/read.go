@@ -58,7 +58,7 @@ func (inv *Inventory) blame(ctx context.Context, err error) error {
 	about := func(node, attribute string, err error) error {
 		e := &Error{Node: node, Attribute: attribute, Err: err, Advice: inv.evalHints(ctx, err)}
 		if errors.As(err, &eval) {
-			e.Err, e.Trace = inv.explained(eval), eval.UserTrace(inv.Source.Path, inv.Root)
+			e.Err, e.Trace = inv.explained(eval), inv.trace(eval)
 		}
 		if node == "" {
 			e.Text = inv.place.rel

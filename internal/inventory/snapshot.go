@@ -26,9 +26,11 @@ type entry struct {
 
 // tree is what a snapshot is taken of: a work tree's files or a whole folder.
 type tree struct {
-	root string
-	git  *workTree    // nil outside git
-	note func(string) // told when the tree is big; may be nil
+	again   bool // add it even where the same seems to be in the store
+	root    string
+	git     *workTree    // nil outside git
+	note    func(string) // told when the tree is big; may be nil
+	private []string     // files of this machine that must not be in it
 }
 
 // entries lists what belongs to t: folders before what is in them.
@@ -161,6 +163,9 @@ func newEntry(rel string, info fs.FileInfo) (entry, error) {
 
 // copyTo copies entries of t into the folder dest. Private keys are an error that names the files.
 func (t tree) copyTo(ctx context.Context, dest string, entries []entry) error {
+	if err := t.refusePrivate(entries); err != nil {
+		return err
+	}
 	var keys []string
 	public := publicFolders(entries)
 	buf := make([]byte, secretWindow+256)
@@ -193,6 +198,29 @@ func (t tree) copyTo(ctx context.Context, dest string, entries []entry) error {
 		}
 	}
 	return keysError(keys)
+}
+
+// refusePrivate is an error if one of entries is a file that is private.
+func (t tree) refusePrivate(entries []entry) error {
+	for _, file := range t.private {
+		private, err := os.Stat(file)
+		if err != nil {
+			// Whoever reads it says what is wrong with it.
+			continue
+		}
+		for _, e := range entries {
+			if !e.mode.IsRegular() || e.size != private.Size() {
+				continue
+			}
+			if info, err := os.Lstat(filepath.Join(t.root, e.rel)); err == nil && os.SameFile(info, private) {
+				return &Error{
+					Text:   "source: " + printable(e.rel) + " is read as a password: the store is readable for everyone, here and on the target",
+					Advice: []string{"move it out of " + printable(t.root)},
+				}
+			}
+		}
+	}
+	return nil
 }
 
 // publicFolders are the folders in which private keys are no secret: trees of nixpkgs, whose tests have some.

@@ -279,6 +279,22 @@ func TestSnapshotRefusesWhatTheStoreCannotHold(t *testing.T) {
 	}
 }
 
+func TestSnapshotRefusesTheFileThatAPasswordIsReadFrom(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, map[string]string{"sub/password": "hunter2\n", "sub/other": "hunter2\n"})
+	for name, refused := range map[string]bool{"sub/password": true, "sub/../sub/password": true, "sub/missing": false, "../password": false} {
+		tr := tree{root: dir, private: []string{dir + "/" + name}}
+		entries, err := tr.entries(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = tr.copyTo(t.Context(), t.TempDir(), entries)
+		if want := "source: sub/password is read as a password"; refused != (err != nil) || refused && !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestSnapshotLeavesNothingBehind(t *testing.T) {
 	temp := t.TempDir()
 	t.Setenv("TMPDIR", temp)

@@ -37,21 +37,7 @@ func Base(ctx context.Context, suite string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("base root: %w", err)
 	}
-	if isDir(root) {
-		return root, nil
-	}
-	if err := os.MkdirAll(filepath.Dir(root), 0o755); err != nil {
-		return "", fmt.Errorf("base root: %w", err)
-	}
-	unlock, err := lockFile(ctx, root+".lock")
-	if err != nil {
-		return "", fmt.Errorf("base root %s: %w", suite, err)
-	}
-	defer unlock()
-	if isDir(root) {
-		return root, nil
-	}
-	if err := makeBase(ctx, suite, root); err != nil {
+	if err := makeOnce(ctx, root, func(fresh string) error { return debootstrap(ctx, suite, fresh) }); err != nil {
 		return "", fmt.Errorf("base root %s: %w", suite, err)
 	}
 	return root, nil
@@ -59,41 +45,27 @@ func Base(ctx context.Context, suite string) (string, error) {
 
 // basePath names the base root of a suite, whether it exists or not.
 func basePath(suite string) (string, error) {
-	cache := os.Getenv(envCache)
-	if cache == "" {
-		user, err := os.UserCacheDir()
-		if err != nil {
-			return "", err
-		}
-		cache = filepath.Join(user, "ferry-lab")
+	cache, err := cacheFolder()
+	if err != nil {
+		return "", err
 	}
 	sum := sha256.Sum256([]byte(baseRecipe))
 	return filepath.Join(cache, suite+"-"+hex.EncodeToString(sum[:6])), nil
 }
 
-// makeBase runs the recipe into a temporary name next to root. The caller holds the lock, so whatever else has such a
-// name was left by a run that was killed.
-func makeBase(ctx context.Context, suite, root string) error {
-	stale, err := filepath.Glob(root + ".new-*")
-	if err != nil {
-		return err
+// cacheFolder is where what is made once is kept.
+func cacheFolder() (string, error) {
+	if cache := os.Getenv(envCache); cache != "" {
+		return cache, nil
 	}
-	for _, dir := range stale {
-		if err := os.RemoveAll(dir); err != nil {
-			return err
-		}
-	}
-	fresh, err := os.MkdirTemp(filepath.Dir(root), filepath.Base(root)+".new-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(fresh)
-	// MkdirTemp keeps everyone else out, which would become the mode of the machine's "/".
-	if err := os.Chmod(fresh, 0o755); err != nil {
-		return err
-	}
+	user, err := os.UserCacheDir()
+	return filepath.Join(user, "ferry-lab"), err
+}
+
+// debootstrap runs the recipe of base roots.
+func debootstrap(ctx context.Context, suite, root string) error {
 	argv := []string{"--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--",
-		"sh", "-s", "--", suite, fresh}
+		"sh", "-s", "--", suite, root}
 	if mirror := hostMirror("/etc"); mirror != "" {
 		argv = append(argv, mirror)
 	}
@@ -106,7 +78,49 @@ func makeBase(ctx context.Context, suite, root string) error {
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("debootstrap: %w\n%s", err, lastLines(log.String(), 20))
 	}
-	return os.Rename(fresh, root)
+	return nil
+}
+
+// makeOnce makes the folder path unless it exists: by work, in an empty folder next to it that then gets its name. Of
+// several callers at once, in other processes too, one does the work and the others wait for it.
+func makeOnce(ctx context.Context, path string, work func(fresh string) error) error {
+	if isDir(path) {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	unlock, err := lockFile(ctx, path+".lock")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if isDir(path) {
+		return nil
+	}
+	// Under the lock, whatever else has such a name was left by a process that was killed.
+	stale, err := filepath.Glob(path + ".new-*")
+	if err != nil {
+		return err
+	}
+	for _, dir := range stale {
+		if err := os.RemoveAll(dir); err != nil {
+			return err
+		}
+	}
+	fresh, err := os.MkdirTemp(filepath.Dir(path), filepath.Base(path)+".new-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(fresh)
+	// MkdirTemp keeps everyone else out, which would become the mode of a machine's "/".
+	if err := os.Chmod(fresh, 0o755); err != nil {
+		return err
+	}
+	if err := work(fresh); err != nil {
+		return err
+	}
+	return os.Rename(fresh, path)
 }
 
 // lockFile takes the lock that path stands for, waiting for whoever has it. The lock ends with the process at the latest.

@@ -10,9 +10,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -74,7 +74,7 @@ func OpenBuilder(ctx context.Context, opts BuilderOptions) (_ *Builder, err erro
 		return nil, fmt.Errorf("builder: %w", err)
 	}
 	b := &Builder{dir: dir, run: r, opts: opts}
-	if err := b.furnish(base, n); err != nil {
+	if err := b.furnish(ctx, base, n); err != nil {
 		return nil, fmt.Errorf("builder: %w", errors.Join(err, b.Close()))
 	}
 	return b, nil
@@ -97,26 +97,21 @@ func NewBuilder(tb testing.TB, opts BuilderOptions) *Builder {
 
 // Close removes the machine. Its commands must have ended.
 func (b *Builder) Close() error {
-	for _, name := range []string{"root/run", "root/sys", "root/dev", "root/proc", "root"} {
-		err := unix.Unmount(filepath.Join(b.dir, name), unix.MNT_DETACH)
+	for _, place := range builderMounts {
+		err := unix.Unmount(b.Path(place), unix.MNT_DETACH)
 		if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
-			return fmt.Errorf("unmount %s: %w", name, err)
+			return fmt.Errorf("unmount %s: %w", place, err)
 		}
 	}
 	return os.RemoveAll(b.dir)
 }
 
-func (b *Builder) furnish(base string, n int) error {
+func (b *Builder) furnish(ctx context.Context, base string, n int) error {
 	if err := mountOverlay(base, b.dir); err != nil {
 		return err
 	}
-	for _, name := range []string{"proc", "dev", "sys"} {
-		if err := unix.Mount("/"+name, b.Path(name), "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
-			return fmt.Errorf("mount /%s: %w", name, err)
-		}
-	}
-	if err := unix.Mount("tmpfs", b.Path("run"), "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755"); err != nil {
-		return fmt.Errorf("mount /run: %w", err)
+	if err := b.mountInside(ctx); err != nil {
+		return err
 	}
 	key, err := os.ReadFile(b.run.keyFile())
 	if err != nil {
@@ -149,6 +144,32 @@ func (b *Builder) furnish(base string, n int) error {
 		return filepath.WalkDir(b.Path("nix"), func(path string, _ fs.DirEntry, err error) error {
 			return errors.Join(err, os.Lchown(path, workerUID, workerUID))
 		})
+	}
+	return nil
+}
+
+// builderMounts are unmounted in this order.
+var builderMounts = [...]string{NixpkgsPath, "/run", "/sys", "/dev", "/proc", "/"}
+
+// mountInside mounts what a root file system needs for commands to run in it, and the lab's nixpkgs.
+func (b *Builder) mountInside(ctx context.Context) error {
+	nixpkgs, err := Nixpkgs(ctx)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(b.Path(NixpkgsPath), 0o755); err != nil {
+		return err
+	}
+	for place, what := range map[string]string{"/proc": "/proc", "/dev": "/dev", "/sys": "/sys", NixpkgsPath: nixpkgs} {
+		if err := unix.Mount(what, b.Path(place), "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+			return fmt.Errorf("mount %s: %w", place, err)
+		}
+	}
+	if err := unix.Mount("", b.Path(NixpkgsPath), "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""); err != nil {
+		return fmt.Errorf("mount %s: %w", NixpkgsPath, err)
+	}
+	if err := unix.Mount("tmpfs", b.Path("/run"), "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755"); err != nil {
+		return fmt.Errorf("mount /run: %w", err)
 	}
 	return nil
 }
@@ -230,14 +251,17 @@ func (b *Builder) CopyTree(from, to string) error {
 // Command is a command to be run on the builder by who works there, in their home, with an environment of nothing but
 // PATH, HOME, USER and a locale: append to Env. The end of ctx kills it, not what it has started.
 func (b *Builder) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
-	// env looks for name in the builder's PATH; exec would do so in this machine's.
-	cmd := exec.CommandContext(ctx, "/usr/bin/env", append([]string{"--", name}, args...)...)
-	cmd.Dir = b.Home()
-	cmd.Env = []string{"PATH=" + hostPath, "HOME=" + b.Home(), "USER=" + filepath.Base(b.Home()), "LC_ALL=C.UTF-8"}
-	cmd.SysProcAttr = &unix.SysProcAttr{Chroot: b.Path("/")}
+	// Nix goes back to its mount namespace's root before it starts ssh, so a chroot is not enough: the builder's root has to
+	// be the root of a namespace. env looks for name in the builder's PATH; exec would do so in this machine's.
+	const enter = `cd "$0" && pivot_root . . && umount -l . && cd "$1" && shift && exec "$@"`
+	argv := []string{"-c", enter, b.Path("/"), b.Home()}
 	if b.opts.Plain {
-		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: workerUID, Gid: workerUID}
+		id := strconv.Itoa(workerUID)
+		argv = append(argv, "setpriv", "--reuid="+id, "--regid="+id, "--clear-groups", "--")
 	}
+	cmd := exec.CommandContext(ctx, "/bin/sh", append(append(argv, "/usr/bin/env", "--", name), args...)...)
+	cmd.Env = []string{"PATH=" + hostPath, "HOME=" + b.Home(), "USER=" + filepath.Base(b.Home()), "LC_ALL=C.UTF-8"}
+	cmd.SysProcAttr = &unix.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
 	cmd.WaitDelay = 10 * time.Second
 	return cmd
 }

@@ -60,6 +60,44 @@ func TestABuilderReachesItsTargetsByName(t *testing.T) {
 	}
 }
 
+func TestATargetIsTheJumpHostToAnother(t *testing.T) {
+	t.Parallel()
+	near, far, b := StartTarget(t, Options{NoSystemd: true}), StartTarget(t, Options{NoSystemd: true}), NewBuilder(t, BuilderOptions{})
+	if err := b.Know(near, far); err != nil {
+		t.Fatal(err)
+	}
+	out, err := b.Output(t.Context(), "ssh", "-J", "bob@"+near.Name(), "alice@"+far.Name(), "hostname; echo $SSH_CLIENT")
+	if f := strings.Fields(string(out)); err != nil || len(f) < 2 || f[1] != near.Addr().String() {
+		t.Errorf("%q (%v): want a connection that comes from %s", out, err, near.Addr())
+	}
+}
+
+func TestALoginWithAPasswordIsPossible(t *testing.T) {
+	t.Parallel()
+	target, b := StartTarget(t, Options{Suite: "trixie", NoSystemd: true}), NewBuilder(t, BuilderOptions{Plain: true})
+	if err := b.Know(target); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	term, err := OpenTerminal(b.Command(ctx, "ssh", "-o", "PubkeyAuthentication=no", "carol@"+target.Name(), "id", "-un"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := term.Expect(ctx, "password:"); err != nil {
+		t.Error(err)
+	}
+	if err := term.Type(Password + "\n"); err != nil {
+		t.Error(err)
+	}
+	if err := term.Expect(ctx, "carol\r\n"); err != nil {
+		t.Error(err)
+	}
+	if status, err := term.Wait(); status != 0 || err != nil {
+		t.Errorf("ended with %d, %v", status, err)
+	}
+}
+
 func TestSudoTakesThePasswordOfAUserAndNoOther(t *testing.T) {
 	t.Parallel()
 	for _, suite := range []string{"bookworm", "trixie"} {

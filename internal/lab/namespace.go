@@ -72,7 +72,7 @@ func outerStage(suites []string, log io.Writer) (int, error) {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), forwarded...)
 	defer stop()
-	if err := prepareBases(ctx, suites, log); err != nil {
+	if err := Prepare(ctx, suites, log); err != nil {
 		return 0, err
 	}
 	scratch, err := os.MkdirTemp("", "ferry-lab-")
@@ -91,11 +91,12 @@ func outerStage(suites []string, log io.Writer) (int, error) {
 	return status, errors.Join(err, janitor.finish())
 }
 
-// prepareBases makes all base roots that are missing, side by side.
-func prepareBases(ctx context.Context, suites []string, log io.Writer) error {
+// Prepare makes the base roots of suites and the lab's nixpkgs where they are missing, side by side, and says so on log.
+// It needs the network, which is not there inside a lab.
+func Prepare(ctx context.Context, suites []string, log io.Writer) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	errs := make([]error, len(suites))
+	errs := make([]error, len(suites)+1)
 	var wait sync.WaitGroup
 	for i, suite := range suites {
 		if root, err := basePath(suite); err == nil && !isDir(root) {
@@ -107,6 +108,11 @@ func prepareBases(ctx context.Context, suites []string, log io.Writer) error {
 			}
 		})
 	}
+	wait.Go(func() {
+		if _, errs[len(suites)] = Nixpkgs(ctx); errs[len(suites)] != nil {
+			cancel()
+		}
+	})
 	wait.Wait()
 	return errors.Join(errs...)
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -69,6 +70,27 @@ func ServeRelay(listener net.Listener, addr string, opts RelayOptions) *Relay {
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	r.wait.Go(r.accept)
 	return r
+}
+
+// RelayStream passes one stream on to addr, "host:port" or the path of a socket, until both sides have ended.
+func RelayStream(ctx context.Context, near io.ReadWriteCloser, addr string, opts RelayOptions) (Traffic, error) {
+	far, err := new(net.Dialer).DialContext(ctx, networkOf(addr), addr)
+	if err != nil {
+		near.Close()
+		return Traffic{}, fmt.Errorf("relay: %w", err)
+	}
+	r := &Relay{opts: opts, open: map[io.Closer]bool{}}
+	r.ctx, r.cancel = context.WithCancel(ctx)
+	defer r.cancel()
+	r.carry(near, far)
+	return r.Traffic(), nil
+}
+
+func networkOf(addr string) string {
+	if strings.HasPrefix(addr, "/") {
+		return "unix"
+	}
+	return "tcp"
 }
 
 // Addr is where it listens, if that is a TCP port.

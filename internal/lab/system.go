@@ -6,10 +6,42 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"testing"
+	"time"
 )
 
 // systemProfile is where NixOS keeps what it runs.
 const systemProfile = "/nix/var/nix/profiles/system"
+
+// StartNixOS is StartTarget for a machine that runs a NixOS system: a small one that b builds with the lab's nixpkgs.
+func StartNixOS(tb testing.TB, b *Builder, opts Options) *Target {
+	tb.Helper()
+	t := StartTarget(tb, opts)
+	ctx, cancel := context.WithTimeout(tb.Context(), 2*time.Minute)
+	defer cancel()
+	if err := t.InstallNixOS(ctx, b); err != nil {
+		tb.Fatal(err)
+	}
+	return t
+}
+
+// InstallNixOS makes the target run a small NixOS system that b builds with the lab's nixpkgs; for a target that is not
+// of b's architecture, b needs BuilderOptions.Aarch64.
+func (t *Target) InstallNixOS(ctx context.Context, b *Builder) error {
+	toplevel, err := b.BuildSystem(ctx, fmt.Sprintf("{ networking.hostName = %q; services.openssh.enable = true; }", t.name), t.System())
+	if err != nil {
+		return fmt.Errorf("%s: build NixOS: %w", t.name, err)
+	}
+	return t.InstallSystem(ctx, b, toplevel)
+}
+
+// BuildSystem builds the NixOS system of a configuration, a Nix expression, with the lab's nixpkgs, and returns its
+// toplevel. Nothing protects that from a garbage collection.
+func (b *Builder) BuildSystem(ctx context.Context, configuration, system string) (string, error) {
+	out, err := b.Output(ctx, "nix-build", "--no-out-link", NixpkgsPath+"/nixos", "--attr", "system",
+		"--arg", "configuration", configuration, "--argstr", "system", system)
+	return strings.TrimSpace(string(out)), err
+}
 
 // InstallSystem makes a target run a NixOS system that was built on b, as if it had been installed with it: its closure
 // is in the store, the system profile and the boot loader name it, and the target has booted it.

@@ -49,6 +49,30 @@ func (e *BuildError) Error() string {
 // Unwrap gives the command's error.
 func (e *BuildError) Unwrap() error { return e.err }
 
+// Output is what the first derivation that failed wrote last, or else what Nix said, if that is more than Error says.
+func (e *BuildError) Output() []string {
+	if len(e.Derivations) > 0 {
+		return e.Derivations[0].LastLines
+	}
+	last := strings.Split(e.Messages[len(e.Messages)-1], "\n")
+	if len(last) == 1 {
+		return nil
+	}
+	return last
+}
+
+// Hints says where the whole log is, and that of a full disk.
+func (e *BuildError) Hints() []string {
+	var hints []string
+	if e.DiskFull {
+		hints = append(hints, "this machine's disk is full: nix-collect-garbage makes room")
+	}
+	if e.LogCommand != "" {
+		hints = append(hints, "the whole log: "+e.LogCommand)
+	}
+	return hints
+}
+
 // PlatformError means that neither this machine nor a remote builder builds for a system.
 type PlatformError struct {
 	System string // "aarch64-linux"

@@ -95,10 +95,10 @@ func parseTrace(s string) trace {
 		line = strings.TrimRight(run.Clean(line), " ")
 		trimmed := strings.TrimLeft(line, " ")
 		if m := errorLine.FindStringSubmatch(line); m != nil {
-			// With an empty message it is only the heading of a trace that ends with the error.
-			if inMessage = m[2] != ""; inMessage {
-				t.errors = append(t.errors, []string{m[2]})
-			}
+			// With nothing behind it, it is the heading of a trace that ends with the error, or of a message that
+			// starts with an empty line, as that of NixOS's failed assertions: what follows tells.
+			inMessage = true
+			t.errors = append(t.errors, []string{m[2]})
 			before = len(frames)
 			continue
 		}
@@ -128,6 +128,9 @@ func parseTrace(s string) trace {
 			t.errors[last] = append(t.errors[last], strings.TrimPrefix(line, errorIndent))
 		}
 	}
+	t.errors = slices.DeleteFunc(t.errors, func(message []string) bool {
+		return strings.TrimSpace(strings.Join(message, "")) == ""
+	})
 	earlier := slices.Clone(frames[:before])
 	slices.Reverse(earlier)
 	t.frames = append(slices.Clone(frames[before:]), earlier...)
@@ -136,7 +139,7 @@ func parseTrace(s string) trace {
 
 func (t trace) summary() string {
 	for i := len(t.errors) - 1; i >= 0; i-- {
-		message := strings.TrimRight(strings.Join(t.errors[i], "\n"), "\n ")
+		message := strings.Trim(strings.Join(t.errors[i], "\n"), "\n ")
 		// When something that evaluation needs could not be built, the message before says why.
 		if i > 0 && isConsequence(message) {
 			continue

@@ -53,6 +53,13 @@ func TestSummaryOfMessagesThatWereNotRecorded(t *testing.T) {
 			"error: builder for '/nix/store/a-x.drv' failed with exit code 3\nerror: build of '/nix/store/a-x.drv' failed\n",
 			"builder for '/nix/store/a-x.drv' failed with exit code 3",
 		},
+		"starts with an empty line, old": {
+			"error: \n       Failed assertions:\n       - no root\n\n       … while evaluating the attribute 'x'\n", "Failed assertions:\n- no root",
+		},
+		"starts with an empty line, new": {
+			"error:\n       … while evaluating the attribute 'x'\n\n       error:\n       Failed assertions:\n       - no root\n",
+			"Failed assertions:\n- no root",
+		},
 		"from a daemon": {"error [nix-daemon]: no\n", "no"},
 	} {
 		if got := (&EvalError{Trace: c.trace}).Summary(); got != c.want {

@@ -22,6 +22,11 @@ type TooOldError struct{ Version Version }
 
 func (e *TooOldError) Error() string { return fmt.Sprintf("%s is too old: ferry needs 2.8", e.Version) }
 
+// Hints says where a newer one comes from.
+func (e *TooOldError) Hints() []string {
+	return []string{"https://nixos.org/download has a newer one; so has every distribution's release since 2023"}
+}
+
 var versionLine = regexp.MustCompile(`^\S+ \(([^)]*)\) ((\d+)\.(\d+)(?:\.(\d+))?\S*)$`)
 
 // ParseVersion reads what a nix command prints for --version.
@@ -50,9 +55,14 @@ func ParseVersion(s string) (Version, error) {
 	return v, nil
 }
 
-// Version asks the installed Nix. The error is a [*MissingError] if there is none and a [*TooOldError], besides the
+// Version asks the installed Nix, once for a Client. The error is a [*MissingError] if there is none and a [*TooOldError], besides the
 // version, if it is older than 2.8.
 func (c *Client) Version(ctx context.Context) (Version, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.version != nil {
+		return *c.version, nil
+	}
 	out, err := c.output(ctx, c.command("nix-store", "--version"))
 	if err != nil {
 		return Version{}, err
@@ -64,5 +74,6 @@ func (c *Client) Version(ctx context.Context) (Version, error) {
 	if v.Major < 2 || v.Major == 2 && v.Minor < 8 {
 		return v, &TooOldError{v}
 	}
+	c.version = &v
 	return v, nil
 }

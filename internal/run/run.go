@@ -30,8 +30,11 @@ type Command struct {
 	// Insist repeats the SIGTERM until the process has ended, for programs that may miss one, as Nix does when it arrives at
 	// the wrong moment.
 	Insist bool
-	// OwnGroup puts the process in a process group of its own, so that a Ctrl-C at the terminal does not reach it.
+	// OwnGroup puts the process in a process group of its own, so that a Ctrl-C at the terminal does not reach it. When ctx
+	// ends, the whole group gets SIGTERM.
 	OwnGroup bool
+	// OwnSession is like OwnGroup, in a session of its own that has no terminal to ask on.
+	OwnSession bool
 	// Terminal, when set with OwnGroup, is the controlling terminal that the new group gets as its foreground, so that the
 	// process may ask for a password there. The caller takes it back with [TakeTerminal].
 	Terminal *os.File
@@ -39,9 +42,8 @@ type Command struct {
 
 // Runner runs commands and tells Trace about each one first. The zero value works and is silent.
 type Runner struct {
-	// Trace, when set, is called before every start with the command as a line that pastes into a shell. It may be called
-	// from several goroutines at once.
-	Trace func(line string)
+	// Trace, when set, is called before every start with the command. It may be called from several goroutines at once.
+	Trace func(argv []string)
 }
 
 // Error is a command that did not start or did not exit with status 0.
@@ -74,6 +76,17 @@ func (e *Error) Unwrap() error { return e.Err }
 
 // NotFound tells whether err means that the program to run is not in PATH.
 func NotFound(err error) bool { return errors.Is(err, exec.ErrNotFound) }
+
+// Signal is the signal that ended the process, 0 if it ended otherwise.
+func (e *Error) Signal() syscall.Signal {
+	var exit *exec.ExitError
+	if errors.As(e.Err, &exit) {
+		if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+			return status.Signal()
+		}
+	}
+	return 0
+}
 
 // CommandLine is the command as a line that pastes into a shell.
 func (e *Error) CommandLine() string { return QuoteAll(e.Argv) }
@@ -152,7 +165,7 @@ func (r *Runner) prepare(ctx context.Context, c Command) (*Process, error) {
 		return nil, &Error{Argv: c.Argv, Status: -1, Err: err}
 	}
 	if r != nil && r.Trace != nil {
-		r.Trace(QuoteAll(c.Argv))
+		r.Trace(c.Argv)
 	}
 	cmd := exec.CommandContext(ctx, c.Argv[0], c.Argv[1:]...)
 	cmd.Dir = c.Dir
@@ -162,6 +175,13 @@ func (r *Runner) prepare(ctx context.Context, c Command) (*Process, error) {
 	cmd.Cancel = func() error {
 		if c.Insist {
 			go insist(cmd.Process)
+		}
+		if c.OwnGroup || c.OwnSession {
+			// The group is the process and what it started: a shell's commands, ssh's ProxyCommand.
+			if err := syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM); !errors.Is(err, syscall.ESRCH) {
+				return err
+			}
+			return os.ErrProcessDone
 		}
 		return cmd.Process.Signal(syscall.SIGTERM)
 	}
@@ -175,6 +195,9 @@ func (r *Runner) prepare(ctx context.Context, c Command) (*Process, error) {
 			cmd.SysProcAttr.Foreground = true
 			cmd.SysProcAttr.Ctty = int(c.Terminal.Fd())
 		}
+	}
+	if c.OwnSession {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	}
 	tail := &Tail{Limit: 64 << 10}
 	cmd.Stderr = tail

@@ -38,9 +38,9 @@ func TestRunWithoutInputReadsNothing(t *testing.T) {
 	}
 }
 
-func TestTraceGetsLinesThatPaste(t *testing.T) {
+func TestTraceGetsWordsThatPaste(t *testing.T) {
 	var lines []string
-	r := Runner{Trace: func(line string) { lines = append(lines, line) }}
+	r := Runner{Trace: func(argv []string) { lines = append(lines, QuoteAll(argv)) }}
 	if err := r.Run(t.Context(), Command{Argv: []string{"true", "it's", "$x"}}); err != nil {
 		t.Fatal(err)
 	}

@@ -41,7 +41,20 @@ func (e *Error) Error() string {
 }
 
 // Unwrap gives the command that failed.
-func (e *Error) Unwrap() error { return e.err }
+func (e *Error) Unwrap() error {
+	if e.err == nil {
+		return nil
+	}
+	return e.err
+}
+
+// Output is what else ssh said, where that matters: which key is wrong and where it is kept, or what ferry does not know.
+func (e *Error) Output() []string {
+	if e.err == nil || e.Kind != KeyChanged && e.Kind != KeyUnknown && e.Kind != Unknown {
+		return nil
+	}
+	return run.LastLines(e.err.Stderr, 20)
+}
 
 // Hints says what the user can do about it.
 func (e *Error) Hints() []string {
@@ -54,7 +67,7 @@ func (e *Error) Hints() []string {
 	case KeyChanged:
 		return []string{
 			"if the machine was not reinstalled, someone may be listening in: find out before you go on",
-			fmt.Sprintf("if it was: ssh-keygen -R %s, then connect once by hand: ssh %s", run.Quote(host), dest),
+			fmt.Sprintf("if it was: ssh-keygen -R %s, then connect once by hand: ssh %s", run.Quote(e.Address.knownHost()), dest),
 		}
 	case Denied:
 		return []string{fmt.Sprintf("try the login by hand: ssh %s; is the key loaded (ssh-add -l) and the user right", dest)}
@@ -117,7 +130,7 @@ func connectError(addr Address, failed *run.Error) error {
 func lineWith(all, text string) string {
 	for _, line := range run.LastLines(all, 1<<10) {
 		if strings.Contains(line, text) {
-			return strings.TrimPrefix(line, "ssh: ")
+			return strings.TrimSuffix(strings.TrimPrefix(line, "ssh: "), ".")
 		}
 	}
 	return text

@@ -8,8 +8,8 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -49,13 +49,23 @@ func (d *Dialer) Start(ctx context.Context, addr Address, line string, stderr io
 	if err != nil {
 		return nil, err
 	}
-	argv := append(d.master(control), "-T", "--", addr.String(), line)
-	return d.start(ctx, addr, argv, stderr, cleanup)
+	terminal := d.terminal()
+	argv := append(d.master(control, terminal != nil), "-T", "--", addr.String(), line)
+	return d.start(ctx, addr, argv, terminal, stderr, cleanup)
+}
+
+// terminal is where ssh may ask, or nil. A ferry in the background must not take the terminal from who is at work there.
+func (d *Dialer) terminal() *os.File {
+	if d.Terminal == nil || !run.HasTerminal(d.Terminal) {
+		return nil
+	}
+	return d.Terminal
 }
 
 func (d *Dialer) startLocal(ctx context.Context, addr Address, line string, stderr io.Writer) (*Channel, error) {
 	ctx, stop := context.WithCancel(ctx)
-	p, in, out, err := d.Runner.Pipe(ctx, run.Command{Argv: []string{"/bin/sh", "-c", line}, Err: stderr, OwnGroup: true})
+	// Without a terminal, as over ssh: sudo would put the agent on one, and doas would ask there.
+	p, in, out, err := d.Runner.Pipe(ctx, run.Command{Argv: []string{"/bin/sh", "-c", line}, Err: stderr, OwnSession: true})
 	if err != nil {
 		stop()
 		return nil, err
@@ -63,10 +73,10 @@ func (d *Dialer) startLocal(ctx context.Context, addr Address, line string, stde
 	return &Channel{In: in, Out: out, addr: addr, process: p, ready: func() {}, cleanup: func() {}, stop: stop}, nil
 }
 
-func (d *Dialer) start(ctx context.Context, addr Address, argv []string, stderr io.Writer, cleanup func()) (*Channel, error) {
+func (d *Dialer) start(ctx context.Context, addr Address, argv []string, terminal *os.File, stderr io.Writer, cleanup func()) (*Channel, error) {
 	ctx, stop := context.WithCancel(ctx)
 	ready := func() {}
-	if d.Terminal != nil {
+	if terminal != nil {
 		back := func() {}
 		if d.Asking != nil {
 			back = d.Asking()
@@ -74,12 +84,12 @@ func (d *Dialer) start(ctx context.Context, addr Address, argv []string, stderr 
 		var once sync.Once
 		ready = func() {
 			once.Do(func() {
-				_ = run.TakeTerminal(d.Terminal)
+				_ = run.TakeTerminal(terminal)
 				back()
 			})
 		}
 	}
-	p, in, out, err := d.Runner.Pipe(ctx, run.Command{Argv: argv, Err: stderr, OwnGroup: true, Terminal: d.Terminal})
+	p, in, out, err := d.Runner.Pipe(ctx, run.Command{Argv: argv, Err: stderr, OwnGroup: true, Terminal: terminal})
 	if err != nil {
 		ready()
 		stop()
@@ -92,7 +102,8 @@ func (d *Dialer) start(ctx context.Context, addr Address, argv []string, stderr 
 // Ready tells the channel that the far side has answered: the login is over and the terminal is ferry's again.
 func (c *Channel) Ready() { c.ready() }
 
-// Close ends the connection without waiting for the far side.
+// Close ends the connection without waiting for the far side; what [Channel.Wait] gives afterwards does not say any more
+// how the far side would have ended. It may be called from anywhere, again, and while In is being written to.
 func (c *Channel) Close() {
 	_ = c.In.Close()
 	c.stop()
@@ -113,12 +124,9 @@ func (c *Channel) classify(err error) error {
 	if err == nil || c.addr.Local() || !errors.As(err, &failed) || errors.Is(err, context.Canceled) {
 		return err
 	}
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
-		// While ssh has the terminal, a Ctrl-C reaches ssh and not ferry.
-		if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() && status.Signal() == syscall.SIGINT {
-			return ErrInterrupted
-		}
+	// While ssh has the terminal, a Ctrl-C reaches ssh and not ferry. Once it is logged in, ssh catches it.
+	if failed.Signal() == syscall.SIGINT || strings.Contains(failed.Stderr, "Killed by signal 2.") {
+		return ErrInterrupted
 	}
 	if failed.Status == 255 || failed.Status < 0 {
 		return connectError(c.addr, failed)
@@ -147,8 +155,9 @@ func (d *Dialer) Master(ctx context.Context, addr Address, stderr io.Writer) (*M
 		return nil, err
 	}
 	// A program that answers at once and then waits for its end of file: its first byte says that the login is done.
-	argv := append(d.master(control), "-T", "--", addr.String(), "echo ferry; cat")
-	c, err := d.start(ctx, addr, argv, stderr, cleanup)
+	terminal := d.terminal()
+	argv := append(d.master(control, terminal != nil), "-T", "--", addr.String(), "echo ferry; cat")
+	c, err := d.start(ctx, addr, argv, terminal, stderr, cleanup)
 	if err != nil {
 		return nil, err
 	}
@@ -159,7 +168,7 @@ func (d *Dialer) Master(ctx context.Context, addr Address, stderr io.Writer) (*M
 		return nil, fmt.Errorf("%s: the login shell ended without an answer", addr)
 	}
 	c.Ready()
-	go io.Copy(io.Discard, c.Out)
+	go func() { _, _ = io.Copy(io.Discard, c.Out) }()
 	return &Master{Args: append(d.config(), "-o", "ControlPath="+control, "-o", "ControlMaster=no"), channel: c}, nil
 }
 
@@ -169,8 +178,7 @@ func (m *Master) Close() error {
 	return m.channel.Wait()
 }
 
-// Options are the ssh arguments, without a program name, that every connection of ferry is made with; commands that are
-// printed for the user leave out the control path.
+// config are the arguments that make ssh read the user's choice of configuration.
 func (d *Dialer) config() []string {
 	if d.SSHConfig == "" {
 		return nil
@@ -178,10 +186,11 @@ func (d *Dialer) config() []string {
 	return []string{"-F", d.SSHConfig}
 }
 
-func (d *Dialer) master(control string) []string {
+// master is ssh and the options of a connection of its own. Options that a supported OpenSSH does not know are not used.
+func (d *Dialer) master(control string, mayAsk bool) []string {
 	argv := append([]string{"ssh"}, d.config()...)
 	batch := "yes"
-	if d.Terminal != nil {
+	if mayAsk {
 		batch = "no"
 	}
 	for _, option := range []string{
@@ -195,6 +204,9 @@ func (d *Dialer) master(control string) []string {
 		"ServerAliveInterval=10",
 		"ServerAliveCountMax=3",
 		"ClearAllForwardings=yes",
+		// The target has no use for the user's keys and display.
+		"ForwardAgent=no",
+		"ForwardX11=no",
 		"PermitLocalCommand=no",
 		"RemoteCommand=none",
 		"Compression=no",
@@ -210,7 +222,7 @@ func (d *Dialer) master(control string) []string {
 func controlPath() (path string, cleanup func(), err error) {
 	var dir string
 	for _, base := range []string{os.Getenv("XDG_RUNTIME_DIR"), os.TempDir(), "/tmp"} {
-		if base == "" || len(base) > 60 || !filepath.IsAbs(base) {
+		if len(base) > 60 || !isPlainFolder(base) {
 			continue
 		}
 		if dir, err = os.MkdirTemp(base, "ferry-"); err == nil {
@@ -224,6 +236,17 @@ func controlPath() (path string, cleanup func(), err error) {
 		return "", nil, fmt.Errorf("make a folder for the ssh connection: %w", err)
 	}
 	return filepath.Join(dir, "ssh"), func() { _ = os.RemoveAll(dir) }, nil
+}
+
+// isPlainFolder tells whether base is an absolute path that ssh and NIX_SSHOPTS take as it is: no spaces, no % and so on.
+func isPlainFolder(base string) bool {
+	for i := range len(base) {
+		c := base[i]
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && strings.IndexByte("/._-", c) < 0 {
+			return false
+		}
+	}
+	return filepath.IsAbs(base)
 }
 
 // OpenTerminal opens the controlling terminal, or gives nil where there is none.

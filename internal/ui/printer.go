@@ -58,11 +58,22 @@ func (p *Printer) Print(line string) {
 	p.print(line)
 }
 
+// longWord is how many bytes of a command's argument are shown: Nix expressions and scripts would fill the screen.
+const longWord = 240
+
 // Command shows a command that is about to run, in verbose mode.
-func (p *Printer) Command(line string) {
-	if p.verbose {
-		p.Print("$ " + strings.ReplaceAll(line, "\n", " "))
+func (p *Printer) Command(argv []string) {
+	if !p.verbose {
+		return
 	}
+	words := make([]string, len(argv))
+	for i, word := range argv {
+		words[i] = run.Quote(word)
+		if len(word) > longWord {
+			words[i] = fmt.Sprintf("%s… (%d bytes)", run.Quote(strings.ToValidUTF8(word[:longWord], "")), len(word))
+		}
+	}
+	p.Print("$ " + strings.ReplaceAll(strings.Join(words, " "), "\n", " "))
 }
 
 // Suspend keeps the printer off the terminal while someone else uses it, until the function it returns is called. What is

@@ -2,10 +2,8 @@ package server
 
 import (
 	"context"
-	"errors"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -122,7 +120,7 @@ func (r root) system(machine string) string {
 
 func nixVersion(ctx context.Context, runner *run.Runner) (version, problem string) {
 	out, err := runner.Output(ctx, run.Command{Argv: []string{"nix-store", "--version"}})
-	if errors.Is(err, exec.ErrNotFound) {
+	if run.NotFound(err) {
 		return "", "nix-store is not in PATH"
 	}
 	if err != nil {

@@ -17,7 +17,11 @@ import (
 const lockFile = "/run/ferry/lock"
 
 // lock is a held lock.
-type lock struct{ file *os.File }
+type lock struct {
+	file *os.File
+	// resumed says that an agent of the same session held it last.
+	resumed bool
+}
 
 // holding is what the holder writes into the lock file.
 type holding struct {
@@ -56,6 +60,7 @@ func takeLock(path string, opts Options, now time.Time) (*lock, *agent.Lock, err
 			_ = syscall.Kill(held.Pid, syscall.SIGTERM)
 		}
 	}
+	resumed := opts.Session != "" && readHolding(file).Session == opts.Session
 	mine, err := json.Marshal(holding{Lock: agent.Lock{Who: opts.Who, Since: now.Unix()}, Pid: os.Getpid(), Session: opts.Session})
 	if err == nil {
 		err = file.Truncate(0)
@@ -67,7 +72,7 @@ func takeLock(path string, opts Options, now time.Time) (*lock, *agent.Lock, err
 		_ = file.Close()
 		return nil, nil, fmt.Errorf("take the lock: %w", err)
 	}
-	return &lock{file}, nil, nil
+	return &lock{file, resumed}, nil, nil
 }
 
 func readHolding(file *os.File) holding {

@@ -51,7 +51,8 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer, opts Options) error
 	s.wire = agent.NewWire(in, out)
 	facts := gatherFacts(ctx, s.runner, root{})
 	facts.Lock = s.holder
-	if err := s.wire.WriteJSON(agent.FrameHello, agent.Hello{Protocol: agent.Protocol, Version: opts.Version, Facts: facts}); err != nil {
+	hello := agent.Hello{Protocol: agent.Protocol, Version: opts.Version, Facts: facts, Resumed: s.lock != nil && s.lock.resumed}
+	if err := s.wire.WriteJSON(agent.FrameHello, hello); err != nil {
 		return err
 	}
 	removeOldAgents(opts.Program)

@@ -237,14 +237,20 @@ let
   mkOptionDefault = mkOverride 1500;
   mkOrder = priority: content: { _type = "order"; inherit priority content; };
 
+  showFiles = option: toString (map (file: "`${file}'") option.files);
+
   # A module that makes the definition of an option that is gone an error which says what to do.
   mkRemovedOptionModule = path: instead: { options, ... }: {
-    options = lib.setAttrByPath path (mkOption { visible = false; apply = _: throw "The option `${showOption path}' can no longer be used since it's been removed. ${instead}"; });
+    options = lib.setAttrByPath path (mkOption {
+      visible = false;
+      apply = _: throw "The option `${showOption path}' can no longer be used since it's been removed. ${instead}";
+    });
     config.assertions =
       let option = lib.getAttrFromPath path options; in [
         {
           assertion = !option.isDefined;
-          message = "The option definition `${showOption path}' in ${toString (map (file: "`${file}'") option.files)} no longer has any effect; please remove it.\n${instead}";
+          message = "The option definition `${showOption path}' in ${showFiles option} no longer has any effect;"
+            + " please remove it.\n${instead}";
         }
       ];
   };
@@ -257,7 +263,7 @@ let
         (lib.setAttrByPath to (mkIf option.isDefined (mkMerge (map (d: d.value) option.definitions))))
         {
           warnings = lib.optional option.isDefined
-            "The option `${showOption from}' defined in ${toString (map (file: "`${file}'") option.files)} has been renamed to `${showOption to}'.";
+            "The option `${showOption from}' defined in ${showFiles option} has been renamed to `${showOption to}'.";
         }
       ];
   };

@@ -58,17 +58,19 @@ rec {
   showDefinitions = lib.concatMapStrings (definition:
     "\n- In `${definition.file}': ${showValue definition.value}");
 
+  useForce = "\nUse `lib.mkForce value` or `lib.mkDefault value` to change the priority on any of these definitions.";
+
   # Merge functions for types that cannot really merge.
   mergeOne = loc: definitions:
     if builtins.length definitions == 1 then (builtins.head definitions).value
     else throw "The unique option `${showOption loc}' is defined multiple times. Definition values:${
-      showDefinitions definitions}\nUse `lib.mkForce value` or `lib.mkDefault value` to change the priority on any of these definitions.";
+      showDefinitions definitions}${useForce}";
   mergeOneOption = mergeOne;
 
   mergeEqual = loc: definitions:
     let first = builtins.head definitions; in
     if builtins.all (definition: definition.value == first.value) definitions then first.value
     else throw "The option `${showOption loc}' has conflicting definition values:${
-      showDefinitions definitions}\nUse `lib.mkForce value` or `lib.mkDefault value` to change the priority on any of these definitions.";
+      showDefinitions definitions}${useForce}";
   mergeEqualOption = mergeEqual;
 }

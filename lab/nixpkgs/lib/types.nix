@@ -187,7 +187,9 @@ rec {
     name = "deferredModule";
     description = "module";
     check = x: builtins.isAttrs x || lib.isFunction x || builtins.isPath x;
-    merge = _: definitions: { imports = map (definition: { _file = definition.file; imports = [ definition.value ]; }) definitions; };
+    merge = _: definitions: {
+      imports = map (definition: { _file = definition.file; imports = [ definition.value ]; }) definitions;
+    };
     emptyValue.value = { };
   };
 

@@ -29,7 +29,6 @@ let
       });
     in
     drv // {
-      inherit name;
       meta = attributes.meta or { };
       passthru = attributes.passthru or { };
       overrideAttrs = f: mkDerivation (attributes // f attributes);

@@ -20,7 +20,8 @@ let
       createHome = mk types.bool config.isNormalUser "Whether to make it.";
       shell = mk (types.nullOr (types.either types.package types.str)) null
         "The login shell; null is the distribution's for a new user, and leaves an existing user's.";
-      hashedPassword = mk (types.nullOr types.str) null "The password as a hash, set when the user is made, or always if users are not mutable.";
+      hashedPassword = mk (types.nullOr types.str) null
+        "The password as a hash, set when the user is made, or always if users are not mutable.";
       initialHashedPassword = mk (types.nullOr types.str) config.hashedPassword "The hash for a new user.";
       initialPassword = mk (types.nullOr types.str) null "The password for a new user. Anybody can read it in the store.";
       openssh.authorizedKeys.keys = mk (types.listOf types.singleLineStr) [ ] "Keys that may log in as the user.";
@@ -45,21 +46,21 @@ let
     then "${user.shell}${user.shell.shellPath or "/bin/sh"}" else user.shell;
   groupsOf = user: lib.unique (user.extraGroups
     ++ map (group: group.name) (builtins.filter (group: builtins.elem user.name group.members) groups));
-  or' = value: default: if value == null then default else value;
+  orElse = value: default: if value == null then default else value;
 
   # One line a user or group, for users.sh: fields separated by a character that none of them may have.
   fields = lib.concatMapStringsSep "|" toString;
-  groupLine = group: fields [ group.name (or' group.gid "") ];
+  groupLine = group: fields [ group.name (orElse group.gid "") ];
   userLine = user: fields [
     user.name
-    (or' user.uid "")
+    (orElse user.uid "")
     user.group
     (builtins.concatStringsSep "," (groupsOf user))
     user.home
     (if user.createHome then "yes" else "no")
     (shellOf user)
     (if user.isNormalUser then "normal" else "system")
-    (if user.initialPassword != null then "plain:${user.initialPassword}" else or' user.initialHashedPassword "")
+    (if user.initialPassword != null then "plain:${user.initialPassword}" else orElse user.initialHashedPassword "")
     user.description
   ];
 
@@ -80,15 +81,14 @@ in
     assertions = map
       (user: {
         assertion = user.group != "" && (user.isNormalUser != user.isSystemUser || user.name == "root");
-        message = "Exactly one of users.users.${user.name}.isSystemUser and users.users.${user.name}.isNormalUser must be set, and users.users.${user.name}.group.";
+        message = "users.users.${user.name} needs a group, and exactly one of isSystemUser and isNormalUser must be set.";
       })
       (builtins.filter (user: user.name != "root") users);
 
-    system.activationScripts.groups.text = ''
-      ${ensure} groups ${linesOf "groups" (map groupLine groups)}
-    '';
+    system.activationScripts.groups = "";
     system.activationScripts.users.text = ''
-      ${ensure} users ${linesOf "users" (map userLine users)} ${if cfg.mutableUsers then "mutable" else "immutable"}
+      ${ensure} ${linesOf "groups" (map groupLine groups)} ${linesOf "users" (map userLine users)} ${
+        if cfg.mutableUsers then "mutable" else "immutable"}
     '';
   };
 }

@@ -1,14 +1,14 @@
 #!@shell@
-# users-groups groups FILE | users FILE mutable|immutable: make the groups or users in FILE, with the distribution's own
+# users-groups GROUPS USERS mutable|immutable: make the groups and users in those files, with the distribution's own
 # programs, and remove those that an earlier system declared and this one does not. /var/lib/nixos has the names declared.
 # shellcheck shell=sh
 set -eu
-kind=$1
-file=$2
-mutable=${3:-}
-declared=/var/lib/nixos/declarative-$kind
+groups_file=$1
+users_file=$2
+mutable=$3
+declared=/var/lib/nixos/declarative
 mkdir -p /var/lib/nixos
-touch "$declared"
+touch "$declared-users" "$declared-groups"
 result=0
 
 # A field that is empty must not vanish, hence no white space in IFS.
@@ -16,7 +16,7 @@ make_groups() {
 	while IFS='|' read -r name gid; do
 		! grep -q "^$name:" /etc/group || continue
 		if [ -n "$gid" ]; then groupadd -g "$gid" "$name"; else groupadd --system "$name"; fi || result=1
-	done <"$file"
+	done <"$groups_file"
 }
 
 password_for() { # NAME HASH-OR-PLAIN
@@ -74,23 +74,25 @@ make_users() {
 			*) usermod --append --groups "$wanted" "$name" || result=1 ;;
 			esac
 		done
-	done <"$file"
+	done <"$users_file"
 }
 
-remove() { # NAME
-	case $kind in
-	groups) ! grep -q "^$1:" /etc/group || groupdel "$1" || result=1 ;;
-	*) ! grep -q "^$1:" /etc/passwd || userdel --force "$1" 2>/dev/null || result=1 ;;
-	esac
+# remove_undeclared KIND FILE DATABASE PROGRAM...: what was declared earlier and is not in FILE.
+remove_undeclared() {
+	list=$declared-$1
+	file=$2
+	database=$3
+	shift 3
+	cut -d '|' -f 1 "$file" | sort >"$list.new"
+	while read -r name; do
+		! grep -qxF -- "$name" "$list.new" || continue
+		! grep -q "^$name:" "$database" || "$@" "$name" || result=1
+	done <"$list"
+	mv -f "$list.new" "$list"
 }
 
-case $kind in
-groups) make_groups ;;
-*) make_users ;;
-esac
-
-cut -d '|' -f 1 "$file" | sort >"$declared.new"
-gone=$(grep -vxF -f "$declared.new" "$declared" || true)
-for name in $gone; do remove "$name"; done
-mv -f "$declared.new" "$declared"
+make_groups
+make_users
+remove_undeclared users "$users_file" /etc/passwd userdel --force
+remove_undeclared groups "$groups_file" /etc/group groupdel
 exit "$result"

@@ -3,6 +3,7 @@
 
 let
   cfg = config.system.nixos;
+  text = value: if value == null then "" else value;
 in
 {
   options.system = {
@@ -50,8 +51,8 @@ in
     environment.systemPackages = [
       (pkgs.writeShellScriptBin "nixos-version" ''
         case ''${1:-} in
-        --hash | --revision) echo ${lib.optionalString (cfg.revision != null) cfg.revision} ;;
-        --configuration-revision) echo ${lib.optionalString (config.system.configurationRevision != null) config.system.configurationRevision} ;;
+        --hash | --revision) echo ${text cfg.revision} ;;
+        --configuration-revision) echo ${text config.system.configurationRevision} ;;
         --json) echo ${lib.escapeShellArg (builtins.toJSON (lib.filterAttrs (_: value: value != null) {
           nixosVersion = cfg.version;
           nixpkgsRevision = cfg.revision;

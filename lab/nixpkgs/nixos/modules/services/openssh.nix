@@ -6,7 +6,8 @@ let
 
   show = value: if value == true then "yes" else if value == false then "no" else toString value;
   text = ''
-    ${lib.concatMapStrings (port: "Port ${toString port}\n") cfg.ports}AuthorizedKeysFile %h/.ssh/authorized_keys /etc/ssh/authorized_keys.d/%u
+    ${lib.concatMapStringsSep "\n" (port: "Port ${toString port}") cfg.ports}
+    AuthorizedKeysFile %h/.ssh/authorized_keys /etc/ssh/authorized_keys.d/%u
     ${lib.concatStrings (lib.mapAttrsToList (key: value: "${key} ${show value}\n") cfg.settings)}${cfg.extraConfig}
   '';
 

@@ -25,7 +25,8 @@ let
     let
       visit = trail: done: name:
         if builtins.elem name done then done
-        else if builtins.elem name trail then throw "The activation script snippets ${toString (trail ++ [ name ])} depend on each other."
+        else if builtins.elem name trail then
+          throw "The activation script snippets ${toString (trail ++ [ name ])} depend on each other."
         else if !cfg.activationScripts ? ${name} then
           throw "The activation script snippet `${lib.last trail}' depends on `${name}', which does not exist."
         else builtins.foldl' (visit (trail ++ [ name ])) done cfg.activationScripts.${name}.deps ++ [ name ];

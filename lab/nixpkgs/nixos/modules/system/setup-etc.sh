@@ -3,7 +3,7 @@
 # /etc/static or, if ETC/copies says so, a copy with a mode and an owner. What this script made is listed in /etc/.clean; of
 # that, what the new system does not have is removed. Whatever else is in /etc is left alone, with a warning if the
 # system wanted a file there; but what ETC/replaced names is put aside in /etc/.replaced, and put back later.
-# shellcheck shell=sh
+# shellcheck shell=sh disable=SC3013 # run by busybox, whose test knows -ef
 set -eu
 etc=$1
 list=/etc/.clean
@@ -26,9 +26,11 @@ folder() {
 touch "$list"
 (cd "$etc/etc" && find . ! -type d) | sed 's,^\./,,' | sort >"$work.all"
 
-# What is there and was not made by an earlier run stays or is put aside.
+# What is there and was not made by an earlier run stays or is put aside. It may be just what the system wants.
 found() { # TARGET
-	if grep -qxF -- "$1" "$etc/replaced"; then
+	if [ "/etc/$1" -ef "$etc/etc/$1" ]; then
+		echo "$1" >>"$work.same"
+	elif grep -qxF -- "$1" "$etc/replaced"; then
 		mkdir -p /etc/.replaced
 		mv -f -T "/etc/$1" "/etc/.replaced/$1"
 	else
@@ -36,6 +38,7 @@ found() { # TARGET
 	fi
 }
 : >"$work.kept"
+: >"$work.same"
 without "$work.all" "$list" >"$work.fresh"
 while read -r target; do
 	if [ -L "/etc/$target" ]; then
@@ -47,6 +50,7 @@ done <"$work.fresh"
 while read -r target; do
 	echo "warning: /etc/$target was not made by this system and is left alone" >&2
 done <"$work.kept"
+cat "$work.same" >>"$work.kept"
 without "$work.all" "$work.kept" >"$work.new"
 
 # Until the end the list has the old and the new: an interrupted run leaves nothing that nobody owns.

@@ -98,7 +98,8 @@ let
         };
         restartIfChanged = mkFlag true "Whether a switch restarts it when its unit has changed.";
         reloadIfChanged = mkFlag false "Whether a switch reloads it instead of restarting it.";
-        stopIfChanged = mkFlag true "Whether a switch stops it before activation and starts it after, instead of restarting it after.";
+        stopIfChanged = mkFlag true
+          "Whether a switch stops it before activation and starts it after, instead of restarting it after.";
       };
       config = {
         path = [ pkgs.coreutils pkgs.findutils pkgs.gnugrep pkgs.gnused pkgs.systemd ];

@@ -1,0 +1,109 @@
+package deploy_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"ferry/internal/lab"
+)
+
+// workshop is a builder with ferry and nixpkgs on it, where many tests work at once, each in a project of its own. It ends
+// with the lab.
+type workshop struct {
+	builder  *lab.Builder
+	nixpkgs  string // in its store
+	password string // a file with lab.Password
+
+	projects atomic.Int64
+
+	mu     sync.Mutex
+	system map[string]string // by what they are for, the toplevels of systems that ferry has not deployed
+}
+
+// workshops are those that tests share, by what they are like.
+var workshops struct {
+	sync.Mutex
+	shared map[lab.BuilderOptions]func() (*workshop, error)
+}
+
+// workshopFor gives a builder like o: one that others use too, or a fresh one.
+func workshopFor(t *testing.T, o lab.BuilderOptions, alone bool) *workshop {
+	t.Helper()
+	open := func() (*workshop, error) { return openWorkshop(root(t), o) }
+	if !alone {
+		workshops.Lock()
+		if workshops.shared == nil {
+			workshops.shared = map[lab.BuilderOptions]func() (*workshop, error){}
+		}
+		if workshops.shared[o] == nil {
+			workshops.shared[o] = sync.OnceValues(open)
+		}
+		open = workshops.shared[o]
+		workshops.Unlock()
+	}
+	w, err := open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if alone {
+		t.Cleanup(func() {
+			if err := w.builder.Close(); err != nil {
+				t.Errorf("close builder: %v", err)
+			}
+		})
+	}
+	return w
+}
+
+func openWorkshop(checkout string, o lab.BuilderOptions) (*workshop, error) {
+	ctx := context.Background()
+	builder, err := lab.OpenBuilder(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	tree := filepath.Join(builder.Home(), "source")
+	if err := errors.Join(builder.Install(filepath.Join(checkout, "bin/ferry")), builder.CopyTree(filepath.Join(checkout, "bin/nixpkgs"), tree)); err != nil {
+		return nil, err
+	}
+	nixpkgs, err := builder.Output(ctx, "nix-store", "--add", tree)
+	if err != nil {
+		return nil, err
+	}
+	password := filepath.Join(builder.Home(), "password")
+	if err := builder.WriteFile(password, []byte(lab.Password+"\n"), 0o600); err != nil {
+		return nil, err
+	}
+	return &workshop{builder: builder, nixpkgs: strings.TrimSpace(string(nixpkgs)), password: password, system: map[string]string{}}, nil
+}
+
+// newProject names a folder that no other test uses.
+func (w *workshop) newProject() string {
+	return filepath.Join(w.builder.Home(), fmt.Sprintf("project%d", w.projects.Add(1)))
+}
+
+// installed is the toplevel of a system that ferry knows nothing of, as an installer would leave it.
+func (w *workshop) installed(t *testing.T, system string) string {
+	t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.system[system] != "" {
+		return w.system[system]
+	}
+	file := filepath.Join(w.builder.Home(), "installed.nix")
+	if err := w.builder.WriteFile(file, []byte(configuration("installed")), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	out, err := w.builder.Output(t.Context(), "nix-build", "--out-link", file+"-"+system, w.nixpkgs+"/nixos", "-A", "system",
+		"--argstr", "system", system, "--arg", "configuration", file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.system[system] = strings.TrimSpace(string(out))
+	return w.system[system]
+}

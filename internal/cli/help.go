@@ -1,0 +1,92 @@
+package cli
+
+import "github.com/spf13/cobra"
+
+// usageTemplate is cobra's own without what ferry has no use for, and with commands and topics named as such.
+const usageTemplate = `Usage:
+{{if .HasAvailableSubCommands}}  {{.CommandPath}} COMMAND [FLAGS]{{else}}  {{.UseLine}}{{end}}{{if .HasExample}}
+
+Examples:
+{{.Example}}{{end}}{{if .HasAvailableSubCommands}}
+
+Commands:{{range .Commands}}{{if .IsAvailableCommand}}
+  {{rpad .Name .NamePadding}} {{.Short}}{{end}}{{end}}{{end}}{{if .HasHelpSubCommands}}
+
+Topics:{{range .Commands}}{{if .IsAdditionalHelpTopicCommand}}
+  {{rpad .Name .NamePadding}} {{.Short}}{{end}}{{end}}{{end}}{{if .HasAvailableLocalFlags}}
+
+Flags:
+{{.LocalFlags.FlagUsages | trimTrailingWhitespaces}}{{end}}{{if .HasAvailableInheritedFlags}}
+
+Flags of all commands:
+{{.InheritedFlags.FlagUsages | trimTrailingWhitespaces}}{{end}}{{if and .HasAvailableSubCommands (not .HasParent)}}
+
+"{{.CommandPath}} help COMMAND" says more about a command.{{end}}
+`
+
+// inventoryTopic is "ferry help inventory".
+func inventoryTopic() *cobra.Command {
+	topic := &cobra.Command{
+		Use:   "inventory",
+		Short: "How ferry.nix describes the machines",
+		Long: `ferry.nix is the inventory: the machines, and the nixpkgs they are built from.
+
+  {
+    # Any nixpkgs tree: fetchTarball with a hash, npins, niv, a checkout.
+    nixpkgs = fetchTarball { url = "https://…"; sha256 = "…"; };
+
+    nodes.pi = {
+      configuration = ./pi/configuration.nix;    # an ordinary NixOS configuration
+      system = "aarch64-linux";
+      target = "alice@raspberry-pi.local";
+    };
+  }
+
+Attributes of a node:
+  configuration   the path of its NixOS configuration; must be in the inventory's folder or git work tree
+  nixpkgs         the nixpkgs tree for this node; default: the inventory's
+  system          its platform; default: this machine's
+  target          what ssh takes as a destination, ~/.ssh/config included, or "local"; default: its name
+  elevate         what makes the user root there: "sudo" (default), "doas", or a list of words
+  tags            a list of words
+  impure          true: evaluate it impurely, without trying purely first
+  checks          an attribute set, kept for later
+
+The inventory may be a function; it is called with "source", the snapshot's store path, and "system", this machine's
+platform, as far as it names them.
+
+In a git work tree the files that git knows are taken, as they are now, committed or not. Elsewhere the whole folder is
+taken. All of it goes to the store here and on the target, where everyone can read it: keep secrets out of it.`,
+	}
+	topic.SetHelpTemplate("{{.Long}}\n")
+	return topic
+}
+
+// nameCompletion gives cobra's completion command ferry's own words, and leaves out a shell that runs where Nix does not.
+func nameCompletion(root *cobra.Command) {
+	root.InitDefaultCompletionCmd()
+	for _, cmd := range root.Commands() {
+		if cmd.Name() != "completion" {
+			continue
+		}
+		cmd.Short = "Print what makes a shell complete ferry's commands, flags and nodes"
+		cmd.Long = `Print a script that makes a shell complete ferry's commands, flags and nodes. Put it where your shell looks, and start a
+new shell:
+
+  mkdir -p ~/.local/share/bash-completion/completions
+  ferry completion bash > ~/.local/share/bash-completion/completions/ferry
+
+  mkdir -p ~/.config/fish/completions
+  ferry completion fish > ~/.config/fish/completions/ferry.fish
+
+  ferry completion zsh > "${fpath[1]}/_ferry"
+
+bash needs the package bash-completion; zsh needs "autoload -U compinit; compinit" in ~/.zshrc.`
+		for _, shell := range cmd.Commands() {
+			shell.Long = ""
+			if shell.Name() == "powershell" {
+				cmd.RemoveCommand(shell)
+			}
+		}
+	}
+}

@@ -1,0 +1,65 @@
+package nix
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// AddTree puts the tree at path in the store as [Client.Add] does, and gives its narHash for fetchTree besides. When a path
+// of that name and content is in the store already, no Nix process runs: a tree that has not changed costs one reading.
+// Whether what is there was completely written is Nix's to say: when it calls the path invalid, Add mends it.
+func (c *Client) AddTree(ctx context.Context, path string) (p StorePath, narHash string, err error) {
+	hash := sha256.New()
+	if err := DumpPath(ctx, hash, path); err != nil {
+		return "", "", fmt.Errorf("add %s to the store: %w", path, err)
+	}
+	sum := [sha256.Size]byte(hash.Sum(nil))
+	narHash = "sha256-" + base64.StdEncoding.EncodeToString(sum[:])
+	if p, err = treePath(filepath.Base(path), sum); err != nil {
+		return "", "", fmt.Errorf("add %s to the store: %w", path, err)
+	}
+	if _, err := os.Lstat(string(p)); err == nil {
+		return p, narHash, nil
+	}
+	added, err := c.Add(ctx, path)
+	if err != nil {
+		return "", "", err
+	}
+	if added != p {
+		return "", "", fmt.Errorf("add %s to the store: Nix made it %s, expected %s: it changed meanwhile", path, added, p)
+	}
+	return p, narHash, nil
+}
+
+// treePath is the store path of a tree without references that is added by the hash of its NAR: a hash over the words
+// below, folded to 160 bits (Nix's manual, "Store path specification").
+func treePath(name string, narSum [sha256.Size]byte) (StorePath, error) {
+	words := "source:sha256:" + hex.EncodeToString(narSum[:]) + ":" + StoreDir + ":" + name
+	sum := sha256.Sum256([]byte(words))
+	var folded [20]byte
+	for i, b := range sum {
+		folded[i%len(folded)] ^= b
+	}
+	return ParseStorePath(StoreDir + "/" + encodeBase32(folded[:]) + "-" + name)
+}
+
+// encodeBase32 writes Nix's base 32: the last digit holds the lowest five bits, little end first.
+func encodeBase32(b []byte) string {
+	n := (len(b)*8 + 4) / 5
+	digits := make([]byte, n)
+	for i := range n {
+		bit := i * 5
+		at, shift := bit/8, bit%8
+		value := b[at] >> shift
+		if at+1 < len(b) {
+			value |= b[at+1] << (8 - shift)
+		}
+		digits[n-1-i] = base32Digits[value&31]
+	}
+	return string(digits)
+}
