@@ -1,6 +1,7 @@
 package deploy_test
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -72,23 +73,36 @@ func (s *site) watched(login string) (since func() counts) {
 		s.t.Fatal(err)
 	}
 	s.inventory(s.node(login + "@" + name))
-	var last counts
-	since = func() counts {
+	last := s.counts()
+	return func() counts {
 		s.t.Helper()
-		logins, err := s.target.Authentications(s.t.Context())
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		elevations, err := s.target.Elevations(s.t.Context())
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		now := counts{logins, elevations, relay.Traffic().Connections}
+		now := s.counts()
+		now.connections = relay.Traffic().Connections
 		defer func() { last = now }()
-		return counts{now.logins - last.logins, now.elevations - last.elevations, now.connections - last.connections}
+		return now.minus(last)
 	}
-	since()
-	return since
+}
+
+// counts are how often someone logged in and became root on the target so far.
+func (s *site) counts() counts {
+	s.t.Helper()
+	logins, err := s.target.Authentications(s.t.Context())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	elevations, err := s.target.Elevations(s.t.Context())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return counts{logins: logins, elevations: elevations}
+}
+
+func (c counts) minus(before counts) counts {
+	return counts{c.logins - before.logins, c.elevations - before.elevations, c.connections - before.connections}
+}
+
+func (c counts) String() string {
+	return fmt.Sprintf("%d logins, %d elevations, %d connections", c.logins, c.elevations, c.connections)
 }
 
 // says fails the test unless a ferry command's messages contain each of the texts.

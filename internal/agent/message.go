@@ -19,6 +19,8 @@ type Hello struct {
 	Protocol int    `json:"protocol"`
 	Version  string `json:"version"`
 	Facts    Facts  `json:"facts"`
+	// Resumed says that this deployment held the lock before, and nobody else since, and that the target was not restarted.
+	Resumed bool `json:"resumed,omitempty"`
 }
 
 // Facts is the state of a target.
@@ -131,6 +133,9 @@ func (e *ResponseError) Error() string {
 	}
 	return e.Text
 }
+
+// Output is what the command wrote last.
+func (e *ResponseError) Output() []string { return e.Stderr }
 
 // Progress tells how far MethodShip is.
 type Progress struct {

@@ -7,8 +7,6 @@ import (
 	"strings"
 
 	"ferry/internal/deploy"
-	"ferry/internal/nix"
-	"ferry/internal/run"
 	"ferry/internal/target"
 )
 
@@ -97,25 +95,13 @@ func (a *app) report(ctx context.Context, err error) int {
 	return status
 }
 
-// output is what the program that failed wrote last.
+// output is what the program that failed wrote last, unless that is one line that the message has already.
 func output(err error) []string {
-	var with interface{ Output() []string }
-	if errors.As(err, &with) {
-		if lines := with.Output(); len(lines) > 0 {
-			return lines
-		}
-	}
-	// Their own errors say it better than the end of what Nix wrote.
-	var build *nix.BuildError
-	var eval *nix.EvalError
-	if errors.As(err, &build) || errors.As(err, &eval) {
+	lines := deploy.Output(err)
+	if len(lines) == 1 && strings.Contains(message(err), strings.TrimSpace(lines[0])) {
 		return nil
 	}
-	var failed *run.Error
-	if errors.As(err, &failed) {
-		return run.LastLines(failed.Stderr, 20)
-	}
-	return nil
+	return lines
 }
 
 func message(err error) string { return oneLine(err.Error()) }

@@ -44,9 +44,6 @@ func evaluate(ctx context.Context, inv *inventory.Inventory, node inventory.Node
 	if err != nil {
 		return nil, &Error{Node: node.Name, Step: Evaluate, State: Unchanged, Err: inventory.Unnamed(err, node.Name)}
 	}
-	if evaluation.Impure != "" {
-		emit(Event{Kind: Note, Step: Evaluate, Text: "evaluated impurely: " + evaluation.Impure})
-	}
 	text := ""
 	if v := evaluation.NixpkgsVersion; v != "" {
 		text = "NixOS " + run.Clean(v)
@@ -69,13 +66,17 @@ func build(ctx context.Context, inv *inventory.Inventory, node inventory.Node, e
 		}
 		return &Error{Node: node.Name, Step: Build, State: Unchanged, Err: err, hints: buildHints(err)}
 	}
-	plan, err := client.Plan(ctx, evaluation.Bundle)
-	if err != nil {
-		return "", failed(err)
+	var plan nix.Plan
+	if _, err := os.Lstat(string(evaluation.BundleOut)); err != nil {
+		if plan, err = client.Plan(ctx, evaluation.Bundle); err != nil {
+			return "", failed(err)
+		}
 	}
 	if len(plan.Build) > 0 {
-		if err := canBuild(ctx, client, node.System); err != nil {
-			return "", failed(err)
+		for _, system := range []string{evaluation.ToplevelSystem, evaluation.BundleSystem} {
+			if err := canBuild(ctx, client, system); err != nil {
+				return "", failed(err)
+			}
 		}
 	}
 	bundle, err := client.Build(ctx, evaluation.Bundle, roots.Built(inv.File, node.Name), func(p nix.BuildProgress) {

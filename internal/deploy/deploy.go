@@ -89,7 +89,7 @@ func Run(ctx context.Context, inv *inventory.Inventory, node inventory.Node, opt
 	if d.isDone(ready, facts) {
 		return Result{Outcome: Nothing, Bundle: ready.bundle, Toplevel: ready.toplevel}, nil
 	}
-	return d.apply(ctx, ready, facts)
+	return d.apply(ctx, ready)
 }
 
 // built is what evaluate and build leave.
@@ -197,15 +197,17 @@ func (d *deployment) sameSystem(ready built, facts agent.Facts) bool {
 }
 
 // apply changes the target. The place of arming a way back is before activate, that of confirming after it.
-func (d *deployment) apply(ctx context.Context, ready built, facts agent.Facts) (Result, error) {
+func (d *deployment) apply(ctx context.Context, ready built) (Result, error) {
 	result := Result{Bundle: ready.bundle, Toplevel: ready.toplevel}
 	var err error
-	if result.Shipped, err = d.ship(ctx, ready, facts); err != nil {
+	if result.Shipped, err = d.ship(ctx, ready); err != nil {
 		return result, err
 	}
+	// The connection may have been lost and made again: what counts is how the target is now.
+	facts := d.link.facts()
 	if d.sameSystem(ready, facts) {
 		result.Outcome = RootMoved
-		result.Generation, err = d.commit(ctx, ready, "root")
+		result.Generation, err = d.commit(ctx, ready, "root", facts)
 		return result, err
 	}
 	if d.opts.Action.activates() != "" {
@@ -222,14 +224,14 @@ func (d *deployment) apply(ctx context.Context, ready built, facts agent.Facts) 
 		if d.opts.Action == Boot && facts.Current != string(ready.toplevel) {
 			result.Outcome = Installed
 		}
-		if result.Generation, err = d.commit(ctx, ready, "boot"); err != nil {
+		if result.Generation, err = d.commit(ctx, ready, "boot", facts); err != nil {
 			return result, err
 		}
 	}
 	return result, nil
 }
 
-func (d *deployment) ship(ctx context.Context, ready built, facts agent.Facts) (ship.Result, error) {
+func (d *deployment) ship(ctx context.Context, ready built) (ship.Result, error) {
 	done := d.start(Ship)
 	var result ship.Result
 	var total ship.Result
@@ -246,7 +248,7 @@ func (d *deployment) ship(ctx context.Context, ready built, facts agent.Facts) (
 		if len(plan.Missing) == 0 {
 			return nil
 		}
-		if err := fits(facts, plan.Bytes); err != nil {
+		if err := fits(session.Hello.Facts, plan.Bytes); err != nil {
 			return err
 		}
 		result, err = plan.Send(ctx, session, func(p ship.Progress) { d.emit(Event{Kind: Shipping, Step: Ship, Ship: p}) })
@@ -283,7 +285,7 @@ func (d *deployment) activate(ctx context.Context, ready built, before agent.Fac
 	done := d.start(Activate)
 	log := &lineWriter{emit: func(line string) { d.emit(Event{Kind: Line, Step: Activate, Text: line}) }}
 	var result agent.ActivateResult
-	err := d.link.do(ctx, func(session *agent.Session) error {
+	err := d.link.follow(ctx, func(session *agent.Session) error {
 		var err error
 		result, err = session.Activate(ctx, agent.Request{
 			Job: d.job, Offset: log.total, Toplevel: ready.toplevel, Bundle: ready.bundle,
@@ -293,7 +295,7 @@ func (d *deployment) activate(ctx context.Context, ready built, before agent.Fac
 	})
 	log.flush()
 	if err != nil {
-		return nil, d.interrupted(Activate, err, "the activation goes on there", before)
+		return nil, d.interrupted(Activate, err, before)
 	}
 	if err := activationError(result, d.opts.Action, before, string(ready.toplevel)); err != nil {
 		state := Unknown
@@ -307,26 +309,39 @@ func (d *deployment) activate(ctx context.Context, ready built, before agent.Fac
 }
 
 // interrupted is the error of a step that may have changed the target and whose end is not known here.
-func (d *deployment) interrupted(step Step, err error, what string, before agent.Facts) error {
-	var response *agent.ResponseError
-	if errors.As(err, &response) {
-		return d.fail(step, Unchanged, err)
-	}
+func (d *deployment) interrupted(step Step, err error, before agent.Facts) error {
 	e := d.fail(step, Unknown, err)
-	if agent.IsLost(err) || errors.Is(err, context.Canceled) {
-		e.hints = []string{
-			what + "; its log is in /run/ferry/" + d.job + "-*/log",
-			"back to what ran before, on the target: sudo " + before.Current + "/bin/switch-to-configuration test",
+	back := backTo(before)
+	var response *agent.ResponseError
+	var forgotten *forgottenError
+	switch {
+	case errors.As(err, &response):
+		// The agent refused, or could not begin.
+		if step == Activate || d.opts.Action == Boot {
+			e.State = Unchanged
+		}
+	case errors.As(err, &forgotten):
+		if f := forgotten.facts; f.Current == before.Current && f.Profile == before.Profile && f.Bundle == before.Bundle {
+			e.State = Unchanged
+			e.Err = hint(err.Error()+"; it runs and boots what it did before", "run the same command again: what has arrived is kept")
+		}
+	case agent.IsLost(err), errors.Is(err, context.Canceled):
+		e.hints = []string{fmt.Sprintf("it goes on there; its log on the target: /run/ferry/%s-%s/log", d.job, step)}
+		if back != "" {
+			e.hints = append(e.hints, back)
 		}
 	}
 	return e
 }
 
-func (d *deployment) commit(ctx context.Context, ready built, action string) (int, error) {
+func (d *deployment) commit(ctx context.Context, ready built, action string, before agent.Facts) (int, error) {
 	done := d.start(Commit)
 	log := &lineWriter{emit: func(line string) { d.emit(Event{Kind: Line, Step: Commit, Text: line}) }}
 	var result agent.CommitResult
-	err := d.link.do(ctx, func(session *agent.Session) error {
+	// What has been shipped is there, whatever becomes of the commit: it is the base of the next ship's differences.
+	kept := make(chan error, 1)
+	go func() { kept <- d.opts.Nix.Root(ctx, d.opts.Roots.Deployed(d.inv.File, d.node.Name), ready.bundle) }()
+	err := d.link.follow(ctx, func(session *agent.Session) error {
 		var err error
 		result, err = session.Commit(ctx, agent.Request{
 			Job: d.job, Offset: log.total, Toplevel: ready.toplevel, Bundle: ready.bundle, Action: action, ForceNotNixOS: d.opts.ForceNotNixOS,
@@ -335,13 +350,13 @@ func (d *deployment) commit(ctx context.Context, ready built, action string) (in
 	})
 	log.flush()
 	if err != nil {
-		return 0, d.interrupted(Commit, err, "the commit goes on there", agent.Facts{})
+		return 0, d.interrupted(Commit, err, before)
 	}
 	if err := commitError(result); err != nil {
 		return 0, d.fail(Commit, Unknown, err)
 	}
 	// A root that cannot be made here costs a full ship next time, not this deployment.
-	if err := d.opts.Nix.Root(ctx, d.opts.Roots.Deployed(d.inv.File, d.node.Name), ready.bundle); err != nil {
+	if err := <-kept; err != nil {
 		d.note("the deployed bundle is not kept on this machine: " + err.Error())
 	}
 	text := "only the configuration's root has moved"

@@ -3,8 +3,9 @@ package deploy
 import (
 	"errors"
 	"fmt"
+	"slices"
 
-	"ferry/internal/agent"
+	"ferry/internal/run"
 )
 
 // State is what a failed deployment leaves behind.
@@ -44,18 +45,18 @@ func (e *Error) Hints() []string {
 }
 
 // Output is the last lines of what the program that failed wrote, if there are any.
-func (e *Error) Output() []string {
-	var response *agent.ResponseError
-	if errors.As(e.Err, &response) {
-		return response.Stderr
-	}
-	var start *agent.StartError
-	if errors.As(e.Err, &start) {
-		return start.Stderr
-	}
+func (e *Error) Output() []string { return Output(e.Err) }
+
+// Output is the last lines of what the program that failed with err wrote: as the error itself gives them, which may be none
+// because it says it better, else the end of standard error.
+func Output(err error) []string {
 	var with interface{ Output() []string }
-	if errors.As(e.Err, &with) {
+	if errors.As(err, &with) {
 		return with.Output()
+	}
+	var failed *run.Error
+	if errors.As(err, &failed) {
+		return run.LastLines(failed.Stderr, 20)
 	}
 	return nil
 }
@@ -71,4 +72,7 @@ func (e *hinted) Error() string   { return e.text }
 func (e *hinted) Hints() []string { return e.hints }
 func (e *hinted) Unwrap() error   { return e.err }
 
-func hint(text string, hints ...string) error { return &hinted{text: text, hints: hints} }
+// hint makes an error with hints; an empty one does not count.
+func hint(text string, hints ...string) error {
+	return &hinted{text: text, hints: slices.DeleteFunc(hints, func(h string) bool { return h == "" })}
+}

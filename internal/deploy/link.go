@@ -1,7 +1,9 @@
 package deploy
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -21,7 +23,8 @@ type link struct {
 	password []byte
 }
 
-// retryFor is how long a lost connection is tried again before ferry gives up: a router restarts within it.
+// retryFor is how long a lost connection is tried again before ferry gives up, counted from its loss: a router restarts
+// within it.
 const retryFor = 2 * time.Minute
 
 func newLink(dialer *target.Dialer, address target.Address, options agent.Options, note func(string)) *link {
@@ -29,14 +32,15 @@ func newLink(dialer *target.Dialer, address target.Address, options agent.Option
 	ask := options.Password
 	options.Password = func(ctx context.Context, attempt int) ([]byte, error) {
 		if attempt == 1 && l.password != nil {
-			return l.password, nil
+			return bytes.Clone(l.password), nil
 		}
 		if ask == nil {
 			return nil, &agent.ElevateError{Command: "sudo", Kind: agent.PasswordNeeded, Text: "sudo asks for a password, and there is nobody to ask"}
 		}
 		password, err := ask(ctx, attempt)
 		if err == nil {
-			l.password = append([]byte(nil), password...)
+			clear(l.password)
+			l.password = bytes.Clone(password)
 		}
 		return password, err
 	}
@@ -58,30 +62,70 @@ func (l *link) open(ctx context.Context) (agent.Facts, error) {
 
 // do runs f with the agent, again with a new connection when the old one is lost. f must be safe to repeat.
 func (l *link) do(ctx context.Context, f func(*agent.Session) error) error {
-	deadline := time.Now().Add(retryFor)
-	for pause := time.Second; ; pause = min(2*pause, 15*time.Second) {
+	for {
 		err := f(l.current())
-		if err == nil || !agent.IsLost(err) || ctx.Err() != nil {
+		if err == nil || !agent.IsLost(err) || ctx.Err() != nil || l.address.Local() {
 			return err
 		}
-		if l.address.Local() {
+		if err := l.reconnect(ctx, err); err != nil {
 			return err
-		}
-		l.note(fmt.Sprintf("connection lost (%v); connecting again", err))
-		for {
-			if again := l.reopen(ctx); again == nil {
-				break
-			} else if !agent.IsLost(again) || time.Now().After(deadline) {
-				return fmt.Errorf("%w; connecting again: %w", err, again)
-			}
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-time.After(pause):
-			}
-			pause = min(2*pause, 15*time.Second)
 		}
 	}
+}
+
+// follow is do for work that goes on there by itself: f, run again, goes on with what it began. That ends when the target
+// has forgotten it.
+func (l *link) follow(ctx context.Context, f func(*agent.Session) error) error {
+	begun := false
+	return l.do(ctx, func(session *agent.Session) error {
+		if begun && !session.Hello.Resumed {
+			return &forgottenError{facts: session.Hello.Facts}
+		}
+		begun = true
+		return f(session)
+	})
+}
+
+// forgottenError says that a target does not know any more what was begun there: it was restarted, or another deployment has
+// run since.
+type forgottenError struct{ facts agent.Facts }
+
+func (e *forgottenError) Error() string {
+	return "the connection was lost, and the target was restarted or deployed to by someone else before it was there again"
+}
+
+// reconnect makes a lost connection again.
+func (l *link) reconnect(ctx context.Context, lost error) error {
+	l.note(fmt.Sprintf("connection lost (%v); connecting again", lost))
+	l.current().Close()
+	deadline := time.Now().Add(retryFor)
+	for pause := time.Second; ; pause = min(2*pause, 15*time.Second) {
+		facts, err := l.open(ctx)
+		if err == nil && facts.Lock != nil {
+			return locked(facts.Lock)
+		}
+		if err == nil {
+			l.note("connected again")
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if !mayComeBack(err) || time.Now().After(deadline) {
+			return fmt.Errorf("%w; connecting again: %w", lost, err)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+	}
+}
+
+// mayComeBack tells whether it makes sense to try again after err. A machine whose own network is down knows no host.
+func mayComeBack(err error) bool {
+	var connect *target.Error
+	return agent.IsLost(err) || errors.As(err, &connect) && connect.Kind == target.HostUnknown
 }
 
 func (l *link) current() *agent.Session {
@@ -90,11 +134,8 @@ func (l *link) current() *agent.Session {
 	return l.session
 }
 
-func (l *link) reopen(ctx context.Context) error {
-	l.current().Close()
-	_, err := l.open(ctx)
-	return err
-}
+// facts is what the agent said of the target last.
+func (l *link) facts() agent.Facts { return l.current().Hello.Facts }
 
 // close ends the connection and forgets the password.
 func (l *link) close() {

@@ -10,7 +10,7 @@ import (
 // activationError tells what an exit status of switch-to-configuration means; nil for one that is a success. The meanings
 // are those of NixOS's own switch-to-configuration, old and new.
 func activationError(r agent.ActivateResult, action Action, before agent.Facts, toplevel string) error {
-	back := "back to what ran before, on the target: sudo " + before.Current + "/bin/switch-to-configuration test"
+	back := backTo(before)
 	stays := "the old system is still what boots"
 	see := "the whole log is on the target: " + r.Log
 	switch r.Status {
@@ -34,6 +34,14 @@ func activationError(r agent.ActivateResult, action Action, before agent.Facts, 
 		return hint("it is not known how the activation ended: "+orUnknown(r.Error)+runsNow(r, toplevel), back, see)
 	}
 	return hint(fmt.Sprintf("switch-to-configuration %s ended with status %d%s; %s", action.activates(), r.Status, runsNow(r, toplevel), stays), back, see)
+}
+
+// backTo is what brings back what ran before.
+func backTo(before agent.Facts) string {
+	if before.Current == "" {
+		return ""
+	}
+	return "back to what ran before, on the target: sudo " + before.Current + "/bin/switch-to-configuration test"
 }
 
 func runsNow(r agent.ActivateResult, toplevel string) string {

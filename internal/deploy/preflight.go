@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/run"
 )
 
 // minimumFree is how many bytes a store must have free to begin at all: less is a full disk.
@@ -13,13 +14,8 @@ const minimumFree = 32 << 20
 
 // preflight tells from what the agent says whether a deployment of system can work there, before anything is built for it.
 func preflight(facts agent.Facts, system string, opts Options) error {
-	if l := facts.Lock; l != nil {
-		since := "unknown"
-		if l.Since > 0 {
-			since = time.Unix(l.Since, 0).Format("15:04:05")
-		}
-		return hint(fmt.Sprintf("%s is deploying to this target since %s", orUnknown(l.Who), since),
-			"wait until that is done and run this again")
+	if facts.Lock != nil {
+		return locked(facts.Lock)
 	}
 	if facts.Nix == "" {
 		reason := facts.NixError
@@ -41,6 +37,15 @@ func preflight(facts agent.Facts, system string, opts Options) error {
 			"on the target: sudo nix-collect-garbage --delete-older-than 30d")
 	}
 	return nil
+}
+
+// locked says who is at work on a target. Its clock may be another one than this machine's.
+func locked(l *agent.Lock) error {
+	since := ""
+	if l.Since > 0 {
+		since = " since " + time.Unix(l.Since, 0).Format("15:04:05")
+	}
+	return hint(run.Clean(orUnknown(l.Who))+" is deploying to this target"+since, "wait until that is done, then run this again")
 }
 
 // runsOn tells whether a target runs programs of a Nix system: its own, and 32-bit ones on their 64-bit machines.

@@ -290,11 +290,7 @@ func TestWrongPins(t *testing.T) {
 	write(t, empty, map[string]string{"x": "x"})
 	channel := t.TempDir()
 	write(t, channel, map[string]string{"nixpkgs/nixos/default.nix": ""})
-	unknown := t.TempDir()
-	repository(t, unknown)
-	write(t, unknown, map[string]string{"nixos/default.nix": ""})
 	for title, c := range map[string]struct{ pin, want, hint string }{
-		"unknown to git":  {unknown, unknown + ": git does not know the files in it, so they are not taken", "git -C " + unknown + " add ."},
 		"number":          {"1", "expected a nixpkgs tree, found an integer", "nixpkgs = fetchTarball"},
 		"relative string": {`"nixpkgs"`, `expected the absolute path of a nixpkgs tree, found the string "nixpkgs"`, "nixpkgs = fetchTarball"},
 		"set":             {"{ url = 1; }", "expected a nixpkgs tree, found an attribute set without outPath", "nixpkgs = fetchTarball"},

@@ -75,26 +75,44 @@ func Open(ctx context.Context, client *nix.Client, options Options) (*Inventory,
 		return nil, err
 	}
 	inv.Root, inv.File = inv.place.root, filepath.Join(inv.place.root, inv.place.rel)
-	settings, err := client.Settings(ctx)
-	if err != nil {
+	var group sync.WaitGroup
+	var settings nix.Settings
+	var settingsErr error
+	group.Go(func() { settings, settingsErr = client.Settings(ctx) })
+	inv.Source, err = inv.takeSource(ctx, false)
+	group.Wait()
+	if err = errors.Join(settingsErr, err); err != nil {
 		return nil, err
 	}
 	inv.System = settings.System
-	if inv.Source, err = inv.takeSource(ctx); err != nil {
-		return nil, err
-	}
-	if _, err := inv.locateInSource(ctx, filepath.Join(string(inv.Source.Path), inv.place.rel)); err != nil {
-		return nil, err
-	}
-	if options.Configuration != "" {
-		err = inv.singleNode()
-	} else {
-		err = inv.read(ctx)
+	err = inv.readNodes(ctx)
+	if err != nil && inv.broken(err) {
+		// Someone who wrote the same source was killed before Nix knew of it: Nix itself has to put it there.
+		if inv.Source, err = inv.takeSource(ctx, true); err == nil {
+			err = inv.readNodes(ctx)
+		}
 	}
 	if err != nil {
 		return nil, err
 	}
 	return inv, nil
+}
+
+// readNodes reads the nodes from the source in the store.
+func (inv *Inventory) readNodes(ctx context.Context) error {
+	if _, err := inv.locateInSource(ctx, filepath.Join(string(inv.Source.Path), inv.place.rel)); err != nil {
+		return err
+	}
+	if inv.options.Configuration != "" {
+		return inv.singleNode()
+	}
+	return inv.read(ctx)
+}
+
+// broken tells whether err may come from a source that is in the store only in part.
+func (inv *Inventory) broken(err error) bool {
+	_, missing := os.Lstat(filepath.Join(string(inv.Source.Path), inv.place.rel))
+	return missing != nil || strings.Contains(err.Error(), string(inv.Source.Path)+"' is not valid")
 }
 
 // namedConfiguration locates the configuration of a machine without inventory.
@@ -142,8 +160,8 @@ func (inv *Inventory) Node(name string) (Node, error) {
 	return Node{}, e
 }
 
-// takeSource puts the source in the store.
-func (inv *Inventory) takeSource(ctx context.Context) (Source, error) {
+// takeSource puts the source in the store; again does so even where the same seems to be there.
+func (inv *Inventory) takeSource(ctx context.Context, again bool) (Source, error) {
 	if inv.place.git != nil {
 		if err := inv.place.git.check(ctx); err != nil {
 			return Source{}, err
@@ -156,6 +174,7 @@ func (inv *Inventory) takeSource(ctx context.Context) (Source, error) {
 		}
 		t.private = append(t.private, file)
 	}
+	t.again = again
 	s, err := snapshot(ctx, inv.client, t, nil)
 	var e *Error
 	if err != nil && !errors.As(err, &e) {

@@ -248,3 +248,29 @@ func TestNamedInventoryBelowTheRootOfItsWorkTree(t *testing.T) {
 		t.Errorf("got configuration %s and root %s", n.Configuration, inv.Root)
 	}
 }
+
+// TestASourceThatWasHalfAddedIsAddedAgain: killed while it wrote, a process leaves a path in the store that Nix does not
+// know, or only a part of one.
+func TestASourceThatWasHalfAddedIsAddedAgain(t *testing.T) {
+	client := newClient(t)
+	dir := t.TempDir()
+	write(t, dir, map[string]string{"ferry.nix": `{ nixpkgs = ./n; nodes.a = { configuration = ./a.nix; }; } # ` + t.Name(), "a.nix": "{ }"})
+	inv, err := Open(t.Context(), client, Options{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := string(inv.Source.Path)
+	if err := client.Runner.Run(t.Context(), run.Command{Argv: []string{"nix-store", "--delete", path}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(path, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	again, err := Open(t.Context(), client, Options{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(path, "a.nix")); err != nil || again.Source.Path != inv.Source.Path {
+		t.Errorf("%s: %v", again.Source.Path, err)
+	}
+}

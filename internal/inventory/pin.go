@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"ferry/internal/nix"
-	"ferry/internal/run"
 )
 
 // pin is a nixpkgs tree in the store.
@@ -119,10 +118,6 @@ func (inv *Inventory) newPin(ctx context.Context, node, path string) (pin, error
 	p := pin{}
 	if p.tree, err = snapshot(ctx, inv.client, t, finish); err != nil {
 		return p, fmt.Errorf("pin %s: %w", path, err)
-	}
-	if _, err := os.Lstat(filepath.Join(string(p.tree.Path), "nixos", "default.nix")); err != nil {
-		return p, &Error{Node: node, Attribute: "nixpkgs", Text: printable(path) + ": git does not know the files in it, so they are not taken",
-			Advice: []string{"git -C " + run.Quote(resolved) + " add ."}}
 	}
 	return p, nil
 }

@@ -26,6 +26,7 @@ type entry struct {
 
 // tree is what a snapshot is taken of: a work tree's files or a whole folder.
 type tree struct {
+	again   bool // add it even where the same seems to be in the store
 	root    string
 	git     *workTree    // nil outside git
 	note    func(string) // told when the tree is big; may be nil

@@ -49,6 +49,13 @@ func snapshot(ctx context.Context, client *nix.Client, t tree, finish func(dir s
 			return s, err
 		}
 	}
+	if t.again {
+		if s.Path, err = client.Add(ctx, dir); err != nil {
+			return s, err
+		}
+		s.NarHash, err = client.NarHash(ctx, s.Path)
+		return s, err
+	}
 	s.Path, s.NarHash, err = client.AddTree(ctx, dir)
 	return s, err
 }

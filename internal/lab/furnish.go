@@ -39,8 +39,10 @@ if [ -s /boot/default ]; then
 	ln -sfn "$toplevel" /run/booted-system
 	"$toplevel/activate"
 fi
-rm -f /nix/var/nix/daemon-socket/socket
+socket=/nix/var/nix/daemon-socket/socket
+rm -f $socket
 nix-daemon --daemon </dev/null >/var/log/nix-daemon.log 2>&1 &
+until [ -S $socket ] || ! kill -0 $!; do sleep 0.02; done
 exec /usr/sbin/sshd -D -E ` + sshdLog + "\n"
 
 // A target builds and downloads nothing; its Nix fails at once if it is asked to.

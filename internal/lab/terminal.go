@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/creack/pty"
 )
@@ -99,7 +100,12 @@ func (t *Terminal) Shown() string {
 // Wait waits for the command, closes the terminal and returns the command's exit status.
 func (t *Terminal) Wait() (int, error) {
 	err := t.cmd.Wait()
-	// Whoever still has the terminal open, a background process of the command, loses it here.
+	// What the command wrote last is read by now or about to be. Its end comes when nobody has the terminal open any more:
+	// a background process of the command, which may hold it for ever, loses it here.
+	select {
+	case <-t.done:
+	case <-time.After(time.Second):
+	}
 	defer t.file.Close()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"time"
 
 	"ferry/internal/run"
 )
@@ -15,6 +17,9 @@ import (
 type Client struct {
 	Runner  *run.Runner
 	Options Options
+
+	mu      sync.Mutex
+	version *Version // once it is known
 }
 
 // Options reach every nix command. They are arguments, which other users of this machine can read: no secrets.
@@ -61,24 +66,27 @@ func (e *MissingError) Error() string {
 // Unwrap gives what os/exec said.
 func (e *MissingError) Unwrap() error { return e.Err }
 
+// grace is how long Nix may take to end its builders and to remove their folders when it is told to end.
+const grace = 20 * time.Second
+
 // Hints says where Nix comes from.
 func (e *MissingError) Hints() []string {
-	return []string{"install it: apt install nix-bin on Debian, else https://nixos.org/download"}
+	return []string{"install it: sudo apt install nix-bin nix-setup-systemd on Debian, else https://nixos.org/download"}
 }
 
 // command is program with the options, then args.
 func (c *Client) command(program string, args ...string) run.Command {
 	argv := append([]string{program}, c.Options.args()...)
-	return run.Command{Argv: append(argv, args...)}
+	return run.Command{Argv: append(argv, args...), Insist: true, Grace: grace}
 }
 
-// run runs cmd and turns the absence of Nix into its own error.
+// run runs cmd and turns the absence of Nix, or of its store for this user, into an error of its own.
 func (c *Client) run(ctx context.Context, cmd run.Command) error {
 	err := c.Runner.Run(ctx, cmd)
 	if run.NotFound(err) {
 		return &MissingError{Program: cmd.Argv[0], Err: err}
 	}
-	return err
+	return storeAccess(err)
 }
 
 // output runs cmd and returns its standard output without the newline at the end.

@@ -28,12 +28,19 @@ func (s Settings) Builds(system string) bool {
 
 // Settings asks Nix.
 func (c *Client) Settings(ctx context.Context) (Settings, error) {
-	// The command was renamed in Nix 2.20; neither name works in all versions and editions.
-	features := []string{"--extra-experimental-features", "nix-command"}
-	out, err := c.output(ctx, c.command("nix", append(features, "config", "show", "--json")...))
-	var failed *run.Error
-	if errors.As(err, &failed) && ctx.Err() == nil {
-		out, err = c.output(ctx, c.command("nix", append(features, "show-config", "--json")...))
+	// The command was renamed in Nix 2.20; neither name works in all versions and editions, so the other one is tried too.
+	names := [][]string{{"config", "show"}, {"show-config"}}
+	if v, err := c.Version(ctx); err == nil && v.Major == 2 && v.Minor < 20 {
+		slices.Reverse(names)
+	}
+	var out string
+	var err error
+	for _, name := range names {
+		out, err = c.output(ctx, c.command("nix", slices.Concat([]string{"--extra-experimental-features", "nix-command"}, name, []string{"--json"})...))
+		var failed *run.Error
+		if !errors.As(err, &failed) || ctx.Err() != nil {
+			break
+		}
 	}
 	if err != nil {
 		return Settings{}, fmt.Errorf("read Nix's settings: %w", err)

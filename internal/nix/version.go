@@ -55,9 +55,14 @@ func ParseVersion(s string) (Version, error) {
 	return v, nil
 }
 
-// Version asks the installed Nix. The error is a [*MissingError] if there is none and a [*TooOldError], besides the
+// Version asks the installed Nix, once for a Client. The error is a [*MissingError] if there is none and a [*TooOldError], besides the
 // version, if it is older than 2.8.
 func (c *Client) Version(ctx context.Context) (Version, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.version != nil {
+		return *c.version, nil
+	}
 	out, err := c.output(ctx, c.command("nix-store", "--version"))
 	if err != nil {
 		return Version{}, err
@@ -69,5 +74,6 @@ func (c *Client) Version(ctx context.Context) (Version, error) {
 	if v.Major < 2 || v.Major == 2 && v.Minor < 8 {
 		return v, &TooOldError{v}
 	}
+	c.version = &v
 	return v, nil
 }

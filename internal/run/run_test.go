@@ -38,9 +38,9 @@ func TestRunWithoutInputReadsNothing(t *testing.T) {
 	}
 }
 
-func TestTraceGetsLinesThatPaste(t *testing.T) {
+func TestTraceGetsWordsThatPaste(t *testing.T) {
 	var lines []string
-	r := Runner{Trace: func(line string) { lines = append(lines, line) }}
+	r := Runner{Trace: func(argv []string) { lines = append(lines, QuoteAll(argv)) }}
 	if err := r.Run(t.Context(), Command{Argv: []string{"true", "it's", "$x"}}); err != nil {
 		t.Fatal(err)
 	}
@@ -148,6 +148,18 @@ func TestCancelKillsAProcessThatDoesNotEnd(t *testing.T) {
 	}
 	if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) {
 		t.Errorf("process %d: %v", pid, err)
+	}
+}
+
+func TestInsistRepeatsTheSignal(t *testing.T) {
+	for insist, want := range map[bool]string{false: "", true: "cleaned\n"} {
+		ctx, cancel := context.WithCancel(t.Context())
+		var out bytes.Buffer
+		c := sh(`trap 'trap "echo cleaned; exit 0" TERM' TERM; echo ready >&2; while :; do sleep 0.02; done`)
+		c.Out, c.Err, c.Grace, c.Insist = &out, onWrite(cancel), time.Second, insist
+		if err := new(Runner).Run(ctx, c); !errors.Is(err, context.Canceled) || out.String() != want {
+			t.Errorf("insist %v: %v, %q", insist, err, &out)
+		}
 	}
 }
 

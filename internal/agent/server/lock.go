@@ -23,7 +23,11 @@ const (
 )
 
 // lock is a held lock.
-type lock struct{ file *os.File }
+type lock struct {
+	file *os.File
+	// resumed says that an agent of the same session held it last.
+	resumed bool
+}
 
 // holding is what the holder writes into the lock file.
 type holding struct {
@@ -32,8 +36,12 @@ type holding struct {
 	Session string `json:"session"`
 }
 
-// takeOver is how long an agent of the same deployment may take to end.
-const takeOver = 10 * time.Second
+const (
+	// takeOver is how long an agent of the same deployment may take to end.
+	takeOver = 10 * time.Second
+	// leaving is how long an agent may take to notice that its deployment is over: ferry does not wait for it.
+	leaving = time.Second
+)
 
 // takeLock takes the agents' lock, or tells who holds it, or who has a job at work. An agent of the same session that has not
 // noticed yet that its connection is gone is ended first.
@@ -44,7 +52,7 @@ func takeLock(r root, opts Options, now time.Time) (*lock, *agent.Lock, error) {
 	}
 	mine := holding{Lock: agent.Lock{Who: opts.Who, Since: now.Unix()}, Pid: os.Getpid(), Session: opts.Session}
 	ended := false
-	for deadline := now.Add(takeOver); ; time.Sleep(20 * time.Millisecond) {
+	for start := time.Now(); ; time.Sleep(20 * time.Millisecond) {
 		free, err := tryLock(file)
 		if err != nil {
 			_ = file.Close()
@@ -54,11 +62,12 @@ func takeLock(r root, opts Options, now time.Time) (*lock, *agent.Lock, error) {
 			break
 		}
 		held := readHolding(file)
-		if held.Session == "" || held.Session != opts.Session || time.Now().After(deadline) {
+		same, waited := held.Session != "" && held.Session == opts.Session, time.Since(start)
+		if waited > takeOver || !same && waited > leaving {
 			_ = file.Close()
 			return nil, &held.Lock, nil
 		}
-		if !ended && isAgent(held.Pid) {
+		if same && !ended && isAgent(held.Pid) {
 			ended = true
 			_ = syscall.Kill(held.Pid, syscall.SIGTERM)
 		}
@@ -67,11 +76,12 @@ func takeLock(r root, opts Options, now time.Time) (*lock, *agent.Lock, error) {
 		_ = file.Close()
 		return nil, &held.Lock, nil
 	}
+	resumed := opts.Session != "" && readHolding(file).Session == opts.Session
 	if err := writeHolding(file, mine); err != nil {
 		_ = file.Close()
 		return nil, nil, err
 	}
-	return &lock{file}, nil, nil
+	return &lock{file, resumed}, nil, nil
 }
 
 // lockWork takes the jobs' lock for job, and waits while another job is at work: two of them would write over each other.
@@ -88,7 +98,7 @@ func lockWork(r root, job Job, now time.Time) (*lock, error) {
 		_ = file.Close()
 		return nil, fmt.Errorf("take the lock: %w", err)
 	}
-	return &lock{file}, nil
+	return &lock{file: file}, nil
 }
 
 // atWork tells whose job is at work; nil: none is.

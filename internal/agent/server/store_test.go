@@ -178,10 +178,10 @@ func TestShipRegistersPathsWithRealNix(t *testing.T) {
 	if r := f.ship(compress(t, stream(t, true, a))); r.Error != nil || r.Ship.Registered != 1 {
 		t.Errorf("again: %+v, %v", r.Ship, r.Error)
 	}
-	if got := m.storePath(pendingRoots + "/pending"); got != "" && got != string(a.header.Path) {
+	if got := m.storePath(gcRoots + "/pending"); got != "" && got != string(a.header.Path) {
 		t.Errorf("pending is %q", got)
 	}
-	if to, err := os.Readlink(m.path(pendingRoots + "/pending")); err != nil || to != string(a.header.Path) {
+	if to, err := os.Readlink(m.path(gcRoots + "/pending")); err != nil || to != string(a.header.Path) {
 		t.Errorf("pending is %q, %v", to, err)
 	}
 }
