@@ -1,6 +1,7 @@
 package deploy_test
 
 import (
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -11,7 +12,10 @@ import (
 func TestRootThatCannotBeHad(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, siteOptions{bare: true})
-	s.write("wrong-password", "guess\n")
+	wrong := filepath.Join(s.builder.Home(), "wrong-password")
+	if err := s.builder.WriteFile(wrong, []byte("guess\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		name, login string
 		elevate     string
@@ -19,7 +23,7 @@ func TestRootThatCannotBeHad(t *testing.T) {
 		text        string
 		hints       []string
 	}{
-		{"a wrong password from a file", "alice", "", []string{"--sudo-password-file", "wrong-password"},
+		{"a wrong password from a file", "alice", "", []string{"--sudo-password-file", wrong},
 			"web: connect: sudo: the password from --sudo-password-file was wrong", nil},
 		{"a wrong password from a command", "alice", "", []string{"--sudo-password-command", "echo guess"},
 			"web: connect: sudo: the password from --sudo-password-command was wrong", nil},

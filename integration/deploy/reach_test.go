@@ -51,7 +51,7 @@ func TestTargetsThatCannotBeReached(t *testing.T) {
 		"a host key that is not known": {"alice@web", []string{"--ssh-config", host("unknown")}, "web: connect: ssh alice@web: the host key is not known",
 			[]string{"connect once by hand, compare the fingerprint and accept it: ssh -F "}},
 		"a host key that has changed": {"alice@web", []string{"--ssh-config", host("changed")}, "web: connect: ssh alice@web: the host key has changed",
-			[]string{"someone may be listening in", "ssh-keygen -R "}},
+			[]string{"someone may be listening in", `ssh-keygen -f "/root/changed" -R "`}},
 		"a login that is refused": {"mallory@" + s.target.Name(), nil, "web: connect: ssh mallory@" + s.target.Name() + ": mallory@" + addr + ": Permission denied (publickey",
 			[]string{"try the login by hand: ssh mallory@" + s.target.Name()}},
 	} {

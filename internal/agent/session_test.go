@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"ferry/internal/nix"
+	"ferry/internal/run"
 	"ferry/internal/target"
 )
 
@@ -169,7 +170,7 @@ func TestPasswordIsForgottenAndStaysOutOfProcesses(t *testing.T) {
 	password := []byte("open-sesame")
 	opts, _ := sudoOptions()
 	var lines []string
-	d.Runner.Trace = func(argv []string) { lines = append(lines, strings.Join(argv, " ")) }
+	d.Runner.Trace = func(argv []string) { lines = append(lines, run.QuoteAll(argv)) }
 	opts.Password = func(context.Context, int) ([]byte, error) { return password, nil }
 	s, err := Open(soon(t), d, addr, opts)
 	if err != nil {

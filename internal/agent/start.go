@@ -128,6 +128,8 @@ func (s *Session) startError(ctx context.Context, err, ended error, opts Options
 		{"is not allowed to", NotAllowed, "the user may not run commands as root there"},
 		{"may not run sudo", NotAllowed, "the user may not use sudo there"},
 		{command + ": Operation not permitted", NotAllowed, command + " does not let this user in"},
+		// What doas says when it finds no terminal to ask on.
+		{command + ": Authentication failed", NeedsTerminal, command + " wants to ask for a password on a terminal"},
 		{"you must have a tty", NeedsTerminal, "sudo insists on a terminal there"},
 		{"a tty is required", NeedsTerminal, command + " wants to ask for a password on a terminal"},
 		{"a terminal is required", NeedsTerminal, command + " wants to ask for a password on a terminal"},

@@ -89,7 +89,7 @@ func Run(ctx context.Context, inv *inventory.Inventory, node inventory.Node, opt
 	if d.isDone(ready, facts) {
 		return Result{Outcome: Nothing, Bundle: ready.bundle, Toplevel: ready.toplevel}, nil
 	}
-	return d.apply(ctx, ready, facts)
+	return d.apply(ctx, ready)
 }
 
 // built is what evaluate and build leave.
@@ -197,14 +197,14 @@ func (d *deployment) sameSystem(ready built, facts agent.Facts) bool {
 }
 
 // apply changes the target. The place of arming a way back is before activate, that of confirming after it.
-func (d *deployment) apply(ctx context.Context, ready built, facts agent.Facts) (Result, error) {
+func (d *deployment) apply(ctx context.Context, ready built) (Result, error) {
 	result := Result{Bundle: ready.bundle, Toplevel: ready.toplevel}
 	var err error
 	if result.Shipped, err = d.ship(ctx, ready); err != nil {
 		return result, err
 	}
 	// The connection may have been lost and made again: what counts is how the target is now.
-	facts = d.link.facts()
+	facts := d.link.facts()
 	if d.sameSystem(ready, facts) {
 		result.Outcome = RootMoved
 		result.Generation, err = d.commit(ctx, ready, "root", facts)

@@ -58,19 +58,19 @@ func (e *Error) Output() []string {
 
 // Hints says what the user can do about it.
 func (e *Error) Hints() []string {
-	host, dest := e.Address.Host(), run.Quote(e.Address.String())
+	host, byHand := e.Address.Host(), e.byHand()
 	switch e.Kind {
 	case HostUnknown:
 		return []string{fmt.Sprintf("check the name in the inventory's `target` and in ~/.ssh/config; `getent hosts %s` asks this machine's resolver", run.Quote(host))}
 	case KeyUnknown:
-		return []string{fmt.Sprintf("connect once by hand, compare the fingerprint and accept it: ssh %s", dest)}
+		return []string{fmt.Sprintf("connect once by hand, compare the fingerprint and accept it: %s", byHand)}
 	case KeyChanged:
 		return []string{
 			"if the machine was not reinstalled, someone may be listening in: find out before you go on",
-			fmt.Sprintf("if it was: ssh-keygen -R %s, then connect once by hand: ssh %s", run.Quote(e.Address.knownHost()), dest),
+			fmt.Sprintf("if it was: %s, then connect once by hand: %s", e.forget(), byHand),
 		}
 	case Denied:
-		return []string{fmt.Sprintf("try the login by hand: ssh %s; is the key loaded (ssh-add -l) and the user right", dest)}
+		return []string{fmt.Sprintf("try the login by hand: %s; is the key loaded (ssh-add -l) and the user right", byHand)}
 	case Refused:
 		return []string{"the machine answers but no ssh server does: is sshd running, on this port"}
 	case NoRoute, TimedOut:
@@ -79,6 +79,27 @@ func (e *Error) Hints() []string {
 		return []string{"run the same command again: what has arrived is kept"}
 	}
 	return nil
+}
+
+// byHand is the command that makes the same connection.
+func (e *Error) byHand() string {
+	argv := []string{"ssh"}
+	if e.err != nil && len(e.err.Argv) > 2 && e.err.Argv[1] == "-F" {
+		argv = append(argv, e.err.Argv[1:3]...)
+	}
+	return run.QuoteAll(append(argv, e.Address.String()))
+}
+
+// forget is the command that makes ssh forget the host key: as ssh says it, which knows the file and the name in it.
+func (e *Error) forget() string {
+	if e.err != nil {
+		for _, line := range run.LastLines(e.err.Stderr, 20) {
+			if line = strings.TrimSpace(line); strings.HasPrefix(line, "ssh-keygen -f ") {
+				return line
+			}
+		}
+	}
+	return "ssh-keygen -R " + run.Quote(e.Address.knownHost())
 }
 
 // connectError finds out from ssh's own messages why it ended with status 255. OpenSSH has no other way to tell.

@@ -3,7 +3,6 @@
 package ui
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -109,10 +108,12 @@ func (p *Printer) AskPassword(ctx context.Context, tty *os.File, prompt string) 
 	resume := p.Suspend()
 	defer resume()
 	fd := int(tty.Fd())
-	old, err := term.GetState(fd)
+	// The echo is off before the question is there: who types at once must not see the password.
+	old, err := term.MakeRaw(fd)
 	if err != nil {
 		return nil, fmt.Errorf("ask for a password: %w", err)
 	}
+	defer term.Restore(fd, old)
 	if _, err := io.WriteString(tty, prompt); err != nil {
 		return nil, fmt.Errorf("ask for a password: %w", err)
 	}
@@ -127,31 +128,13 @@ func (p *Printer) AskPassword(ctx context.Context, tty *os.File, prompt string) 
 	}()
 	select {
 	case a := <-answered:
-		_, _ = io.WriteString(tty, "\n")
+		_, _ = io.WriteString(tty, "\r\n")
 		return a.password, a.err
 	case <-ctx.Done():
-		// The read goes on until the program ends; the terminal must show again what is typed.
-		_ = term.Restore(fd, old)
-		_, _ = io.WriteString(tty, "\n")
+		// The read goes on until the program ends.
+		_, _ = io.WriteString(tty, "\r\n")
 		return nil, ctx.Err()
 	}
-}
-
-// Confirm asks a question on tty that is answered by y or n; anything but y is no.
-func (p *Printer) Confirm(tty *os.File, question string) (bool, error) {
-	if tty == nil {
-		return false, ErrNoTerminal
-	}
-	defer p.Suspend()()
-	if _, err := io.WriteString(tty, question+" [y/N] "); err != nil {
-		return false, err
-	}
-	line, err := bufio.NewReader(tty).ReadString('\n')
-	if err != nil {
-		return false, err
-	}
-	answer := strings.ToLower(strings.TrimSpace(line))
-	return answer == "y" || answer == "yes", nil
 }
 
 // Observe shows an event.

@@ -23,7 +23,7 @@ const currentConfiguration = "/etc/nixos/current-configuration"
 
 func (s *server) activate(ctx context.Context, r agent.Request) (*agent.ActivateResult, error) {
 	job := s.newJob(JobActivate, r)
-	job.Failed = failedUnits(ctx, s.runner, s.root())
+	job.Failed = s.failedBefore()
 	dir, status, err := s.runJob(ctx, r.Job, &job, r.Offset)
 	if err != nil {
 		return nil, err
@@ -31,9 +31,11 @@ func (s *server) activate(ctx context.Context, r agent.Request) (*agent.Activate
 	result := &agent.ActivateResult{
 		Status: status.Status, Error: status.Error, Current: s.root().storePath("/run/current-system"), Log: filepath.Join(dir, "log"),
 	}
-	for _, unit := range failedUnits(ctx, s.runner, s.root()) {
-		if !slices.Contains(job.Failed, unit) {
-			result.Failed = append(result.Failed, unit)
+	if status.Status != 0 {
+		for _, unit := range failedUnits(ctx, s.runner, s.root()) {
+			if !slices.Contains(job.Failed, unit) {
+				result.Failed = append(result.Failed, unit)
+			}
 		}
 	}
 	return result, nil
@@ -76,10 +78,10 @@ func commitJob(ctx context.Context, r root, job Job, log *os.File) jobStatus {
 			return status
 		}
 	}
-	if err := keepCurrent(ctx, runner, r, job.Bundle, log); err != nil {
+	if err := keepCurrent(r, job.Bundle); err != nil {
 		return jobStatus{Status: -1, Error: run.Clean(err.Error())}
 	}
-	_ = os.Remove(r.path(filepath.Join(pendingRoots, "pending")))
+	_ = os.Remove(r.path(filepath.Join(gcRoots, "pending")))
 	return jobStatus{Generation: r.readProfile().generation}
 }
 
@@ -111,14 +113,19 @@ func setProfile(ctx context.Context, runner *run.Runner, r root, toplevel string
 	return runner.Run(ctx, run.Command{Argv: []string{"nix-env", "-p", r.path(systemProfile), "--set", toplevel}, Out: log, Err: log})
 }
 
-// keepCurrent makes currentConfiguration point at the bundle, as a GC root. Nix itself does it, so that the root is of the
-// kind that this target's Nix knows.
-func keepCurrent(ctx context.Context, runner *run.Runner, r root, bundle nix.StorePath, log *os.File) error {
-	link := r.path(currentConfiguration)
-	if err := os.MkdirAll(filepath.Dir(link), 0o755); err != nil {
+// keepCurrent makes currentConfiguration point at the bundle, as a GC root: a link anywhere below gcroots to a link to a
+// store path is one for every Nix.
+func keepCurrent(r root, bundle nix.StorePath) error {
+	link, root := r.path(currentConfiguration), r.path(filepath.Join(gcRoots, "current-configuration"))
+	for _, dir := range []string{filepath.Dir(link), filepath.Dir(root)} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	if err := replaceLink(string(bundle), link); err != nil {
 		return err
 	}
-	return runner.Run(ctx, run.Command{Argv: []string{"nix-store", "--realise", string(bundle), "--add-root", link, "--indirect"}, Err: log})
+	return replaceLink(currentConfiguration, root)
 }
 
 // profile is what the system profile stands for.

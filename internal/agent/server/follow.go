@@ -17,8 +17,10 @@ import (
 const (
 	// beginGrace is how long a job may take from being asked for to its beginning, on a slow and busy machine.
 	beginGrace = 30 * time.Second
-	// followPause is how often the log is looked at.
-	followPause = 20 * time.Millisecond
+	// followPause is how often the log is looked at, in the beginning and later: most jobs are over soon.
+	followPause      = 3 * time.Millisecond
+	followPauseLater = 25 * time.Millisecond
+	followSoon       = 2 * time.Second
 	// alivePause is how often it is checked that the job's process is still there.
 	alivePause = time.Second
 )
@@ -57,10 +59,14 @@ func (s *server) follow(ctx context.Context, dir string, offset int64) (jobStatu
 				return s.lastWords(dir, log)
 			}
 		}
+		pause := followPause
+		if time.Since(start) > followSoon {
+			pause = followPauseLater
+		}
 		select {
 		case <-ctx.Done():
 			return jobStatus{}, ctx.Err()
-		case <-time.After(followPause):
+		case <-time.After(pause):
 		}
 	}
 }

@@ -36,8 +36,12 @@ type holding struct {
 	Session string `json:"session"`
 }
 
-// takeOver is how long an agent of the same deployment may take to end.
-const takeOver = 10 * time.Second
+const (
+	// takeOver is how long an agent of the same deployment may take to end.
+	takeOver = 10 * time.Second
+	// leaving is how long an agent may take to notice that its deployment is over: ferry does not wait for it.
+	leaving = time.Second
+)
 
 // takeLock takes the agents' lock, or tells who holds it, or who has a job at work. An agent of the same session that has not
 // noticed yet that its connection is gone is ended first.
@@ -48,7 +52,7 @@ func takeLock(r root, opts Options, now time.Time) (*lock, *agent.Lock, error) {
 	}
 	mine := holding{Lock: agent.Lock{Who: opts.Who, Since: now.Unix()}, Pid: os.Getpid(), Session: opts.Session}
 	ended := false
-	for deadline := now.Add(takeOver); ; time.Sleep(20 * time.Millisecond) {
+	for start := time.Now(); ; time.Sleep(20 * time.Millisecond) {
 		free, err := tryLock(file)
 		if err != nil {
 			_ = file.Close()
@@ -58,11 +62,12 @@ func takeLock(r root, opts Options, now time.Time) (*lock, *agent.Lock, error) {
 			break
 		}
 		held := readHolding(file)
-		if held.Session == "" || held.Session != opts.Session || time.Now().After(deadline) {
+		same, waited := held.Session != "" && held.Session == opts.Session, time.Since(start)
+		if waited > takeOver || !same && waited > leaving {
 			_ = file.Close()
 			return nil, &held.Lock, nil
 		}
-		if !ended && isAgent(held.Pid) {
+		if same && !ended && isAgent(held.Pid) {
 			ended = true
 			_ = syscall.Kill(held.Pid, syscall.SIGTERM)
 		}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"time"
 
 	"ferry/internal/agent"
@@ -36,6 +37,8 @@ type server struct {
 	lock   *lock
 	holder *agent.Lock
 	store  *store
+	// failedBefore gives the units that were in the failed state when the first path was asked about.
+	failedBefore func() []string
 }
 
 // root is where the target's files are.
@@ -44,6 +47,7 @@ func (s *server) root() root { return s.opts.root }
 // Serve says hello and answers requests until in ends. It returns nil at the end of in.
 func Serve(ctx context.Context, in io.Reader, out io.Writer, opts Options) error {
 	s := &server{opts: opts, runner: new(run.Runner)}
+	s.failedBefore = func() []string { return failedUnits(ctx, s.runner, s.root()) }
 	defer s.close()
 	if opts.Lock {
 		var err error
@@ -111,6 +115,9 @@ func (s *server) answer(ctx context.Context, r agent.Request) (agent.Response, *
 	switch r.Method {
 	case agent.MethodMissing:
 		stream = s.wire.DataReader()
+		// It is needed when what is missing has arrived: until then there is time to ask systemd.
+		s.failedBefore = sync.OnceValue(func() []string { return failedUnits(ctx, s.runner, s.root()) })
+		go s.failedBefore()
 		response.Missing, err = s.missing(r, stream)
 	case agent.MethodShip:
 		stream = s.wire.DataReader()

@@ -21,8 +21,8 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// pendingRoots is where a shipped bundle is kept from being collected until it is committed.
-const pendingRoots = "/nix/var/nix/gcroots/ferry"
+// gcRoots is where a shipped bundle is kept from being collected until it is committed, and the committed one after that.
+const gcRoots = "/nix/var/nix/gcroots/ferry"
 
 // store is the target's Nix store, through one `nix-store --serve --write` that lives as long as the agent: while it does,
 // no path that it has been asked about or has added is collected. One that has died is started again at the next use.
@@ -49,7 +49,7 @@ func (s *store) use() (*nix.Serve, error) {
 	if s.process != nil {
 		return s.serve, nil
 	}
-	p, in, out, err := s.runner.Pipe(s.ctx, run.Command{Argv: []string{"nix-store", "--serve", "--write"}})
+	p, in, out, err := s.runner.Pipe(s.ctx, run.Command{Argv: []string{"nix-store", "--serve", "--write"}, Insist: true})
 	if err != nil {
 		return nil, err
 	}
@@ -327,7 +327,7 @@ func (a *acknowledgements) read() {
 
 // keepPending makes a GC root for a bundle that is not committed yet. One at a time is enough: the lock is held.
 func keepPending(r root, bundle nix.StorePath) error {
-	folder := r.path(pendingRoots)
+	folder := r.path(gcRoots)
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return fmt.Errorf("keep %s from being collected: %w", bundle, err)
 	}
