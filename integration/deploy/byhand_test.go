@@ -65,7 +65,7 @@ func TestTheCommandsByHandKnowOtherActionsAndPrograms(t *testing.T) {
 	before := s.state()
 	config := s.sshConfig("Host front-door\n  HostName " + s.target.Addr().String() + "\n  User dora\n  HostKeyAlias " + s.target.Name() +
 		"\n  IdentityFile ~/.ssh/id_ed25519\n")
-	s.inventory(s.node("front-door", "    elevate = \"doas\";\n"))
+	s.inventory(s.node("ssh://front-door:22", "    elevate = [ \"env\" \"A=it's\" \"doas\" ];\n"))
 	s.byHand("--action", "boot", "--ssh-config", config).ends(0)
 	bundle := s.bundle()
 	toplevel := s.toplevel(bundle)
@@ -76,9 +76,11 @@ func TestTheCommandsByHandKnowOtherActionsAndPrograms(t *testing.T) {
 func TestTheMethodPlainNeedsNoAgent(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, siteOptions{login: "root"})
-	if o := s.ferry("deploy", "--method", "plain"); o.status != 0 {
+	o := s.ferry("deploy", "--method", "plain")
+	if o.status != 0 {
 		t.Errorf("as root: status %d", o.status)
 	}
+	o.says(t, "web: ship  ", "web: activate  ", "web: done: nixos-system-web-")
 	if s.target.Command(t.Context(), "test", "-e", "/var/lib/ferry").Run() == nil {
 		t.Error("the agent is there")
 	}
@@ -88,7 +90,7 @@ func TestTheMethodPlainNeedsNoAgent(t *testing.T) {
 
 	ferry := s.terminal("deploy", "--method", "plain")
 	if shown := ferry.ends(1); !strings.Contains(shown, "ferry: error: web: ship: ") ||
-		!strings.Contains(shown, "ferry: hint: the target's Nix takes unsigned paths only from root and trusted-users") {
+		!strings.Contains(shown, "the target's Nix takes unsigned paths only from root and trusted-users\nferry: hint: leave out --method plain") {
 		t.Error("it does not say that the target's Nix does not trust alice")
 	}
 	s.want(s.state(), before)
@@ -98,8 +100,8 @@ func TestTheMethodPlainNeedsNoAgent(t *testing.T) {
 	ferry = s.terminal("deploy", "--method", "plain")
 	ferry.sees("password for alice: ")
 	ferry.types(lab.Password + "\n")
-	if shown := ferry.ends(0); strings.Contains(shown, lab.Password) {
-		t.Error("the terminal shows the password")
+	if shown := ferry.ends(0); strings.Contains(shown, lab.Password) || !strings.Contains(shown, "web: done: ") {
+		t.Error("the terminal shows the password, or not the end")
 	}
 	if got, want := s.counts().minus(logins), (counts{1, 1, 0}); got != want {
 		t.Errorf("%v, want %v", got, want)
