@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -51,7 +52,7 @@ func exists(p string) bool {
 func gatherFacts(ctx context.Context, runner *run.Runner, r root) agent.Facts {
 	facts := agent.Facts{
 		Machine:         machine(),
-		NixOS:           exists(r.path("/etc/NIXOS")),
+		NixOS:           r.isNixOS(),
 		Current:         r.storePath("/run/current-system"),
 		Booted:          r.storePath("/run/booted-system"),
 		Profile:         r.storePath("/nix/var/nix/profiles/system"),
@@ -76,6 +77,17 @@ func gatherFacts(ctx context.Context, runner *run.Runner, r root) agent.Facts {
 	group.Wait()
 	return facts
 }
+
+// isNixOS is the test that switch-to-configuration itself makes.
+func (r root) isNixOS() bool {
+	if exists(r.path("/etc/NIXOS")) {
+		return true
+	}
+	text, err := os.ReadFile(r.path("/etc/os-release"))
+	return err == nil && nixosRelease.Match(text)
+}
+
+var nixosRelease = regexp.MustCompile(`(?m)^ID="?nixos"?$`)
 
 func machine() string {
 	var u syscall.Utsname

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"time"
 
@@ -118,8 +119,13 @@ func (s *server) mayChange(r agent.Request) error {
 	if s.lock == nil {
 		return &agent.ResponseError{Kind: agent.KindLocked, Text: "another deployment is at work on this target"}
 	}
-	if !r.ForceNotNixOS && !exists("/etc/NIXOS") {
+	if isNixOS := (root{}).isNixOS(); !isNixOS && !r.ForceNotNixOS {
 		return &agent.ResponseError{Kind: agent.KindNotNixOS, Text: "this is not a NixOS machine: /etc/NIXOS is missing"}
+	} else if !isNixOS && r.Action != "dry-activate" {
+		// Without the mark, the system's own switch-to-configuration refuses.
+		if err := os.WriteFile("/etc/NIXOS", nil, 0o644); err != nil {
+			return err
+		}
 	}
 	for _, p := range []string{string(r.Toplevel), string(r.Bundle)} {
 		if p != "" && !exists(p) {
