@@ -54,7 +54,8 @@ bench: build
 	go test -count=1 -timeout 120m -v ./integration/bench/ -write "$$PWD/doc/bench.md"
 
 man: build
-	mkdir -p bin/man
+	rm -rf bin/man
+	mkdir bin/man
 	bin/ferry man bin/man
 
 fuzz: agents

@@ -26,7 +26,9 @@ func agentMain(args []string) error {
 	debug.SetMemoryLimit(24 << 20)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGPIPE)
+	// A broken pipe is an error of the write. Not ignored: that would be handed down to switch-to-configuration and everything
+	// below it, where scripts count on it.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE, syscall.SIGHUP, syscall.SIGINT)
 	if err := server.Environment(); err != nil {
 		return err
 	}

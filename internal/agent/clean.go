@@ -11,7 +11,7 @@ func (h *Hello) clean() {
 	f := &h.Facts
 	cleanText(&h.Version, &f.Host, &f.Machine, &f.System, &f.Nix, &f.NixError, &f.BootID)
 	// These become a part of commands that a person is told to run.
-	cleanPath(&f.Current, &f.Booted, &f.Profile, &f.Bundle)
+	cleanPath(&f.Current, &f.Booted, &f.Profile, &f.Bundle, &f.Committed)
 	if f.Lock != nil {
 		cleanText(&f.Lock.Who)
 	}

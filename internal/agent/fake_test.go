@@ -2,7 +2,6 @@ package agent
 
 import (
 	"bufio"
-	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -243,6 +242,3 @@ func fakeTarget(t *testing.T, password, agent string) (*target.Dialer, target.Ad
 }
 
 // frame is a frame as bytes.
-func frame(kind FrameType, payload string) string {
-	return string(binary.BigEndian.AppendUint32([]byte{byte(kind)}, uint32(len(payload)))) + payload
-}

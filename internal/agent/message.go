@@ -37,6 +37,8 @@ type Facts struct {
 	Booted  string `json:"booted"`  // toplevel that was booted, /run/booted-system
 	Profile string `json:"profile"` // toplevel that /nix/var/nix/profiles/system stands for
 	Bundle  string `json:"bundle"`  // bundle that /etc/nixos/current-configuration points at, if it is valid
+	// Committed is the toplevel of that bundle: the last one whose commit went to its end.
+	Committed string `json:"committed"`
 
 	StoreFree int64 `json:"store_free"`
 	// StoreCompresses says that the store is on a file system that may compress, so that StoreFree says little.

@@ -425,8 +425,13 @@ func (s *Session) lost(ctx context.Context, err error) error {
 	return &LostError{Address: s.address, Stderr: s.stderr()}
 }
 
-// Close ends the session: the agent sees the end of its input and ends too. It takes a few seconds at most.
-func (s *Session) Close() { _ = s.end() }
+// Close ends the session: the agent sees the end of its input and ends too. Over ssh, nobody waits for that.
+func (s *Session) Close() {
+	if !s.address.Local() {
+		s.channel.Close()
+	}
+	_ = s.end()
+}
 
 func (s *Session) stderr() []string { return run.LastLines(s.watch.tail.String(), 20) }
 

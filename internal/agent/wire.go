@@ -126,6 +126,9 @@ type DataReader struct {
 	err  error
 }
 
+// EmptyData is a stream that has ended already, for a request without one.
+func EmptyData() *DataReader { return &DataReader{err: io.EOF} }
+
 // Read fills p with bytes of the stream.
 func (d *DataReader) Read(p []byte) (int, error) {
 	for len(d.rest) == 0 {

@@ -68,6 +68,7 @@ The machines are described in ferry.nix; "ferry help inventory" says how.`,
   ferry deploy --action boot pi    the same, but from the next boot on
   ferry build pi                   build only, and print the bundle's store path
   ferry by-hand pi                 print the commands that do the same without ferry`,
+		Version:           Version,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		DisableAutoGenTag: true,
@@ -82,6 +83,7 @@ The machines are described in ferry.nix; "ferry help inventory" says how.`,
 	root.AddCommand(a.deployCommand(), a.buildCommand(), a.byHandCommand(), a.abandonCommand(), a.nodesCommand(), a.versionCommand(),
 		a.manCommand(), inventoryTopic())
 	root.SetUsageTemplate(usageTemplate)
+	root.SetVersionTemplate("ferry {{.Version}}\n")
 	root.SetHelpTemplate(root.HelpTemplate() + "\nExit status:\n" + exitStatusHelp)
 	nameCompletion(root)
 	root.SuggestionsMinimumDistance = 2

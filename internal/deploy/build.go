@@ -44,9 +44,6 @@ func evaluate(ctx context.Context, inv *inventory.Inventory, node inventory.Node
 	if err != nil {
 		return nil, &Error{Node: node.Name, Step: Evaluate, State: Unchanged, Err: inventory.Unnamed(err, node.Name)}
 	}
-	if evaluation.Impure != "" {
-		emit(Event{Kind: Note, Step: Evaluate, Text: "evaluated impurely: " + evaluation.Impure})
-	}
 	text := ""
 	if v := evaluation.NixpkgsVersion; v != "" {
 		text = "NixOS " + run.Clean(v)

@@ -89,7 +89,7 @@ func Run(ctx context.Context, inv *inventory.Inventory, node inventory.Node, opt
 	if d.isDone(ready, facts) {
 		return Result{Outcome: Nothing, Bundle: ready.bundle, Toplevel: ready.toplevel}, nil
 	}
-	return d.apply(ctx, ready, facts)
+	return d.apply(ctx, ready)
 }
 
 // built is what evaluate and build leave.
@@ -197,14 +197,14 @@ func (d *deployment) sameSystem(ready built, facts agent.Facts) bool {
 }
 
 // apply changes the target. The place of arming a way back is before activate, that of confirming after it.
-func (d *deployment) apply(ctx context.Context, ready built, facts agent.Facts) (Result, error) {
+func (d *deployment) apply(ctx context.Context, ready built) (Result, error) {
 	result := Result{Bundle: ready.bundle, Toplevel: ready.toplevel}
 	var err error
 	if result.Shipped, err = d.ship(ctx, ready); err != nil {
 		return result, err
 	}
 	// The connection may have been lost and made again: what counts is how the target is now.
-	facts = d.link.facts()
+	facts := d.link.facts()
 	if d.sameSystem(ready, facts) {
 		result.Outcome = RootMoved
 		result.Generation, err = d.commit(ctx, ready, "root", facts)
@@ -338,6 +338,9 @@ func (d *deployment) commit(ctx context.Context, ready built, action string, bef
 	done := d.start(Commit)
 	log := &lineWriter{emit: func(line string) { d.emit(Event{Kind: Line, Step: Commit, Text: line}) }}
 	var result agent.CommitResult
+	// What has been shipped is there, whatever becomes of the commit: it is the base of the next ship's differences.
+	kept := make(chan error, 1)
+	go func() { kept <- d.opts.Nix.Root(ctx, d.opts.Roots.Deployed(d.inv.File, d.node.Name), ready.bundle) }()
 	err := d.link.follow(ctx, func(session *agent.Session) error {
 		var err error
 		result, err = session.Commit(ctx, agent.Request{
@@ -353,7 +356,7 @@ func (d *deployment) commit(ctx context.Context, ready built, action string, bef
 		return 0, d.fail(Commit, Unknown, err)
 	}
 	// A root that cannot be made here costs a full ship next time, not this deployment.
-	if err := d.opts.Nix.Root(ctx, d.opts.Roots.Deployed(d.inv.File, d.node.Name), ready.bundle); err != nil {
+	if err := <-kept; err != nil {
 		d.note("the deployed bundle is not kept on this machine: " + err.Error())
 	}
 	text := "only the configuration's root has moved"

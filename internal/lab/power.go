@@ -59,6 +59,13 @@ func (t *Target) boot(p *power) error {
 		return err
 	}
 	defer console.Close()
+	// A newer nspawn that was killed leaves this mounted and then refuses the name.
+	export := "/run/systemd/nspawn/unix-export/" + t.name
+	if err := unix.Unmount(export, unix.MNT_DETACH); err == nil {
+		if err := os.Remove(export); err != nil {
+			return err
+		}
+	}
 	cmd := t.bootCommand()
 	cmd.Stdout, cmd.Stderr = console, console
 	cgroup, err := t.run.makeCgroup(t.name)

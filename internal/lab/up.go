@@ -59,14 +59,23 @@ func Up(ctx context.Context, out io.Writer, opts UpOptions) (err error) {
 	if err := giveToCaller(dir); err != nil {
 		return err
 	}
-	fmt.Fprintf(out, `A %s machine (%s) is up, as %q in this ssh configuration:
+	nixpkgs, err := Nixpkgs(soon)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, `An %s machine (%s) is up, as %q in this ssh configuration:
 
   ssh -F %s %s
 
-Users: alice and zoe (zsh) and finn (fish) have sudo with the password  %s
+From the checkout, this deploys to it:
+
+  bin/ferry deploy --ssh-config %[4]s --configuration lab/examples/web/configuration.nix \
+    --nixpkgs %[6]s --system %[1]s %[5]s
+
+Users: alice and zoe (zsh) and finn (fish) have sudo with the password  %[7]s
        bob has sudo without a password, dora doas, carol nothing; root may log in too.
 Ctrl-C takes all of it away.
-`, t.System(), t.opts.Suite, upName, filepath.Join(dir, "ssh_config"), upName, Password)
+`, t.System(), t.opts.Suite, upName, filepath.Join(dir, "ssh_config"), upName, nixpkgs, Password)
 	<-ctx.Done()
 	return nil
 }

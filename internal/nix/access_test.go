@@ -16,10 +16,17 @@ func TestAStoreOutOfReachIsExplained(t *testing.T) {
 		"warning: something else\nerror: getting status of /nix/var/nix/daemon-socket/socket: Permission denied\n": "may not talk",
 	} {
 		useFakeNix(t, "", message, 1)
-		_, err := new(Client).Add(t.Context(), "/etc/hostname")
-		var access *AccessError
-		if !errors.As(err, &access) || !strings.Contains(access.Reason, want) || access.Advice == "" {
-			t.Errorf("%s: %v", message, err)
+		c := new(Client)
+		drv := StorePath("/nix/store/" + someHash + "-a.drv")
+		for what, call := range map[string]func() error{
+			"add":   func() error { _, err := c.Add(t.Context(), "/etc/hostname"); return err },
+			"eval":  func() error { _, err := c.Eval(t.Context(), Expression{Text: "1"}); return err },
+			"build": func() error { _, err := c.Build(t.Context(), drv, t.TempDir()+"/root", nil); return err },
+		} {
+			var access *AccessError
+			if err := call(); !errors.As(err, &access) || !strings.Contains(access.Reason, want) || access.Advice == "" {
+				t.Errorf("%s: %s: %v", what, message, err)
+			}
 		}
 	}
 	useFakeNix(t, "", "error: getting status of /home/ann/x: Permission denied", 1)

@@ -49,7 +49,8 @@ func (c *Client) Build(ctx context.Context, drv StorePath, root string, progress
 // explain turns the failure of nix-store into what has failed.
 func (c *Client) explain(ctx context.Context, log *buildLog, err error) error {
 	var failed *run.Error
-	if !errors.As(err, &failed) || run.NotFound(err) {
+	var access *AccessError
+	if !errors.As(err, &failed) || run.NotFound(err) || errors.As(err, &access) {
 		return err
 	}
 	// Its standard error is not for people, so it is not shown as such.

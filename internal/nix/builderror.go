@@ -148,7 +148,7 @@ func readFailure(drv StorePath, message string) FailedDerivation {
 	}
 	quoted := "'" + string(drv) + "'"
 	if m := newReason.FindStringSubmatch(message); m != nil {
-		f.Reason = strings.TrimSuffix(m[1], ".")
+		f.Reason = strings.TrimPrefix(strings.TrimSuffix(m[1], "."), "builder ")
 	} else if rest, found := strings.CutPrefix(message, "builder for "+quoted+" "); found {
 		f.Reason = rest
 	} else {

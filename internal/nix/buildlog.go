@@ -10,7 +10,7 @@ import (
 
 // BuildProgress is where a build is.
 type BuildProgress struct {
-	Done, Expected int      // derivations; Expected grows while Nix finds out
+	Done, Expected int      // derivations; Expected may grow
 	Failed         int      // derivations, those that could not start because of others included
 	Running        []string // names of the derivations being built, oldest first
 	FetchedBytes   uint64   // got from substituters, unpacked
@@ -34,10 +34,11 @@ const (
 	resultHookLogLine = 107
 )
 
-// Levels of Nix's messages: errors, warnings.
+// Levels of Nix's messages.
 const (
 	levelError   = 0
 	levelWarning = 1
+	levelInfo    = 3
 )
 
 // keptLines is how many of its last lines are kept of every build that runs.
@@ -69,6 +70,9 @@ func (e buildEvent) number(i int) (n uint64) {
 	return n
 }
 
+// count is a number of derivations.
+func (e buildEvent) count(i int) int { return int(min(e.number(i), 1<<30)) }
+
 // buildLog reads the messages of a build.
 type buildLog struct {
 	progress func(BuildProgress)
@@ -78,6 +82,8 @@ type buildLog struct {
 	copied   uint64            // bytes of those that have ended
 	expected map[uint64]uint64 // bytes to copy, by the activity that says so
 	summary  uint64            // the activity that counts derivations
+	counted  int               // derivations expected, as that activity counts
+	plan     planReader        // what Nix announces to do
 	lines    map[StorePath][]string
 	errors   []string // messages, each with its lines cleaned
 }
@@ -168,7 +174,7 @@ func (b *buildLog) result(e buildEvent) {
 		b.tell()
 	case resultProgress:
 		if e.ID == b.summary && b.summary != 0 {
-			b.state.Done, b.state.Expected, b.state.Failed = int(e.number(0)), int(e.number(1)), int(e.number(3))
+			b.state.Done, b.counted, b.state.Failed = e.count(0), e.count(1), e.count(3)
 			b.tell()
 		} else if _, found := b.copies[e.ID]; found {
 			b.copies[e.ID] = e.number(0)
@@ -182,12 +188,15 @@ func (b *buildLog) result(e buildEvent) {
 }
 
 func (b *buildLog) message(e buildEvent) {
+	if e.Level == levelInfo {
+		b.plan.line(e.Msg)
+	}
 	if e.Level > levelWarning {
 		return
 	}
 	lines := strings.Split(e.Msg, "\n")
 	for i, l := range lines {
-		lines[i] = run.Clean(l)
+		lines[i] = strings.TrimPrefix(run.Clean(l), errorIndent)
 	}
 	// Not every message of the level of errors is one: a daemon sends all of its messages at that level.
 	if m := errorLine.FindStringSubmatch(lines[0]); m != nil && e.Level == levelError {
@@ -215,6 +224,12 @@ func (b *buildLog) keep(drv StorePath, line string) {
 func (b *buildLog) tell() {
 	if b.progress != nil {
 		state := b.state
+		// Newer versions count one too many now and then, so what was announced goes first.
+		state.Expected = len(b.plan.Build)
+		if state.Expected == 0 {
+			state.Expected = b.counted
+		}
+		state.Expected = max(state.Expected, state.Done+state.Failed+len(b.builds))
 		state.Running = make([]string, len(b.builds))
 		for i, r := range b.builds {
 			state.Running[i] = derivationName(r.drv)

@@ -25,7 +25,9 @@ func TestFailuresInRecordedLogs(t *testing.T) {
 	for name, want := range map[string][]string{ // derivation, reason, lines
 		"2.8-daemon":       {"bad.drv", "failed with exit code 3", "line 1|line 2|line 3"},
 		"2.26-daemon":      {"bad.drv", "failed with exit code 3", "line 1|line 2|line 3"},
+		"2.34-daemon":      {"bad.drv", "failed with exit code 3", "line 1|line 2|line 3"},
 		"2.8-dependencies": {"bad.drv", "failed with exit code 3", ""},
+		"2.34-platform":    {"plat.drv", "this machine is x86_64-linux", ""},
 		"2.8-platform":     {"plat.drv", "this machine is x86_64-linux", ""},
 		"2.26-platform":    {"plat.drv", "this machine is x86_64-linux", ""},
 	} {
@@ -51,20 +53,20 @@ func TestFailuresOfAllVersions(t *testing.T) {
 	drv := "/nix/store/" + someHash + "-x.drv"
 	for what, c := range map[string]struct{ message, reason, platform string }{
 		"2.8, exit": {"builder for '" + drv + "' failed with exit code 1", "failed with exit code 1", ""},
-		"2.8, signal": {"builder for '" + drv + "' failed due to signal 9 (Killed);\n       last 1 log lines:\n       > x\n" +
-			"       For full logs, run 'nix log " + drv + "'.", "failed due to signal 9 (Killed)", ""},
+		"2.8, signal": {"builder for '" + drv + "' failed due to signal 9 (Killed);\nlast 1 log lines:\n> x\n" +
+			"For full logs, run 'nix log " + drv + "'.", "failed due to signal 9 (Killed)", ""},
 		"2.8, no output": {"builder for '" + drv + "' failed to produce output path for output 'out' at '/nix/store/x'",
 			"failed to produce output path for output 'out' at '/nix/store/x'", ""},
-		"2.8, hash": {"hash mismatch in fixed-output derivation '" + drv + "':\n         specified: sha256-A=\n            got:    sha256-B=",
-			"hash mismatch in fixed-output derivation:\n         specified: sha256-A=\n            got:    sha256-B=", ""},
+		"2.8, hash": {"hash mismatch in fixed-output derivation '" + drv + "':\n  specified: sha256-A=\n     got:    sha256-B=",
+			"hash mismatch in fixed-output derivation:\n  specified: sha256-A=\n     got:    sha256-B=", ""},
 		"2.8, feature": {"a 'x86_64-linux' with features {kvm, big} is required to build '" + drv + "', but I am a 'x86_64-linux' with features {kvm}",
 			"needs the system features {kvm, big}", ""},
 		"2.8, platform": {"a 'aarch64-linux' with features {} is required to build '" + drv + "', but I am a 'x86_64-linux' with features {kvm}",
 			"this machine is x86_64-linux", "aarch64-linux"},
-		"2.31, exit": {"Cannot build '" + drv + "'.\n       Reason: builder failed with exit code 3.\n       Output paths:\n         /nix/store/x",
-			"builder failed with exit code 3", ""},
+		"2.31, exit": {"Cannot build '" + drv + "'.\nReason: builder failed with exit code 3.\nOutput paths:\n  /nix/store/x",
+			"failed with exit code 3", ""},
 		"2.31, log": {"Cannot build '" + drv + "'.\nReason: builder failed with exit code 3.\nOutput paths:\n  /nix/store/x\nLast 1 log lines:\n> x\nFor full logs, run:\n  nix-store -l x",
-			"builder failed with exit code 3", ""},
+			"failed with exit code 3", ""},
 		"2.31, platform": {"Cannot build '" + drv + "'.\nReason: required system or feature not available\nRequired system: 'aarch64-linux' with features {}\nCurrent system: 'x86_64-linux' with features {kvm}",
 			"this machine is x86_64-linux", "aarch64-linux"},
 		"2.31, feature": {"Cannot build '" + drv + "'.\nReason: required system or feature not available\nRequired system: 'x86_64-linux' with features {q}\nCurrent system: 'x86_64-linux' with features {kvm}",
@@ -152,6 +154,24 @@ func TestProgressPassesOnWhatIsForPeople(t *testing.T) {
 	want := []string{"root@builder: Permission denied", "warning: ignoring it", "cannot build on 'ssh://b': no route"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestProgressExpectsWhatWasAnnounced(t *testing.T) {
+	start := `@nix {"action":"start","id":1,"type":104}` + "\n"
+	announced := `@nix {"action":"msg","level":3,"msg":"this derivation will be built:"}
+@nix {"action":"msg","level":3,"msg":"  /nix/store/` + someHash + `-x.drv"}
+`
+	for what, c := range map[string]struct{ text, want string }{
+		"nothing announced": {start + `@nix {"action":"result","fields":[1,4,1,1],"id":1,"type":105}`, "1 of 4, 1 failed"},
+		"one too many":      {announced + start + `@nix {"action":"result","fields":[1,2,0,0],"id":1,"type":105}`, "1 of 1, 0 failed"},
+		"more in the end":   {announced + start + `@nix {"action":"result","fields":[2,3,0,1],"id":1,"type":105}`, "2 of 3, 1 failed"},
+	} {
+		_, states := readLog(c.text)
+		last := states[len(states)-1]
+		if got := fmt.Sprintf("%d of %d, %d failed", last.Done, last.Expected, last.Failed); got != c.want {
+			t.Errorf("%s: got %s, want %s", what, got, c.want)
+		}
 	}
 }
 

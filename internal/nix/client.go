@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"ferry/internal/run"
 )
@@ -65,6 +66,9 @@ func (e *MissingError) Error() string {
 // Unwrap gives what os/exec said.
 func (e *MissingError) Unwrap() error { return e.Err }
 
+// grace is how long Nix may take to end its builders and to remove their folders when it is told to end.
+const grace = 20 * time.Second
+
 // Hints says where Nix comes from.
 func (e *MissingError) Hints() []string {
 	return []string{"install it: sudo apt install nix-bin nix-setup-systemd on Debian, else https://nixos.org/download"}
@@ -73,7 +77,7 @@ func (e *MissingError) Hints() []string {
 // command is program with the options, then args.
 func (c *Client) command(program string, args ...string) run.Command {
 	argv := append([]string{program}, c.Options.args()...)
-	return run.Command{Argv: append(argv, args...)}
+	return run.Command{Argv: append(argv, args...), Insist: true, Grace: grace}
 }
 
 // run runs cmd and turns the absence of Nix, or of its store for this user, into an error of its own.

@@ -56,7 +56,8 @@ func (c *Client) Eval(ctx context.Context, e Expression) ([]byte, error) {
 		return bytes.TrimRight(out.Bytes(), "\n"), nil
 	}
 	var failed *run.Error
-	if errors.As(err, &failed) && ctx.Err() == nil && messages.begun {
+	var access *AccessError
+	if errors.As(err, &failed) && !errors.As(err, &access) && ctx.Err() == nil && messages.begun {
 		if strings.Contains(messages.last, "interrupted by the user") {
 			// A Ctrl-C reaches Nix at the same time as ferry, and may be noticed there first.
 			return nil, fmt.Errorf("evaluate: %w", context.Canceled)

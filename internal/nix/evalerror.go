@@ -62,6 +62,9 @@ type frame struct {
 	code []string // the lines of the file around it
 }
 
+// errorIndent is what Nix puts before the lines of an error other than the first, as wide as "error: ".
+const errorIndent = "       "
+
 // trace is a taken apart message.
 type trace struct {
 	errors [][]string // the messages, each of at least one line
@@ -84,7 +87,6 @@ func startsError(line string) bool {
 // parseTrace reads what Nix writes about a failed evaluation. Nix has changed the order and the indentation, but not the
 // elements: messages that start with "error:", steps that start with "…", positions "at FILE:LINE:COLUMN:" and code.
 func parseTrace(s string) trace {
-	const indent = "       " // of everything but the first line
 	var t trace
 	var frames []frame
 	before := 0 // how many of frames stand before the last message
@@ -114,7 +116,7 @@ func parseTrace(s string) trace {
 			}
 		case codeLine.MatchString(line) && len(frames) > 0 && !inMessage:
 			last := &frames[len(frames)-1]
-			last.code = append(last.code, strings.TrimPrefix(line, indent))
+			last.code = append(last.code, strings.TrimPrefix(line, errorIndent))
 		case adviceLine.MatchString(line):
 			inMessage = false
 		case strings.HasPrefix(trimmed, "Did you mean ") && len(t.errors) > 0:
@@ -123,7 +125,7 @@ func parseTrace(s string) trace {
 			t.errors[last] = []string{message, trimmed}
 		case inMessage:
 			last := len(t.errors) - 1
-			t.errors[last] = append(t.errors[last], strings.TrimPrefix(line, indent))
+			t.errors[last] = append(t.errors[last], strings.TrimPrefix(line, errorIndent))
 		}
 	}
 	t.errors = slices.DeleteFunc(t.errors, func(message []string) bool {

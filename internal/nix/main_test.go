@@ -17,7 +17,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	if filepath.Base(os.Args[0]) == "nix-store" {
+	if name := filepath.Base(os.Args[0]); name == "nix-store" || name == "nix-instantiate" {
 		fmt.Fprint(os.Stdout, os.Getenv("FAKE_STDOUT"))
 		fmt.Fprint(os.Stderr, os.Getenv("FAKE_STDERR"))
 		status, err := strconv.Atoi(os.Getenv("FAKE_STATUS"))
@@ -29,7 +29,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// useFakeNix puts a nix-store in PATH, and nothing else, that writes stdout and stderr and ends with status.
+// useFakeNix puts a nix-store and a nix-instantiate in PATH, and nothing else, that write stdout and stderr and end with
+// status.
 func useFakeNix(t *testing.T, stdout, stderr string, status int) {
 	t.Helper()
 	self, err := os.Executable()
@@ -37,8 +38,10 @@ func useFakeNix(t *testing.T, stdout, stderr string, status int) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	if err := os.Symlink(self, filepath.Join(dir, "nix-store")); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"nix-store", "nix-instantiate"} {
+		if err := os.Symlink(self, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	t.Setenv("PATH", dir)
 	t.Setenv("GORACE", "atexit_sleep_ms=0") // or a test binary built with -race waits a second before it exits

@@ -27,6 +27,9 @@ type Command struct {
 	Err io.Writer
 	// Grace is how long the process may go on after SIGTERM when ctx ends, before it is killed; 5 s if zero.
 	Grace time.Duration
+	// Insist repeats the SIGTERM until the process has ended, for programs that may miss one, as Nix does when it arrives at
+	// the wrong moment.
+	Insist bool
 	// OwnGroup puts the process in a process group of its own, so that a Ctrl-C at the terminal does not reach it. When ctx
 	// ends, the whole group gets SIGTERM.
 	OwnGroup bool
@@ -170,6 +173,9 @@ func (r *Runner) prepare(ctx context.Context, c Command) (*Process, error) {
 		cmd.Env = append(os.Environ(), c.Env...)
 	}
 	cmd.Cancel = func() error {
+		if c.Insist {
+			go insist(cmd.Process)
+		}
 		if c.OwnGroup || c.OwnSession {
 			// The group is the process and what it started: a shell's commands, ssh's ProxyCommand.
 			if err := syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM); !errors.Is(err, syscall.ESRCH) {
@@ -199,6 +205,16 @@ func (r *Runner) prepare(ctx context.Context, c Command) (*Process, error) {
 		cmd.Stderr = io.MultiWriter(tail, c.Err)
 	}
 	return &Process{cmd: cmd, tail: tail, ctx: ctx}, nil
+}
+
+// insist returns when p has been waited for, which os.Process remembers: no later process with its number is signalled.
+func insist(p *os.Process) {
+	for {
+		time.Sleep(200 * time.Millisecond)
+		if p.Signal(syscall.SIGTERM) != nil {
+			return
+		}
+	}
 }
 
 func (p *Process) start() (*Process, error) {

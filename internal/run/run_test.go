@@ -151,6 +151,18 @@ func TestCancelKillsAProcessThatDoesNotEnd(t *testing.T) {
 	}
 }
 
+func TestInsistRepeatsTheSignal(t *testing.T) {
+	for insist, want := range map[bool]string{false: "", true: "cleaned\n"} {
+		ctx, cancel := context.WithCancel(t.Context())
+		var out bytes.Buffer
+		c := sh(`trap 'trap "echo cleaned; exit 0" TERM' TERM; echo ready >&2; while :; do sleep 0.02; done`)
+		c.Out, c.Err, c.Grace, c.Insist = &out, onWrite(cancel), time.Second, insist
+		if err := new(Runner).Run(ctx, c); !errors.Is(err, context.Canceled) || out.String() != want {
+			t.Errorf("insist %v: %v, %q", insist, err, &out)
+		}
+	}
+}
+
 func TestDeadlineIsTheError(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()

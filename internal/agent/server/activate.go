@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -21,26 +22,28 @@ const systemProfile = "/nix/var/nix/profiles/system"
 const currentConfiguration = "/etc/nixos/current-configuration"
 
 func (s *server) activate(ctx context.Context, r agent.Request) (*agent.ActivateResult, error) {
-	job := Job{Kind: JobActivate, Toplevel: r.Toplevel, Bundle: r.Bundle, Action: r.Action, Locale: os.Getenv("LOCALE_ARCHIVE")}
-	job.Failed = failedUnits(ctx, s.runner)
-	dir, status, err := s.runJob(ctx, r.Job, job, r.Offset)
+	job := s.newJob(JobActivate, r)
+	job.Failed = s.failedBefore()
+	dir, status, err := s.runJob(ctx, r.Job, &job, r.Offset)
 	if err != nil {
 		return nil, err
 	}
 	result := &agent.ActivateResult{
-		Status: status.Status, Error: status.Error, Current: root{}.storePath("/run/current-system"), Log: filepath.Join(dir, "log"),
+		Status: status.Status, Error: status.Error, Current: s.root().storePath("/run/current-system"), Log: filepath.Join(dir, "log"),
 	}
-	for _, unit := range failedUnits(ctx, s.runner) {
-		if !slices.Contains(job.Failed, unit) {
-			result.Failed = append(result.Failed, unit)
+	if status.Status != 0 {
+		for _, unit := range failedUnits(ctx, s.runner, s.root()) {
+			if !slices.Contains(job.Failed, unit) {
+				result.Failed = append(result.Failed, unit)
+			}
 		}
 	}
 	return result, nil
 }
 
 func (s *server) commit(ctx context.Context, r agent.Request) (*agent.CommitResult, error) {
-	job := Job{Kind: JobCommit, Toplevel: r.Toplevel, Bundle: r.Bundle, Action: r.Action, Locale: os.Getenv("LOCALE_ARCHIVE")}
-	dir, status, err := s.runJob(ctx, r.Job, job, r.Offset)
+	job := s.newJob(JobCommit, r)
+	dir, status, err := s.runJob(ctx, r.Job, &job, r.Offset)
 	if err != nil {
 		return nil, err
 	}
@@ -48,70 +51,106 @@ func (s *server) commit(ctx context.Context, r agent.Request) (*agent.CommitResu
 	return result, nil
 }
 
+func (s *server) newJob(kind JobKind, r agent.Request) Job {
+	return Job{
+		Kind: kind, Toplevel: r.Toplevel, Bundle: r.Bundle, Action: r.Action, Locale: os.Getenv("LOCALE_ARCHIVE"),
+		Who: s.opts.Who, Session: s.opts.Session,
+	}
+}
+
 // commitJob makes the bundle what the target is: the raw toplevel in the system profile, the boot loader written from it,
 // the bundle as GC root. Action "root" moves only the GC root, for a bundle whose toplevel is committed already. What was
-// there before is there until the last step: a failure on the way puts the profile back.
-func commitJob(ctx context.Context, job Job, log *os.File) jobStatus {
+// there before is there until the last step: a boot loader that cannot be written puts the profile, and itself, back.
+func commitJob(ctx context.Context, r root, job Job, log *os.File) jobStatus {
 	runner := new(run.Runner)
-	before := root{}.storePath(systemProfile)
-	status := jobStatus{}
 	if job.Action != "root" {
-		if before != string(job.Toplevel) {
-			if err := setProfile(ctx, runner, string(job.Toplevel), log); err != nil {
+		before := r.readProfile()
+		if before.toplevel != string(job.Toplevel) {
+			if err := setProfile(ctx, runner, r, string(job.Toplevel), log); err != nil {
 				return jobStatus{Status: -1, Error: run.Clean(err.Error())}
 			}
 		}
-		if status = switchTo(ctx, job, "boot", log); status.Status != 0 {
-			if before != "" && before != string(job.Toplevel) {
-				if err := setProfile(ctx, runner, before, log); err != nil {
-					status.Error = strings.TrimSpace(status.Error + " and the system profile could not be put back: " + run.Clean(err.Error()))
-				}
+		status := switchTo(ctx, r, job, "boot", log)
+		if status.Status != 0 {
+			if problem := putBack(ctx, runner, r, job, before, log); problem != nil {
+				status.Error = strings.TrimPrefix(status.Error+"; "+run.Clean(problem.Error()), "; ")
 			}
 			return status
 		}
 	}
-	if err := keepCurrent(ctx, runner, job.Bundle, log); err != nil {
+	if err := keepCurrent(r, job.Bundle); err != nil {
 		return jobStatus{Status: -1, Error: run.Clean(err.Error())}
 	}
-	_ = os.Remove(filepath.Join(pendingRoots, "pending"))
-	status.Generation = generation()
-	return status
+	_ = os.Remove(r.path(filepath.Join(gcRoots, "pending")))
+	return jobStatus{Generation: r.readProfile().generation}
 }
 
-func setProfile(ctx context.Context, runner *run.Runner, toplevel string, log *os.File) error {
-	return runner.Run(ctx, run.Command{Argv: []string{"nix-env", "-p", systemProfile, "--set", toplevel}, Out: log, Err: log})
+// putBack makes the profile what it was, by its generation's number and not by making another one, and lets the system that
+// it stands for write the boot loader again, which may be half of each.
+func putBack(ctx context.Context, runner *run.Runner, r root, job Job, before profile, log *os.File) error {
+	if before.toplevel == "" || before.toplevel == string(job.Toplevel) {
+		return nil
+	}
+	var err error
+	if before.generation > 0 {
+		err = runner.Run(ctx, run.Command{
+			Argv: []string{"nix-env", "-p", r.path(systemProfile), "--switch-generation", strconv.Itoa(before.generation)}, Out: log, Err: log,
+		})
+	} else {
+		err = setProfile(ctx, runner, r, before.toplevel, log)
+	}
+	if err != nil {
+		return fmt.Errorf("the system profile could not be put back: %w", err)
+	}
+	job.Toplevel = nix.StorePath(before.toplevel)
+	if status := switchTo(ctx, r, job, "boot", log); status.Status != 0 {
+		return fmt.Errorf("the boot loader could not be put back: exit status %d %s", status.Status, status.Error)
+	}
+	return nil
 }
 
-// keepCurrent makes currentConfiguration point at the bundle, as a GC root. Nix itself does it, so that the root is of the
-// kind that this target's Nix knows.
-func keepCurrent(ctx context.Context, runner *run.Runner, bundle nix.StorePath, log *os.File) error {
-	if err := os.MkdirAll(filepath.Dir(currentConfiguration), 0o755); err != nil {
+func setProfile(ctx context.Context, runner *run.Runner, r root, toplevel string, log *os.File) error {
+	return runner.Run(ctx, run.Command{Argv: []string{"nix-env", "-p", r.path(systemProfile), "--set", toplevel}, Out: log, Err: log})
+}
+
+// keepCurrent makes currentConfiguration point at the bundle, as a GC root: a link anywhere below gcroots to a link to a
+// store path is one for every Nix.
+func keepCurrent(r root, bundle nix.StorePath) error {
+	link, root := r.path(currentConfiguration), r.path(filepath.Join(gcRoots, "current-configuration"))
+	for _, dir := range []string{filepath.Dir(link), filepath.Dir(root)} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	if err := replaceLink(string(bundle), link); err != nil {
 		return err
 	}
-	return runner.Run(ctx, run.Command{
-		Argv: []string{"nix-store", "--realise", string(bundle), "--add-root", currentConfiguration, "--indirect"}, Err: log,
-	})
+	return replaceLink(currentConfiguration, root)
+}
+
+// profile is what the system profile stands for.
+type profile struct {
+	toplevel   string // "": nothing
+	generation int    // its number; 0: it is no link to a generation
 }
 
 var generationLink = regexp.MustCompile(`^system-([0-9]+)-link$`)
 
-// generation is the number of the system profile's current generation, 0 if it has none.
-func generation() int {
-	target, err := os.Readlink(systemProfile)
+func (r root) readProfile() profile {
+	p := profile{toplevel: r.storePath(systemProfile)}
+	target, err := os.Readlink(r.path(systemProfile))
 	if err != nil {
-		return 0
+		return p
 	}
-	m := generationLink.FindStringSubmatch(filepath.Base(target))
-	if m == nil {
-		return 0
+	if m := generationLink.FindStringSubmatch(filepath.Base(target)); m != nil {
+		p.generation, _ = strconv.Atoi(m[1])
 	}
-	n, _ := strconv.Atoi(m[1])
-	return n
+	return p
 }
 
 // failedUnits names the units that are in the failed state.
-func failedUnits(ctx context.Context, runner *run.Runner) []string {
-	if !exists("/run/systemd/system") {
+func failedUnits(ctx context.Context, runner *run.Runner, r root) []string {
+	if !r.exists(systemdRuns) {
 		return nil
 	}
 	out, err := runner.Output(ctx, run.Command{Argv: []string{"systemctl", "list-units", "--state=failed", "--plain", "--no-legend", "--no-pager", "--full"}})

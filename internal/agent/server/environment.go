@@ -6,15 +6,15 @@ import (
 )
 
 // Environment sets what every process of the agent gets: a PATH with all the places where a NixOS, or another system with
-// Nix, keeps its tools, because sudo may leave an empty one; and Nix working on the store itself, not through its daemon.
+// Nix, keeps its tools, because sudo may leave an empty one, or one that begins with the user's own folders; Nix working on
+// the store itself, not through its daemon; and no wish to install the boot loader anew.
 func Environment() error {
-	path := os.Getenv("PATH")
-	if path != "" {
-		path += ":"
-	}
-	path += "/run/wrappers/bin:/run/current-system/sw/bin:/run/current-system/sw/sbin:/nix/var/nix/profiles/default/bin:" +
+	path := "/run/wrappers/bin:/run/current-system/sw/bin:/run/current-system/sw/sbin:/nix/var/nix/profiles/default/bin:" +
 		"/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
-	return errors.Join(os.Setenv("PATH", path), os.Unsetenv("NIX_REMOTE"))
+	if inherited := os.Getenv("PATH"); inherited != "" {
+		path += ":" + inherited
+	}
+	return errors.Join(os.Setenv("PATH", path), os.Unsetenv("NIX_REMOTE"), os.Unsetenv("NIXOS_INSTALL_BOOTLOADER"))
 }
 
 // BuildProbe is the whole of a tiny derivation whose builder is this program: that it runs at all shows that the machine

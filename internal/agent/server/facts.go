@@ -17,6 +17,9 @@ import (
 	"ferry/internal/run"
 )
 
+// systemdRuns is there where PID 1 is systemd.
+const systemdRuns = "/run/systemd/system"
+
 // root is where the machine's files are looked up: "" on a target, a folder in a test.
 type root struct{ dir string }
 
@@ -31,20 +34,26 @@ func (r root) line(p string) string {
 	return strings.TrimSpace(line)
 }
 
-// storePath is the store path that a chain of links ends at, or "".
+// storePath is the store path that a chain of links ends at, or "" if it ends elsewhere or nowhere.
 func (r root) storePath(p string) string {
-	resolved, err := filepath.EvalSymlinks(r.path(p))
-	if err != nil {
-		return ""
+	for range 40 {
+		if _, err := nix.ParseStorePath(p); err == nil && r.exists(p) {
+			return p
+		}
+		to, err := os.Readlink(r.path(p))
+		if err != nil {
+			return ""
+		}
+		if !filepath.IsAbs(to) {
+			to = filepath.Join(filepath.Dir(p), to)
+		}
+		p = filepath.Clean(to)
 	}
-	if _, err := nix.ParseStorePath(resolved); err != nil {
-		return ""
-	}
-	return resolved
+	return ""
 }
 
-func exists(p string) bool {
-	_, err := os.Lstat(p)
+func (r root) exists(p string) bool {
+	_, err := os.Lstat(r.path(p))
 	return err == nil
 }
 
@@ -55,13 +64,16 @@ func gatherFacts(ctx context.Context, runner *run.Runner, r root) agent.Facts {
 		NixOS:           r.isNixOS(),
 		Current:         r.storePath("/run/current-system"),
 		Booted:          r.storePath("/run/booted-system"),
-		Profile:         r.storePath("/nix/var/nix/profiles/system"),
-		Bundle:          r.storePath("/etc/nixos/current-configuration"),
+		Profile:         r.storePath(systemProfile),
+		Bundle:          r.storePath(currentConfiguration),
 		StoreFree:       free(r.path("/nix/store")),
 		BootFree:        free(r.path("/boot")),
 		StoreCompresses: compresses(r.path("/nix/store")),
 		BootID:          r.line("/proc/sys/kernel/random/boot_id"),
 		Time:            time.Now().Unix(),
+	}
+	if facts.Bundle != "" {
+		facts.Committed = r.storePath(facts.Bundle + "/profile")
 	}
 	facts.Host, _ = os.Hostname()
 	facts.System = r.system(facts.Machine)
@@ -70,7 +82,7 @@ func gatherFacts(ctx context.Context, runner *run.Runner, r root) agent.Facts {
 		facts.Nix, facts.NixError = nixVersion(ctx, runner)
 	})
 	group.Go(func() {
-		if exists(r.path("/run/systemd/system")) {
+		if r.exists(systemdRuns) {
 			facts.Systemd = systemdVersion(ctx, runner)
 		}
 	})
@@ -80,7 +92,7 @@ func gatherFacts(ctx context.Context, runner *run.Runner, r root) agent.Facts {
 
 // isNixOS is the test that switch-to-configuration itself makes.
 func (r root) isNixOS() bool {
-	if exists(r.path("/etc/NIXOS")) {
+	if r.exists("/etc/NIXOS") {
 		return true
 	}
 	text, err := os.ReadFile(r.path("/etc/os-release"))
@@ -183,9 +195,9 @@ func compresses(p string) bool {
 }
 
 // removeOldAgents removes the agents of other versions of ferry, and what interrupted installations left, an hour after.
-func removeOldAgents(program string) {
+func removeOldAgents(r root, program string) {
 	folder := filepath.Dir(program)
-	if folder != agent.Folder {
+	if folder != r.path(agent.Folder) {
 		return
 	}
 	entries, err := os.ReadDir(folder)

@@ -13,13 +13,20 @@ import (
 	"syscall"
 	"time"
 
-	"ferry/internal/agent"
 	"ferry/internal/nix"
 	"ferry/internal/run"
 )
 
 // jobsFolder holds a folder for each job. A reboot empties it, and a job does not survive one.
 const jobsFolder = "/run/ferry"
+
+// The files in a job's folder.
+const (
+	jobFile    = "job.json" // what to do; the job's process holds a lock on it for its whole life
+	logFile    = "log"      // what it prints
+	begunFile  = "begun"    // whoever makes it decides: the job's process to begin, or an agent that it never will
+	statusFile = "status"   // how it ended
+)
 
 // Job is work on a target that goes on when the connection, ferry or the agent that began it is gone: it runs in a
 // transient systemd unit, writes what it prints to the file log and how it ended to the file status, both in its folder.
@@ -32,6 +39,9 @@ type Job struct {
 	Failed []string `json:"failed"`
 	// Locale is LOCALE_ARCHIVE as it was around the agent.
 	Locale string `json:"locale,omitempty"`
+	// Who and Session say whose job it is, as the lock does.
+	Who     string `json:"who"`
+	Session string `json:"session"`
 }
 
 // JobKind is what a job does.
@@ -53,46 +63,91 @@ type jobStatus struct {
 // jobName is what ferry may call a job: it becomes a folder's and a unit's name.
 var jobName = regexp.MustCompile(`^[a-z0-9]{8,64}$`)
 
+// errNeverBegan says that a job that was asked for has not begun, and never will.
+var errNeverBegan = errors.New("it was not started")
+
 // runJob starts the job called name, or finds it where it was started before the connection was lost, passes its log on
-// from the byte offset, and gives its end.
-func (s *server) runJob(ctx context.Context, name string, job Job, offset int64) (string, jobStatus, error) {
+// from the byte offset, and gives its folder and its end. A job that was found replaces what job says.
+func (s *server) runJob(ctx context.Context, name string, job *Job, offset int64) (string, jobStatus, error) {
 	if !jobName.MatchString(name) {
 		return "", jobStatus{}, fmt.Errorf("job name %q is not allowed", name)
 	}
-	dir := filepath.Join(jobsFolder, name+"-"+string(job.Kind))
-	if !exists(filepath.Join(dir, "job.json")) {
-		if err := s.startJob(ctx, dir, job); err != nil {
+	dir := s.root().path(filepath.Join(jobsFolder, name+"-"+string(job.Kind)))
+	found, err := readJob(dir)
+	fresh := errors.Is(err, os.ErrNotExist)
+	switch {
+	case err == nil:
+		*job = found
+	case !fresh:
+		return dir, jobStatus{}, err
+	default:
+		if err := s.startJob(ctx, dir, *job); err != nil {
 			return dir, jobStatus{}, err
 		}
 	}
 	status, err := s.follow(ctx, dir, offset)
+	if errors.Is(err, errNeverBegan) && !fresh {
+		// The agent that wrote the job down was gone before it could start it.
+		if err = os.RemoveAll(dir); err == nil {
+			err = s.startJob(ctx, dir, *job)
+		}
+		if err == nil {
+			status, err = s.follow(ctx, dir, offset)
+		}
+	}
+	if errors.Is(err, errNeverBegan) {
+		_ = os.RemoveAll(dir)
+		err = fmt.Errorf("start the %s: it did not begin within %v", job.Kind, beginGrace)
+	}
 	return dir, status, err
 }
 
 func (s *server) startJob(ctx context.Context, dir string, job Job) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return fmt.Errorf("start the %s: %w", job.Kind, err)
-	}
 	text, err := json.Marshal(job)
+	if err == nil {
+		err = os.MkdirAll(dir, 0o755)
+	}
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, logFile), nil, 0o644)
+	}
+	if err == nil {
+		err = writeFile(filepath.Join(dir, jobFile), text)
+	}
 	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(filepath.Join(dir, "log"), nil, 0o644); err != nil {
 		return fmt.Errorf("start the %s: %w", job.Kind, err)
 	}
-	if err := writeFile(filepath.Join(dir, "job.json"), text); err != nil {
-		return fmt.Errorf("start the %s: %w", job.Kind, err)
-	}
-	if exists("/run/systemd/system") {
+	if s.root().exists(systemdRuns) {
 		err = s.runner.Run(ctx, run.Command{Argv: unitCommand(dir, job, s.opts.Program)})
 	} else {
 		err = startDetached(s.opts.Program, dir)
 	}
-	if err != nil {
-		_ = os.Remove(filepath.Join(dir, "job.json"))
+	// systemd may have started it all the same: that is over only when it can be kept from beginning.
+	if err != nil && claim(dir) {
+		_ = os.RemoveAll(dir)
 		return fmt.Errorf("start the %s: %w", job.Kind, err)
 	}
 	return nil
+}
+
+// claim makes begunFile, which only one can.
+func claim(dir string) bool {
+	file, err := os.OpenFile(filepath.Join(dir, begunFile), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	if err != nil {
+		return false
+	}
+	_ = file.Close()
+	return true
+}
+
+func readJob(dir string) (job Job, err error) {
+	text, err := os.ReadFile(filepath.Join(dir, jobFile))
+	if err != nil {
+		return Job{}, err
+	}
+	if err := json.Unmarshal(text, &job); err != nil {
+		return Job{}, fmt.Errorf("%s: %w", filepath.Join(dir, jobFile), err)
+	}
+	return job, nil
 }
 
 // unitCommand starts a job in a transient service. Only options that every systemd of a NixOS since 17.03 (232) has; the
@@ -124,82 +179,12 @@ func startDetached(program, dir string) error {
 	return nil
 }
 
-// follow passes the log on until the job has ended.
-func (s *server) follow(ctx context.Context, dir string, offset int64) (jobStatus, error) {
-	log, err := os.Open(filepath.Join(dir, "log"))
-	if err != nil {
-		return jobStatus{}, err
-	}
-	defer log.Close()
-	if _, err := log.Seek(offset, io.SeekStart); err != nil {
-		return jobStatus{}, err
-	}
-	buffer := make([]byte, 32<<10)
-	lastCheck := time.Now()
-	for {
-		status, ended, err := readStatus(dir)
-		if err != nil {
-			return jobStatus{}, err
-		}
-		for {
-			n, _ := log.Read(buffer)
-			if n == 0 {
-				break
-			}
-			// A lost connection is no reason to end: the job goes on, and the reader of requests ends this agent.
-			if err := s.wire.Write(agent.FrameLog, buffer[:n]); err != nil {
-				return jobStatus{}, err
-			}
-		}
-		if ended {
-			return status, nil
-		}
-		if time.Since(lastCheck) > 2*time.Second {
-			lastCheck = time.Now()
-			if !running(dir) {
-				// It may have ended between the two looks.
-				if status, ended, err := readStatus(dir); ended || err != nil {
-					return status, err
-				}
-				return jobStatus{Status: -1, Error: "it was killed"}, nil
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return jobStatus{}, ctx.Err()
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
-}
-
-// running tells whether the job's process is still there. It holds a lock on its job file for its whole life.
-func running(dir string) bool {
-	file, err := os.Open(filepath.Join(dir, "job.json"))
-	if err != nil {
-		return false
-	}
-	defer file.Close()
-	return errors.Is(syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB), syscall.EWOULDBLOCK)
-}
-
-func readStatus(dir string) (status jobStatus, ended bool, err error) {
-	text, err := os.ReadFile(filepath.Join(dir, "status"))
-	if errors.Is(err, os.ErrNotExist) {
-		return jobStatus{}, false, nil
-	}
-	if err != nil {
-		return jobStatus{}, false, err
-	}
-	if err := json.Unmarshal(text, &status); err != nil {
-		return jobStatus{}, false, fmt.Errorf("status of the job in %s: %w", dir, err)
-	}
-	return status, true, nil
-}
-
 // RunJob is the job's own process: it does what job.json in dir says. An error is one of the job's folder; what goes wrong
 // with the work itself is in the status file.
-func RunJob(ctx context.Context, dir string) error {
-	file, err := os.Open(filepath.Join(dir, "job.json"))
+func RunJob(ctx context.Context, dir string) error { return runJobIn(ctx, root{}, dir) }
+
+func runJobIn(ctx context.Context, r root, dir string) error {
+	file, err := os.Open(filepath.Join(dir, jobFile))
 	if err != nil {
 		return err
 	}
@@ -207,21 +192,29 @@ func RunJob(ctx context.Context, dir string) error {
 	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX); err != nil {
 		return err
 	}
-	var job Job
-	if err := json.NewDecoder(file).Decode(&job); err != nil {
-		return fmt.Errorf("%s: %w", file.Name(), err)
+	if !claim(dir) {
+		return nil
 	}
-	log, err := os.OpenFile(filepath.Join(dir, "log"), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
+	job, err := readJob(dir)
+	if err != nil {
+		return err
+	}
+	log, err := os.OpenFile(filepath.Join(dir, logFile), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
 	if err != nil {
 		return err
 	}
 	defer log.Close()
+	work, err := lockWork(r, job, time.Now())
+	if err != nil {
+		return err
+	}
+	defer work.release()
 	var status jobStatus
 	switch job.Kind {
 	case JobActivate:
-		status = switchTo(ctx, job, job.Action, log)
+		status = switchTo(ctx, r, job, job.Action, log)
 	case JobCommit:
-		status = commitJob(ctx, job, log)
+		status = commitJob(ctx, r, job, log)
 	default:
 		status = jobStatus{Status: -1, Error: fmt.Sprintf("unknown job %q", job.Kind)}
 	}
@@ -229,13 +222,13 @@ func RunJob(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	return writeFile(filepath.Join(dir, "status"), text)
+	return writeFile(filepath.Join(dir, statusFile), text)
 }
 
 // switchTo runs the toplevel's own switch-to-configuration. Its environment is fixed, because sudo's and systemd's differ
 // and an empty PATH has broken boot loader scripts.
-func switchTo(ctx context.Context, job Job, action string, log io.Writer) jobStatus {
-	env := []string{"NIXOS_INSTALL_BOOTLOADER=", "PATH=" + strings.Join([]string{
+func switchTo(ctx context.Context, r root, job Job, action string, log io.Writer) jobStatus {
+	env := []string{"PATH=" + strings.Join([]string{
 		string(job.Toplevel) + "/sw/bin", "/run/current-system/sw/bin", "/run/current-system/sw/sbin", "/run/wrappers/bin",
 		"/nix/var/nix/profiles/default/bin", "/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin", "/sbin",
 	}, ":")}
@@ -244,7 +237,7 @@ func switchTo(ctx context.Context, job Job, action string, log io.Writer) jobSta
 	}
 	runner := new(run.Runner)
 	err := runner.Run(ctx, run.Command{
-		Argv: []string{string(job.Toplevel) + "/bin/switch-to-configuration", action}, Env: env, Out: log, Err: log, Dir: "/",
+		Argv: []string{r.path(string(job.Toplevel)) + "/bin/switch-to-configuration", action}, Env: env, Out: log, Err: log, Dir: "/",
 	})
 	var failed *run.Error
 	switch {
@@ -263,4 +256,20 @@ func writeFile(name string, text []byte) error {
 		return err
 	}
 	return os.Rename(next, name)
+}
+
+// keepJobs is how long the folder of a job that has ended is kept, for people to read the log in.
+const keepJobs = 7 * 24 * time.Hour
+
+// removeOldJobs removes the folders of jobs that ended long ago.
+func removeOldJobs(r root, now time.Time) {
+	folders, err := filepath.Glob(r.path(jobsFolder) + "/*-*/" + statusFile)
+	if err != nil {
+		return
+	}
+	for _, status := range folders {
+		if info, err := os.Stat(status); err == nil && now.Sub(info.ModTime()) > keepJobs {
+			_ = os.RemoveAll(filepath.Dir(status))
+		}
+	}
 }

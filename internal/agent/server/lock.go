@@ -7,14 +7,20 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"time"
 
 	"ferry/internal/agent"
 )
 
-// lockFile is on a file system that a reboot empties. The lock itself is the kernel's (flock), so it dies with its holder.
-const lockFile = "/run/ferry/lock"
+// Both locks are on a file system that a reboot empties. They are the kernel's (flock), so they die with their holders.
+const (
+	// lockFile is held by the agent of a deployment for its whole life.
+	lockFile = jobsFolder + "/lock"
+	// workFile is held by a job for its whole life, which may be longer than its agent's.
+	workFile = jobsFolder + "/work"
+)
 
 // lock is a held lock.
 type lock struct {
@@ -30,49 +36,132 @@ type holding struct {
 	Session string `json:"session"`
 }
 
-// takeLock takes the lock, or tells who holds it. An agent of the same session that has not noticed yet that its
-// connection is gone is ended first.
-func takeLock(path string, opts Options, now time.Time) (*lock, *agent.Lock, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, nil, fmt.Errorf("take the lock: %w", err)
-	}
-	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_CLOEXEC, 0o600)
+const (
+	// takeOver is how long an agent of the same deployment may take to end.
+	takeOver = 10 * time.Second
+	// leaving is how long an agent may take to notice that its deployment is over: ferry does not wait for it.
+	leaving = time.Second
+)
+
+// takeLock takes the agents' lock, or tells who holds it, or who has a job at work. An agent of the same session that has not
+// noticed yet that its connection is gone is ended first.
+func takeLock(r root, opts Options, now time.Time) (*lock, *agent.Lock, error) {
+	file, err := openLock(r.path(lockFile))
 	if err != nil {
-		return nil, nil, fmt.Errorf("take the lock: %w", err)
+		return nil, nil, err
 	}
+	mine := holding{Lock: agent.Lock{Who: opts.Who, Since: now.Unix()}, Pid: os.Getpid(), Session: opts.Session}
 	ended := false
-	for deadline := now.Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if err == nil {
+	for start := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+		free, err := tryLock(file)
+		if err != nil {
+			_ = file.Close()
+			return nil, nil, err
+		}
+		if free {
 			break
 		}
-		if !errors.Is(err, syscall.EWOULDBLOCK) {
-			_ = file.Close()
-			return nil, nil, fmt.Errorf("take the lock: %w", err)
-		}
 		held := readHolding(file)
-		if held.Session == "" || held.Session != opts.Session || time.Now().After(deadline) {
+		same, waited := held.Session != "" && held.Session == opts.Session, time.Since(start)
+		if waited > takeOver || !same && waited > leaving {
 			_ = file.Close()
 			return nil, &held.Lock, nil
 		}
-		if !ended && held.Pid > 1 {
+		if same && !ended && isAgent(held.Pid) {
 			ended = true
 			_ = syscall.Kill(held.Pid, syscall.SIGTERM)
 		}
 	}
+	if held := atWork(r); held != nil && held.Session != opts.Session {
+		_ = file.Close()
+		return nil, &held.Lock, nil
+	}
 	resumed := opts.Session != "" && readHolding(file).Session == opts.Session
-	mine, err := json.Marshal(holding{Lock: agent.Lock{Who: opts.Who, Since: now.Unix()}, Pid: os.Getpid(), Session: opts.Session})
+	if err := writeHolding(file, mine); err != nil {
+		_ = file.Close()
+		return nil, nil, err
+	}
+	return &lock{file, resumed}, nil, nil
+}
+
+// lockWork takes the jobs' lock for job, and waits while another job is at work: two of them would write over each other.
+func lockWork(r root, job Job, now time.Time) (*lock, error) {
+	file, err := openLock(r.path(workFile))
+	if err != nil {
+		return nil, err
+	}
+	err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX)
+	if err == nil {
+		err = writeHolding(file, holding{Lock: agent.Lock{Who: job.Who, Since: now.Unix()}, Pid: os.Getpid(), Session: job.Session})
+	}
+	if err != nil {
+		_ = file.Close()
+		return nil, fmt.Errorf("take the lock: %w", err)
+	}
+	return &lock{file: file}, nil
+}
+
+// atWork tells whose job is at work; nil: none is.
+func atWork(r root) *holding {
+	file, err := os.Open(r.path(workFile))
+	if err != nil {
+		return nil
+	}
+	defer file.Close()
+	if !errors.Is(syscall.Flock(int(file.Fd()), syscall.LOCK_SH|syscall.LOCK_NB), syscall.EWOULDBLOCK) {
+		return nil
+	}
+	held := readHolding(file)
+	return &held
+}
+
+func openLock(path string) (*os.File, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, fmt.Errorf("take the lock: %w", err)
+	}
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("take the lock: %w", err)
+	}
+	return file, nil
+}
+
+func tryLock(file *os.File) (free bool, err error) {
+	err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("take the lock: %w", err)
+	}
+	return true, nil
+}
+
+// isAgent tells whether a process is an agent of ferry's: what stands in a lock file may be older than its holder.
+func isAgent(pid int) bool {
+	if pid <= 1 || pid == os.Getpid() {
+		return false
+	}
+	mine, err := os.Readlink("/proc/self/exe")
+	if err != nil {
+		return false
+	}
+	program, err := os.Readlink("/proc/" + strconv.Itoa(pid) + "/exe")
+	return err == nil && filepath.Dir(program) == filepath.Dir(mine)
+}
+
+func writeHolding(file *os.File, mine holding) error {
+	text, err := json.Marshal(mine)
 	if err == nil {
 		err = file.Truncate(0)
 	}
 	if err == nil {
-		_, err = file.WriteAt(mine, 0)
+		_, err = file.WriteAt(text, 0)
 	}
 	if err != nil {
-		_ = file.Close()
-		return nil, nil, fmt.Errorf("take the lock: %w", err)
+		return fmt.Errorf("take the lock: %w", err)
 	}
-	return &lock{file, resumed}, nil, nil
+	return nil
 }
 
 func readHolding(file *os.File) holding {

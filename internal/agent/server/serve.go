@@ -10,9 +10,11 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/nix"
 	"ferry/internal/run"
 )
 
@@ -23,6 +25,9 @@ type Options struct {
 	Lock    bool   // take the lock; without it nothing is changed
 	Program string // the path this agent was started as, for its jobs
 	Version string
+
+	root       root
+	beginGrace time.Duration // instead of the usual one, for tests
 }
 
 // server is one agent at work.
@@ -33,15 +38,21 @@ type server struct {
 	lock   *lock
 	holder *agent.Lock
 	store  *store
+	// failedBefore gives the units that were in the failed state when the first path was asked about.
+	failedBefore func() []string
 }
+
+// root is where the target's files are.
+func (s *server) root() root { return s.opts.root }
 
 // Serve says hello and answers requests until in ends. It returns nil at the end of in.
 func Serve(ctx context.Context, in io.Reader, out io.Writer, opts Options) error {
 	s := &server{opts: opts, runner: new(run.Runner)}
+	s.failedBefore = func() []string { return failedUnits(ctx, s.runner, s.root()) }
 	defer s.close()
 	if opts.Lock {
 		var err error
-		if s.lock, s.holder, err = takeLock(lockFile, opts, time.Now()); err != nil {
+		if s.lock, s.holder, err = takeLock(opts.root, opts, time.Now()); err != nil {
 			return err
 		}
 	}
@@ -50,13 +61,17 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer, opts Options) error
 		return err
 	}
 	s.wire = agent.NewWire(in, out)
-	facts := gatherFacts(ctx, s.runner, root{})
+	facts := gatherFacts(ctx, s.runner, s.root())
 	facts.Lock = s.holder
 	hello := agent.Hello{Protocol: agent.Protocol, Version: opts.Version, Facts: facts, Resumed: s.lock != nil && s.lock.resumed}
 	if err := s.wire.WriteJSON(agent.FrameHello, hello); err != nil {
 		return err
 	}
-	removeOldAgents(opts.Program)
+	if s.lock != nil {
+		// Another deployment may be about to start a job from its own agent's file, or to look at its job's log.
+		removeOldAgents(s.root(), opts.Program)
+		removeOldJobs(s.root(), time.Now())
+	}
 	for {
 		t, payload, err := s.wire.Read()
 		if errors.Is(err, io.EOF) {
@@ -72,9 +87,13 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer, opts Options) error
 		if err := json.Unmarshal(payload, &r); err != nil {
 			return fmt.Errorf("request: %w", err)
 		}
-		response := s.answer(ctx, r)
+		response, stream := s.answer(ctx, r)
 		response.ID = r.ID
 		if err := s.wire.WriteJSON(agent.FrameResponse, response); err != nil {
+			return err
+		}
+		// After a failure ferry still sends; it stops when it has read why.
+		if err := stream.Drain(); err != nil {
 			return err
 		}
 	}
@@ -89,14 +108,21 @@ func (s *server) close() {
 	}
 }
 
-func (s *server) answer(ctx context.Context, r agent.Request) agent.Response {
+// answer does what r asks. What follows r as a stream has been read when the answer is a success.
+func (s *server) answer(ctx context.Context, r agent.Request) (agent.Response, *agent.DataReader) {
 	var response agent.Response
 	var err error
+	stream := agent.EmptyData()
 	switch r.Method {
 	case agent.MethodMissing:
-		response.Missing, err = s.missing(r)
+		stream = s.wire.DataReader()
+		// It is needed when what is missing has arrived: until then there is time to ask systemd.
+		s.failedBefore = sync.OnceValue(func() []string { return failedUnits(ctx, s.runner, s.root()) })
+		go s.failedBefore()
+		response.Missing, err = s.missing(r, stream)
 	case agent.MethodShip:
-		response.Ship, err = s.ship(r)
+		stream = s.wire.DataReader()
+		response.Ship, err = s.ship(r, stream)
 	case agent.MethodActivate:
 		if err = s.mayChange(r); err == nil {
 			response.Activate, err = s.activate(ctx, r)
@@ -111,25 +137,30 @@ func (s *server) answer(ctx context.Context, r agent.Request) agent.Response {
 	if err != nil {
 		response.Error = responseError(err)
 	}
-	return response
+	return response, stream
 }
+
+var errLocked = &agent.ResponseError{Kind: agent.KindLocked, Text: "another deployment is at work on this target"}
 
 // mayChange refuses to change a target that another deployment works on, or that is no NixOS.
 func (s *server) mayChange(r agent.Request) error {
 	if s.lock == nil {
-		return &agent.ResponseError{Kind: agent.KindLocked, Text: "another deployment is at work on this target"}
+		return errLocked
 	}
-	if isNixOS := (root{}).isNixOS(); !isNixOS && !r.ForceNotNixOS {
+	if isNixOS := s.root().isNixOS(); !isNixOS && !r.ForceNotNixOS {
 		return &agent.ResponseError{Kind: agent.KindNotNixOS, Text: "this is not a NixOS machine: /etc/NIXOS is missing"}
 	} else if !isNixOS && r.Action != "dry-activate" {
 		// Without the mark, the system's own switch-to-configuration refuses.
-		if err := os.WriteFile("/etc/NIXOS", nil, 0o644); err != nil {
+		if err := os.WriteFile(s.root().path("/etc/NIXOS"), nil, 0o644); err != nil {
 			return err
 		}
 	}
-	for _, p := range []string{string(r.Toplevel), string(r.Bundle)} {
-		if p != "" && !exists(p) {
-			return &agent.ResponseError{Kind: agent.KindInvalid, Text: p + " is not on the target (any more)"}
+	for _, p := range []nix.StorePath{r.Toplevel, r.Bundle} {
+		if _, err := nix.ParseStorePath(string(p)); err != nil {
+			return &agent.ResponseError{Kind: agent.KindInvalid, Text: err.Error()}
+		}
+		if !s.root().exists(string(p)) {
+			return &agent.ResponseError{Kind: agent.KindInvalid, Text: string(p) + " is not on the target (any more)"}
 		}
 	}
 	return nil

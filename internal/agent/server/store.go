@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"ferry/internal/agent"
 	"ferry/internal/nix"
@@ -20,17 +21,17 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// pendingRoots is where a shipped bundle is kept from being collected until it is committed.
-const pendingRoots = "/nix/var/nix/gcroots/ferry"
+// gcRoots is where a shipped bundle is kept from being collected until it is committed, and the committed one after that.
+const gcRoots = "/nix/var/nix/gcroots/ferry"
 
 // store is the target's Nix store, through one `nix-store --serve --write` that lives as long as the agent: while it does,
-// no path that it has been asked about or has added is collected.
+// no path that it has been asked about or has added is collected. One that has died is started again at the next use.
 type store struct {
 	ctx    context.Context
 	runner *run.Runner
 
-	start   func() error
-	process *run.Process
+	mu      sync.Mutex
+	process *run.Process // nil: not started
 	in      io.WriteCloser
 	serve   *nix.Serve
 }
@@ -38,39 +39,52 @@ type store struct {
 // openStore starts the process in the background; the first use waits for it.
 func openStore(ctx context.Context, runner *run.Runner) *store {
 	s := &store{ctx: ctx, runner: runner}
-	s.start = sync.OnceValue(s.open)
-	go func() { _ = s.start() }()
+	go func() { _, _ = s.use() }()
 	return s
 }
 
-func (s *store) open() error {
-	p, in, out, err := s.runner.Pipe(s.ctx, run.Command{Argv: []string{"nix-store", "--serve", "--write"}})
+func (s *store) use() (*nix.Serve, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.process != nil {
+		return s.serve, nil
+	}
+	p, in, out, err := s.runner.Pipe(s.ctx, run.Command{Argv: []string{"nix-store", "--serve", "--write"}, Insist: true})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	s.process, s.in = p, in
 	if s.serve, err = nix.NewServe(out, in); err != nil {
-		return s.died(err)
+		return nil, s.end(err)
 	}
-	return nil
+	return s.serve, nil
 }
 
 func (s *store) close() {
-	if s.start() != nil || s.process == nil {
-		return
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.process != nil {
+		_ = s.end(nil)
 	}
-	_ = s.in.Close()
-	_ = s.process.Wait()
 }
 
-// died makes the error of a nix-store that ended while it was talked to: what it said on standard error is the reason. It
-// cannot be used any more; the next use starts another one.
+// died makes the error of a nix-store that cannot be talked to any more: what it said on standard error is the reason, if it
+// said anything.
 func (s *store) died(err error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.end(err)
+}
+
+// storeGrace is how long nix-store may take to end once its input has ended.
+const storeGrace = 2 * time.Second
+
+func (s *store) end(err error) error {
 	_ = s.in.Close()
-	s.process.Kill()
+	kill := time.AfterFunc(storeGrace, s.process.Kill)
+	defer kill.Stop()
 	ended := s.process.Wait()
-	s.start = sync.OnceValue(s.open)
-	s.process = nil
+	s.process, s.in, s.serve = nil, nil, nil
 	var failed *run.Error
 	if errors.As(ended, &failed) && failed.Stderr != "" {
 		return failed
@@ -79,19 +93,19 @@ func (s *store) died(err error) error {
 }
 
 // missing reads the paths that ferry asks about and gives the indexes of those that are not valid here.
-func (s *server) missing(r agent.Request) ([]int, error) {
-	data := s.wire.DataReader()
-	paths, err := readPaths(data)
-	if drainErr := data.Drain(); err == nil {
-		err = drainErr
+func (s *server) missing(r agent.Request, stream *agent.DataReader) ([]int, error) {
+	paths, err := readPaths(stream)
+	if err == nil {
+		err = stream.Drain()
 	}
+	if err != nil {
+		return nil, &streamError{err}
+	}
+	serve, err := s.store.use()
 	if err != nil {
 		return nil, err
 	}
-	if err := s.store.start(); err != nil {
-		return nil, err
-	}
-	valid, err := s.store.serve.ValidPaths(paths, true, r.Substitute)
+	valid, err := serve.ValidPaths(paths, true, r.Substitute)
 	if err != nil {
 		return nil, s.store.died(err)
 	}
@@ -112,6 +126,9 @@ func newDecoder(r io.Reader) (*zstd.Decoder, error) {
 	return zstd.NewReader(r, zstd.WithDecoderMaxWindow(agent.ShipWindow), zstd.WithDecoderLowmem(true), zstd.WithDecoderConcurrency(1))
 }
 
+// maxAsked is how many paths one request may ask about: their indexes must fit into the frame of the answer.
+const maxAsked = 100_000
+
 func readPaths(r io.Reader) ([]nix.StorePath, error) {
 	z, err := newDecoder(r)
 	if err != nil {
@@ -125,57 +142,67 @@ func readPaths(r io.Reader) ([]nix.StorePath, error) {
 		if err != nil {
 			return nil, err
 		}
+		if len(paths) == maxAsked {
+			return nil, fmt.Errorf("more than %d paths", maxAsked)
+		}
 		paths = append(paths, p)
 	}
 	return paths, lines.Err()
 }
 
 // ship reads the stream of paths and feeds it to nix-store, which verifies and registers each path as it arrives.
-func (s *server) ship(r agent.Request) (*agent.ShipResult, error) {
-	data := s.wire.DataReader()
-	result, err := s.receive(data)
-	if drainErr := data.Drain(); err == nil {
-		err = drainErr
-	}
-	if err != nil {
-		return nil, err
+func (s *server) ship(r agent.Request, stream *agent.DataReader) (*agent.ShipResult, error) {
+	if s.lock == nil {
+		return nil, errLocked
 	}
 	if r.Root != "" {
-		if err := keepPending(r.Root); err != nil {
+		if _, err := nix.ParseStorePath(string(r.Root)); err != nil {
 			return nil, err
 		}
 	}
-	result.Peak = peakMemory()
-	return result, nil
-}
-
-func (s *server) receive(data io.Reader) (*agent.ShipResult, error) {
-	if s.lock == nil {
-		return nil, &agent.ResponseError{Kind: agent.KindLocked, Text: "another deployment is at work on this target"}
+	count, err := s.receive(stream)
+	if err == nil {
+		err = stream.Drain()
 	}
-	if err := s.store.start(); err != nil {
-		return nil, err
+	if err == nil && r.Root != "" {
+		err = keepPending(s.root(), r.Root)
 	}
-	z, err := newDecoder(data)
 	if err != nil {
 		return nil, err
 	}
+	return &agent.ShipResult{Registered: count, Peak: peakMemory()}, nil
+}
+
+func (s *server) receive(stream io.Reader) (registered int, err error) {
+	serve, err := s.store.use()
+	if err != nil {
+		return 0, err
+	}
+	z, err := newDecoder(stream)
+	if err != nil {
+		return 0, err
+	}
 	defer z.Close()
-	acks := &acknowledgements{serve: s.store.serve, wire: s.wire, sent: make(chan struct{}, 1<<16), done: make(chan error, 1)}
+	acks := &acknowledgements{serve: serve, wire: s.wire, sent: make(chan struct{}, 1<<16), done: make(chan error, 1)}
 	go acks.read()
-	feedErr := feed(z, s.store.serve, acks.sent)
+	feedErr := feed(z, serve, acks.sent)
+	var bad *streamError
+	if errors.As(feedErr, &bad) {
+		// Whole paths that nix-store has not got yet are worth having. In the middle of the one that was cut off it waits for
+		// the rest: the end of its input tells it that there is none.
+		_ = serve.Flush()
+		_ = s.store.in.Close()
+	}
 	close(acks.sent)
 	ackErr := <-acks.done
-	if feedErr != nil || ackErr != nil {
-		var bad *streamError
-		if errors.As(feedErr, &bad) && ackErr == nil {
-			// nix-store waits in the middle of a path: it is of no more use.
-			_ = s.store.died(feedErr)
-			return nil, feedErr
-		}
-		return nil, s.store.died(errors.Join(feedErr, ackErr))
+	if feedErr == nil && ackErr == nil {
+		return acks.count, nil
 	}
-	return &agent.ShipResult{Registered: acks.count}, nil
+	died := s.store.died(errors.Join(feedErr, ackErr))
+	if bad != nil && ackErr == nil {
+		return 0, feedErr
+	}
+	return 0, died
 }
 
 // streamError is a stream from ferry that breaks its own format or ends too early.
@@ -235,7 +262,11 @@ func readHeader(r io.Reader) (*agent.ShipHeader, error) {
 	if err := json.Unmarshal(text, header); err != nil {
 		return nil, err
 	}
-	for _, p := range append([]nix.StorePath{header.Path}, header.References...) {
+	named := append([]nix.StorePath{header.Path}, header.References...)
+	if header.Deriver != "" {
+		named = append(named, header.Deriver)
+	}
+	for _, p := range named {
 		if _, err := nix.ParseStorePath(string(p)); err != nil {
 			return nil, err
 		}
@@ -295,11 +326,12 @@ func (a *acknowledgements) read() {
 }
 
 // keepPending makes a GC root for a bundle that is not committed yet. One at a time is enough: the lock is held.
-func keepPending(bundle nix.StorePath) error {
-	if err := os.MkdirAll(pendingRoots, 0o755); err != nil {
+func keepPending(r root, bundle nix.StorePath) error {
+	folder := r.path(gcRoots)
+	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return fmt.Errorf("keep %s from being collected: %w", bundle, err)
 	}
-	return replaceLink(string(bundle), filepath.Join(pendingRoots, "pending"))
+	return replaceLink(string(bundle), filepath.Join(folder, "pending"))
 }
 
 // replaceLink makes link point at target, in one step.

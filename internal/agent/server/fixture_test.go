@@ -1,0 +1,272 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"ferry/internal/agent"
+	"ferry/internal/nix"
+)
+
+// TestMain lets this test program act as the agent that a job is started from, and as one that holds the lock.
+func TestMain(m *testing.M) {
+	if len(os.Args) == 3 && os.Args[1] == "job" {
+		if err := runJobIn(context.Background(), root{os.Getenv("FERRY_TEST_ROOT")}, os.Args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	if len(os.Args) == 3 && os.Args[1] == "hold" {
+		_, holder, err := takeLock(root{os.Getenv("FERRY_TEST_ROOT")}, Options{Who: "other@there", Session: os.Args[2]}, time.Now())
+		fmt.Println(holder, err)
+		time.Sleep(time.Hour)
+	}
+	os.Exit(m.Run())
+}
+
+const (
+	oldSystem nix.StorePath = "/nix/store/00000000000000000000000000000000-old"
+	newSystem nix.StorePath = "/nix/store/11111111111111111111111111111111-new"
+	oldBundle nix.StorePath = "/nix/store/22222222222222222222222222222222-ferry-pi"
+	newBundle nix.StorePath = "/nix/store/33333333333333333333333333333333-ferry-pi"
+)
+
+// machine is a fake target: a folder that stands for /, and programs that write down how they are called.
+type fakeMachine struct {
+	t *testing.T
+	root
+}
+
+// switchScript is what the fake systems switch with. The files in /control say what happens.
+const switchScript = `#!/bin/sh
+echo "$(basename "$(dirname "$(dirname "$0")")") $1" >>"$FERRY_TEST_ROOT/calls"
+echo "switching: $1"
+if [ -e "$FERRY_TEST_ROOT/control/wait" ]; then
+	while [ ! -e "$FERRY_TEST_ROOT/control/go" ]; do sleep 0.01; done
+fi
+echo "done" >&2
+case $0 in *new*) system=` + string(newSystem) + `;; *) system=` + string(oldSystem) + `;; esac
+status=0
+[ ! -e "$FERRY_TEST_ROOT/control/status-$1" ] || read -r status <"$FERRY_TEST_ROOT/control/status-$1"
+case $0 in *old*) [ ! -e "$FERRY_TEST_ROOT/control/old-is-well" ] || status=0;; esac
+case $1:$status in test:[0234]) ln -sfn "$system" "$FERRY_TEST_ROOT/run/current-system";; esac
+exit "$status"
+`
+
+const nixEnvScript = `#!/bin/sh
+echo "nix-env $3 $4" >>"$FERRY_TEST_ROOT/calls"
+[ "$1" = -p ] && [ "$2" = "$FERRY_TEST_ROOT` + systemProfile + `" ] || exit 9
+[ ! -e "$FERRY_TEST_ROOT/control/nix-env-fails" ] || { echo "error: read-only file system" >&2; exit 1; }
+case $3 in
+--set) n=$(ls -d "$2"-*-link | wc -l); n=$((n + 1)); ln -s "$4" "$2-$n-link"; ln -sfn "system-$n-link" "$2";;
+--switch-generation) ln -sfn "system-$4-link" "$2";;
+esac
+`
+
+const nixStoreScript = `#!/bin/sh
+case $1 in
+--version) echo "nix-store (Nix) 2.99.0";;
+--realise)
+	echo "nix-store --realise $2" >>"$FERRY_TEST_ROOT/calls"
+	[ ! -e "$FERRY_TEST_ROOT/control/nix-store-fails" ] || { echo "error: no such path" >&2; exit 1; }
+	ln -sfn "$2" "$4";;
+*) exit 1;;
+esac
+`
+
+// newMachine is a NixOS that runs, boots and keeps the old system, and has the new one in its store.
+func newMachine(t *testing.T) *fakeMachine {
+	t.Helper()
+	m := &fakeMachine{t: t, root: root{t.TempDir()}}
+	m.write("/etc/NIXOS", "")
+	m.write("/etc/nixos/.keep", "")
+	m.write("/control/.keep", "")
+	for _, system := range []nix.StorePath{oldSystem, newSystem} {
+		m.program(string(system)+"/bin/switch-to-configuration", switchScript)
+	}
+	m.write(string(oldBundle)+"/ferry.json", "{}")
+	m.write(string(newBundle)+"/ferry.json", "{}")
+	m.link(string(oldSystem), string(oldBundle)+"/profile")
+	m.link(string(newSystem), string(newBundle)+"/profile")
+	m.link(string(oldSystem), "/run/current-system")
+	m.link(string(oldSystem), "/run/booted-system")
+	m.link(string(oldSystem), systemProfile+"-1-link")
+	m.link("system-1-link", systemProfile)
+	m.link(string(oldBundle), currentConfiguration)
+	m.program("/bin/nix-env", nixEnvScript)
+	m.program("/bin/nix-store", nixStoreScript)
+	t.Setenv("PATH", m.path("/bin")+":"+os.Getenv("PATH"))
+	t.Setenv("FERRY_TEST_ROOT", m.dir)
+	t.Setenv("GORACE", "atexit_sleep_ms=0")
+	return m
+}
+
+func (m *fakeMachine) write(name, text string) {
+	m.t.Helper()
+	file := m.path(name)
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		m.t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+func (m *fakeMachine) program(name, text string) {
+	m.t.Helper()
+	m.write(name, text)
+	if err := os.Chmod(m.path(name), 0o755); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+func (m *fakeMachine) link(to, name string) {
+	m.t.Helper()
+	if err := os.MkdirAll(filepath.Dir(m.path(name)), 0o755); err != nil {
+		m.t.Fatal(err)
+	}
+	if err := os.Symlink(to, m.path(name)); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+func (m *fakeMachine) read(name string) string {
+	m.t.Helper()
+	text, err := os.ReadFile(m.path(name))
+	if err != nil && !os.IsNotExist(err) {
+		m.t.Fatal(err)
+	}
+	return string(text)
+}
+
+// calls is what was run, in order.
+func (m *fakeMachine) calls() []string {
+	m.t.Helper()
+	text := strings.TrimSpace(m.read("/calls"))
+	for _, p := range []nix.StorePath{oldSystem, newSystem, oldBundle, newBundle} {
+		text = strings.ReplaceAll(text, string(p), p.Hash()[:1]+"-"+p.Name())
+		text = strings.ReplaceAll(text, p.Base(), p.Hash()[:1]+"-"+p.Name())
+	}
+	if text == "" {
+		return nil
+	}
+	return strings.Split(text, "\n")
+}
+
+// ferry is the other side of an agent.
+type ferry struct {
+	t     *testing.T
+	in    *io.PipeWriter
+	wire  *agent.Wire
+	hello agent.Hello
+	ended chan error
+	id    int
+}
+
+// connect starts an agent on the machine and reads its hello.
+func (m *fakeMachine) connect(opts Options) *ferry {
+	m.t.Helper()
+	opts.root = m.root
+	if opts.Program == "" {
+		var err error
+		if opts.Program, err = os.Executable(); err != nil {
+			m.t.Fatal(err)
+		}
+	}
+	in, far := io.Pipe()
+	near, out := io.Pipe()
+	f := &ferry{t: m.t, in: far, ended: make(chan error, 1)}
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		err := Serve(ctx, in, out, opts)
+		_ = out.CloseWithError(io.EOF)
+		_ = in.CloseWithError(io.ErrClosedPipe)
+		f.ended <- err
+	}()
+	m.t.Cleanup(func() {
+		_ = f.in.Close()
+		_ = near.Close()
+		cancel()
+		select {
+		case <-f.ended:
+		case <-time.After(20 * time.Second):
+			m.t.Error("the agent goes on")
+		}
+	})
+	magic := make([]byte, len(agent.Magic)+1)
+	if _, err := io.ReadFull(near, magic); err != nil || string(magic) != agent.Magic+"\n" {
+		m.t.Fatalf("it says %q, %v", magic, err)
+	}
+	f.wire = agent.NewWire(near, far)
+	kind, payload, err := f.wire.Read()
+	if err != nil || kind != agent.FrameHello {
+		m.t.Fatalf("frame %q, %v", kind, err)
+	}
+	if err := json.Unmarshal(payload, &f.hello); err != nil {
+		m.t.Fatal(err)
+	}
+	return f
+}
+
+// locked are the options of a deployment.
+func locked(session string) Options {
+	return Options{Who: "alice@here", Session: session, Lock: true}
+}
+
+func (f *ferry) send(r agent.Request) {
+	f.t.Helper()
+	f.id++
+	r.ID = f.id
+	if err := f.wire.WriteJSON(agent.FrameRequest, r); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// answer reads until the response.
+func (f *ferry) answer() (agent.Response, string) {
+	f.t.Helper()
+	var log strings.Builder
+	for {
+		kind, payload, err := f.wire.Read()
+		if err != nil {
+			f.t.Fatalf("read the answer: %v", err)
+		}
+		switch kind {
+		case agent.FrameLog:
+			log.Write(payload)
+		case agent.FrameResponse:
+			var r agent.Response
+			if err := json.Unmarshal(payload, &r); err != nil {
+				f.t.Fatal(err)
+			}
+			if r.ID != f.id {
+				f.t.Fatalf("an answer to %d instead of %d", r.ID, f.id)
+			}
+			return r, log.String()
+		}
+	}
+}
+
+func (f *ferry) ask(r agent.Request) (agent.Response, string) {
+	f.t.Helper()
+	f.send(r)
+	return f.answer()
+}
+
+const job = "deployment1"
+
+func activation(action string) agent.Request {
+	return agent.Request{Method: agent.MethodActivate, Job: job, Toplevel: newSystem, Bundle: newBundle, Action: action}
+}
+
+func commitment(action string) agent.Request {
+	return agent.Request{Method: agent.MethodCommit, Job: job, Toplevel: newSystem, Bundle: newBundle, Action: action}
+}
