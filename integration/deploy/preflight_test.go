@@ -113,7 +113,7 @@ func TestADiskThatFillsUpInTheMiddle(t *testing.T) {
 		"web: ship: the target's disk is too full: 5", "on the target: sudo nix-collect-garbage")
 	s.onTarget("rm", "/nix/filler")
 
-	ended := s.start("deploy", "--sudo-password-file", s.password)
+	_, ended := s.background("deploy", "--sudo-password-file", s.password)
 	until(t, "a third is shipped", func() bool { return relay.Traffic().Up > paths*size/3 })
 	relay.Freeze()
 	s.onTarget("sh", "-c", fill(6))
@@ -128,12 +128,4 @@ func TestADiskThatFillsUpInTheMiddle(t *testing.T) {
 		t.Errorf("%d bytes were sent the second time, of %d", again, paths*size)
 	}
 	s.onTarget("nix-store", "--verify", "--check-contents")
-}
-
-// start starts ferry; the function it returns waits for its end.
-func (s *site) start(args ...string) (ended func() outcome) {
-	result := make(chan outcome, 1)
-	cmd := s.command(args...)
-	go func() { result <- s.run(cmd) }()
-	return func() outcome { return <-result }
 }

@@ -48,7 +48,7 @@ func TestABundleThatVanishesThere(t *testing.T) {
 	before := s.state()
 	// The answer to the ship and the next request are this long on their way.
 	s.relayed("alice", lab.RelayOptions{Delay: 800 * time.Millisecond})
-	ended := s.start("deploy", "--sudo-password-file", s.password)
+	_, ended := s.background("deploy", "--sudo-password-file", s.password)
 	pending := filepath.Join(s.target.Root(), "nix/var/nix/gcroots/ferry/pending")
 	var bundle string
 	until(t, "the bundle is shipped", func() bool {

@@ -17,6 +17,7 @@ import (
 	"ferry/internal/deploy"
 	"ferry/internal/run"
 
+	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 )
 
@@ -110,10 +111,14 @@ func (p *Printer) AskPassword(ctx context.Context, tty *os.File, prompt string) 
 	defer resume()
 	fd := int(tty.Fd())
 	old, err := term.GetState(fd)
-	if err != nil {
-		return nil, fmt.Errorf("ask for a password: %w", err)
+	if err == nil {
+		// Before the prompt: whoever answers at once, a program or a paste, must not be shown.
+		err = echoOff(fd)
 	}
-	if _, err := io.WriteString(tty, prompt); err != nil {
+	if err == nil {
+		_, err = io.WriteString(tty, prompt)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("ask for a password: %w", err)
 	}
 	type answer struct {
@@ -125,16 +130,27 @@ func (p *Printer) AskPassword(ctx context.Context, tty *os.File, prompt string) 
 		password, err := term.ReadPassword(fd)
 		answered <- answer{password, err}
 	}()
-	select {
-	case a := <-answered:
-		_, _ = io.WriteString(tty, "\n")
-		return a.password, a.err
-	case <-ctx.Done():
-		// The read goes on until the program ends; the terminal must show again what is typed.
+	defer func() {
+		// Also when the read goes on until the program ends: the terminal must show again what is typed.
 		_ = term.Restore(fd, old)
 		_, _ = io.WriteString(tty, "\n")
+	}()
+	select {
+	case a := <-answered:
+		return a.password, a.err
+	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+}
+
+// echoOff keeps a terminal from showing what is typed.
+func echoOff(fd int) error {
+	state, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	if err != nil {
+		return err
+	}
+	state.Lflag &^= unix.ECHO
+	return unix.IoctlSetTermios(fd, unix.TCSETS, state)
 }
 
 // Confirm asks a question on tty that is answered by y or n; anything but y is no.
