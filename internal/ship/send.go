@@ -13,8 +13,6 @@ import (
 
 	"ferry/internal/agent"
 	"ferry/internal/nix"
-
-	"github.com/klauspost/compress/zstd"
 )
 
 // Progress is how far a ship is.
@@ -46,7 +44,9 @@ func (p *Plan) Send(ctx context.Context, session *agent.Session, progress func(P
 	}
 	stop := every(100*time.Millisecond, report)
 	shipped, err := session.Ship(ctx, p.Root, func(w io.Writer) error {
-		return p.write(ctx, &countingWriter{w, &wire}, &read)
+		z := newCompressor(w, func(n int) { wire.Add(uint64(n)) }, time.Now)
+		defer z.release()
+		return p.write(ctx, z, &read)
 	}, func(ack agent.Progress) {
 		registered.Store(int64(ack.Registered))
 	})
@@ -60,13 +60,7 @@ func (p *Plan) Send(ctx context.Context, session *agent.Session, progress func(P
 }
 
 // write writes the stream of package agent's ShipHeader.
-func (p *Plan) write(ctx context.Context, w io.Writer, read *atomic.Uint64) error {
-	z, err := zstd.NewWriter(w, zstd.WithWindowSize(agent.ShipWindow), zstd.WithEncoderLevel(zstd.SpeedDefault))
-	if err != nil {
-		return err
-	}
-	// It writes from goroutines of its own: none may do so after the return.
-	defer z.Reset(nil)
+func (p *Plan) write(ctx context.Context, z io.WriteCloser, read *atomic.Uint64) error {
 	buffered := bufio.NewWriterSize(z, 256<<10)
 	for _, info := range p.Missing {
 		if err := writePath(ctx, buffered, info, read); err != nil {
@@ -140,17 +134,6 @@ func (n *narWriter) Write(p []byte) (int, error) {
 	n.read.Add(uint64(written))
 	n.err = err
 	return written, err
-}
-
-type countingWriter struct {
-	w     io.Writer
-	count *atomic.Uint64
-}
-
-func (c *countingWriter) Write(p []byte) (int, error) {
-	n, err := c.w.Write(p)
-	c.count.Add(uint64(n))
-	return n, err
 }
 
 // every calls f again and again until the function it returns is called, which waits for the last call's end.

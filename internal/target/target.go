@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"ferry/internal/run"
 )
@@ -33,6 +34,7 @@ type Channel struct {
 	Out io.ReadCloser
 
 	addr    Address
+	stderr  io.Writer
 	process *run.Process
 	ready   func()
 	cleanup func()
@@ -40,7 +42,8 @@ type Channel struct {
 }
 
 // Start runs line, one command line for whatever login shell the target's user has, and gives its streams. Standard error,
-// ssh's own included, goes to stderr as it comes. Cancelling ctx ends the connection. The caller must call [Channel.Wait].
+// ssh's own included, goes to stderr as it comes; if stderr is a [fmt.Stringer], an error of ssh is looked for in what that
+// says was written. Cancelling ctx ends the connection. The caller must call [Channel.Wait].
 func (d *Dialer) Start(ctx context.Context, addr Address, line string, stderr io.Writer) (*Channel, error) {
 	if addr.Local() {
 		return d.startLocal(ctx, addr, line, stderr)
@@ -50,7 +53,7 @@ func (d *Dialer) Start(ctx context.Context, addr Address, line string, stderr io
 		return nil, err
 	}
 	terminal := d.terminal()
-	argv := append(d.master(control, terminal != nil), "-T", "--", addr.String(), line)
+	argv := append(d.master(control, terminal != nil, "no"), "-T", "--", addr.String(), line)
 	return d.start(ctx, addr, argv, terminal, stderr, cleanup)
 }
 
@@ -70,7 +73,7 @@ func (d *Dialer) startLocal(ctx context.Context, addr Address, line string, stde
 		stop()
 		return nil, err
 	}
-	return &Channel{In: in, Out: out, addr: addr, process: p, ready: func() {}, cleanup: func() {}, stop: stop}, nil
+	return &Channel{In: in, Out: out, addr: addr, stderr: stderr, process: p, ready: func() {}, cleanup: func() {}, stop: stop}, nil
 }
 
 func (d *Dialer) start(ctx context.Context, addr Address, argv []string, terminal *os.File, stderr io.Writer, cleanup func()) (*Channel, error) {
@@ -96,7 +99,7 @@ func (d *Dialer) start(ctx context.Context, addr Address, argv []string, termina
 		cleanup()
 		return nil, err
 	}
-	return &Channel{In: in, Out: out, addr: addr, process: p, ready: ready, cleanup: cleanup, stop: stop}, nil
+	return &Channel{In: in, Out: out, addr: addr, stderr: stderr, process: p, ready: ready, cleanup: cleanup, stop: stop}, nil
 }
 
 // Ready tells the channel that the far side has answered: the login is over and the terminal is ferry's again.
@@ -124,6 +127,11 @@ func (c *Channel) classify(err error) error {
 	if err == nil || c.addr.Local() || !errors.As(err, &failed) || errors.Is(err, context.Canceled) {
 		return err
 	}
+	if text, ok := c.stderr.(fmt.Stringer); ok {
+		said := *failed
+		said.Stderr = text.String()
+		failed = &said
+	}
 	// While ssh has the terminal, a Ctrl-C reaches ssh and not ferry. Once it is logged in, ssh catches it.
 	if failed.Signal() == syscall.SIGINT || strings.Contains(failed.Stderr, "Killed by signal 2.") {
 		return ErrInterrupted
@@ -131,7 +139,7 @@ func (c *Channel) classify(err error) error {
 	if failed.Status == 255 || failed.Status < 0 {
 		return connectError(c.addr, failed)
 	}
-	return err
+	return failed
 }
 
 // ErrInterrupted says that the user pressed Ctrl-C while ssh was asking.
@@ -150,13 +158,23 @@ func (d *Dialer) Master(ctx context.Context, addr Address, stderr io.Writer) (*M
 	if addr.Local() {
 		return nil, fmt.Errorf("the local machine is reached without ssh")
 	}
-	control, cleanup, err := controlPath()
+	control, remove, err := controlPath()
 	if err != nil {
 		return nil, err
 	}
-	// A program that answers at once and then waits for its end of file: its first byte says that the login is done.
+	users := append(d.config(), "-o", "ControlPath="+control, "-o", "ControlMaster=no")
+	cleanup := func() {
+		// A master that never was or is gone already is an error here and nothing else.
+		ctx, stop := context.WithTimeout(context.Background(), 5*time.Second)
+		defer stop()
+		_ = d.Runner.Run(ctx, run.Command{Argv: append(append([]string{"ssh"}, users...), "-O", "exit", "--", addr.String())})
+		remove()
+	}
+	// A program that answers at once and then waits for its end of file: its first byte says that the login is done. The
+	// master itself leaves the terminal after the login (ControlPersist): it does the typing for programs on a terminal that
+	// use it, and the kernel stops a background process that does.
 	terminal := d.terminal()
-	argv := append(d.master(control, terminal != nil), "-T", "--", addr.String(), "echo ferry; cat")
+	argv := append(d.master(control, terminal != nil, "10"), "-T", "--", addr.String(), "echo ferry; cat")
 	c, err := d.start(ctx, addr, argv, terminal, stderr, cleanup)
 	if err != nil {
 		return nil, err
@@ -169,7 +187,7 @@ func (d *Dialer) Master(ctx context.Context, addr Address, stderr io.Writer) (*M
 	}
 	c.Ready()
 	go func() { _, _ = io.Copy(io.Discard, c.Out) }()
-	return &Master{Args: append(d.config(), "-o", "ControlPath="+control, "-o", "ControlMaster=no"), channel: c}, nil
+	return &Master{Args: users, channel: c}, nil
 }
 
 // Close ends the connection.
@@ -187,7 +205,7 @@ func (d *Dialer) config() []string {
 }
 
 // master is ssh and the options of a connection of its own. Options that a supported OpenSSH does not know are not used.
-func (d *Dialer) master(control string, mayAsk bool) []string {
+func (d *Dialer) master(control string, mayAsk bool, persist string) []string {
 	argv := append([]string{"ssh"}, d.config()...)
 	batch := "yes"
 	if mayAsk {
@@ -196,7 +214,7 @@ func (d *Dialer) master(control string, mayAsk bool) []string {
 	for _, option := range []string{
 		"ControlMaster=yes",
 		"ControlPath=" + control,
-		"ControlPersist=no",
+		"ControlPersist=" + persist,
 		"BatchMode=" + batch,
 		"StrictHostKeyChecking=yes",
 		"ConnectTimeout=15",
