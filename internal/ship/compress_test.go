@@ -54,7 +54,7 @@ func (l *slowLink) Write(p []byte) (int, error) {
 
 // TestStreamSurvivesChangesOfLevel: several frames are one stream for the decoder, within the agent's window.
 func TestStreamSurvivesChangesOfLevel(t *testing.T) {
-	data := make([]byte, 20<<20)
+	data := make([]byte, 13<<20)
 	random := rand.NewChaCha8([32]byte{})
 	for i := 0; i < len(data); i += 4 {
 		data[i] = byte(random.Uint64())
