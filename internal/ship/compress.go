@@ -10,10 +10,12 @@ import (
 )
 
 // compressor compresses a stream as a sequence of zstd frames, each at a level that suits what the link takes: a slow link
-// is worth more of this machine's CPU, a fast one would wait for it. Close ends the stream and not the writer below.
+// is worth more of this machine's CPU, a fast one would wait for it. Close ends the stream and not the writer below. The
+// caller calls stop in the end, also after an error.
 type compressor struct {
 	link     *meter
 	now      func() time.Time
+	every    uint64 // bytes before compression between two looks at the link
 	encoders map[zstd.EncoderLevel]*zstd.Encoder
 
 	level zstd.EncoderLevel
@@ -29,11 +31,10 @@ type sample struct {
 	blocked time.Duration
 }
 
-// meter is the writer below: it counts what goes to the link and how long that blocks.
+// meter is the writer below: it notes how much goes to the link and how long that blocks.
 type meter struct {
 	w       io.Writer
 	now     func() time.Time
-	count   func(n int)
 	bytes   uint64
 	blocked time.Duration
 }
@@ -43,22 +44,21 @@ func (m *meter) Write(p []byte) (int, error) {
 	n, err := m.w.Write(p)
 	m.blocked += m.now().Sub(begin)
 	m.bytes += uint64(n)
-	m.count(n)
 	return n, err
 }
 
-// chooseEvery is how many bytes before compression go by between two looks at the link.
+// chooseEvery is large enough that a look, which flushes the encoder, costs nothing.
 const chooseEvery = 4 << 20
 
-func newCompressor(w io.Writer, count func(n int), now func() time.Time) *compressor {
-	c := &compressor{link: &meter{w: w, now: now, count: count}, now: now, encoders: map[zstd.EncoderLevel]*zstd.Encoder{}, level: zstd.SpeedDefault}
+func newCompressor(w io.Writer, now func() time.Time) *compressor {
+	c := &compressor{link: &meter{w: w, now: now}, now: now, every: chooseEvery, encoders: map[zstd.EncoderLevel]*zstd.Encoder{}, level: zstd.SpeedDefault}
 	c.since = sample{at: now()}
 	return c
 }
 
 // Write compresses p.
 func (c *compressor) Write(p []byte) (int, error) {
-	if c.raw >= chooseEvery {
+	if c.raw >= c.every {
 		if err := c.choose(); err != nil {
 			return 0, err
 		}
@@ -128,8 +128,8 @@ func (c *compressor) Close() error {
 	return c.frame.Close()
 }
 
-// release waits for what the encoders still write, after a failure as well: nothing is written later.
-func (c *compressor) release() {
+// stop ends the encoders' own goroutines, which may still write: none does after it.
+func (c *compressor) stop() {
 	for _, encoder := range c.encoders {
 		encoder.Reset(nil)
 	}

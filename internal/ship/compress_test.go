@@ -54,16 +54,16 @@ func (l *slowLink) Write(p []byte) (int, error) {
 
 // TestStreamSurvivesChangesOfLevel: several frames are one stream for the decoder, within the agent's window.
 func TestStreamSurvivesChangesOfLevel(t *testing.T) {
-	data := make([]byte, 13<<20)
+	data := make([]byte, 2<<20)
 	random := rand.NewChaCha8([32]byte{})
 	for i := 0; i < len(data); i += 4 {
 		data[i] = byte(random.Uint64())
 	}
-	link := &slowLink{fastAfter: 3 << 20}
-	counted := 0
-	c := newCompressor(link, func(n int) { counted += n }, link.now)
+	link := &slowLink{fastAfter: 300 << 10}
+	c := newCompressor(link, link.now)
+	c.every = 256 << 10
 	for rest := data; len(rest) > 0; {
-		n := min(len(rest), 256<<10)
+		n := min(len(rest), 64<<10)
 		if _, err := c.Write(rest[:n]); err != nil {
 			t.Fatal(err)
 		}
@@ -74,9 +74,6 @@ func TestStreamSurvivesChangesOfLevel(t *testing.T) {
 	}
 	if len(c.encoders) < 3 {
 		t.Errorf("only %d levels were used, for %d bytes on the link", len(c.encoders), link.Len())
-	}
-	if counted != link.Len() {
-		t.Errorf("counted %d bytes of %d", counted, link.Len())
 	}
 	d, err := zstd.NewReader(link, zstd.WithDecoderMaxWindow(agent.ShipWindow))
 	if err != nil {
@@ -91,7 +88,7 @@ func TestStreamSurvivesChangesOfLevel(t *testing.T) {
 
 func TestEmptyStreamIsEmpty(t *testing.T) {
 	var out bytes.Buffer
-	c := newCompressor(&out, func(int) {}, time.Now)
+	c := newCompressor(&out, time.Now)
 	if err := c.Close(); err != nil || out.Len() != 0 {
 		t.Errorf("%d bytes, %v", out.Len(), err)
 	}

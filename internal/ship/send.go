@@ -44,9 +44,7 @@ func (p *Plan) Send(ctx context.Context, session *agent.Session, progress func(P
 	}
 	stop := every(100*time.Millisecond, report)
 	shipped, err := session.Ship(ctx, p.Root, func(w io.Writer) error {
-		z := newCompressor(w, func(n int) { wire.Add(uint64(n)) }, time.Now)
-		defer z.release()
-		return p.write(ctx, z, &read)
+		return p.write(ctx, &countingWriter{w, &wire}, &read)
 	}, func(ack agent.Progress) {
 		registered.Store(int64(ack.Registered))
 	})
@@ -60,7 +58,9 @@ func (p *Plan) Send(ctx context.Context, session *agent.Session, progress func(P
 }
 
 // write writes the stream of package agent's ShipHeader.
-func (p *Plan) write(ctx context.Context, z io.WriteCloser, read *atomic.Uint64) error {
+func (p *Plan) write(ctx context.Context, w io.Writer, read *atomic.Uint64) error {
+	z := newCompressor(w, time.Now)
+	defer z.stop()
 	buffered := bufio.NewWriterSize(z, 256<<10)
 	for _, info := range p.Missing {
 		if err := writePath(ctx, buffered, info, read); err != nil {
@@ -134,6 +134,17 @@ func (n *narWriter) Write(p []byte) (int, error) {
 	n.read.Add(uint64(written))
 	n.err = err
 	return written, err
+}
+
+type countingWriter struct {
+	w     io.Writer
+	count *atomic.Uint64
+}
+
+func (c *countingWriter) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.count.Add(uint64(n))
+	return n, err
 }
 
 // every calls f again and again until the function it returns is called, which waits for the last call's end.

@@ -139,9 +139,7 @@ func TestStreamIsHeadersAndNARs(t *testing.T) {
 	plan := makePlan(t, localStore(t, paths...), fakeTarget{lacks: paths}, paths[0])
 	var out bytes.Buffer
 	var read atomic.Uint64
-	z := newCompressor(&out, func(int) {}, time.Now)
-	defer z.release()
-	if err := plan.write(t.Context(), z, &read); err != nil {
+	if err := plan.write(t.Context(), &out, &read); err != nil {
 		t.Fatal(err)
 	}
 	if read.Load() != plan.Bytes || out.Len() > 100_000 {
@@ -305,9 +303,7 @@ func TestWriteTellsAFailingConnectionFromAVanishedPath(t *testing.T) {
 	large := add(t, "noise", string(noise))
 	plan := makePlan(t, localStore(t, large), fakeTarget{lacks: []nix.StorePath{large}}, large)
 	var read atomic.Uint64
-	z := newCompressor(&failing{left: 1 << 20}, func(int) {}, time.Now)
-	err := plan.write(t.Context(), z, &read)
-	z.release()
+	err := plan.write(t.Context(), &failing{left: 1 << 20}, &read)
 	var vanished *VanishedError
 	if err == nil || errors.As(err, &vanished) || !strings.Contains(err.Error(), "the other side is gone") {
 		t.Errorf("got %v", err)
