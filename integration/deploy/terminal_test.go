@@ -115,7 +115,7 @@ func TestSSHAsksForThePassphraseOfItsKeyAtTheTerminal(t *testing.T) {
 	if o.status != 1 {
 		t.Errorf("without a terminal: status %d", o.status)
 	}
-	o.says(t, "ferry: error: web: connect: ssh front-door: alice@", "Permission denied", "ferry: hint: try the login by hand: ssh front-door")
+	o.says(t, "ferry: error: web: connect: ssh front-door: alice@", "Permission denied", "ferry: hint: try the login by hand: ssh -F "+config+" front-door")
 
 	ferry := s.terminal("deploy", "--ssh-config", config)
 	ferry.sees("Enter passphrase for key '" + key + "': ")

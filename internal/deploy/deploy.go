@@ -311,7 +311,6 @@ func (d *deployment) activate(ctx context.Context, ready built, before agent.Fac
 // interrupted is the error of a step that may have changed the target and whose end is not known here.
 func (d *deployment) interrupted(step Step, err error, before agent.Facts) error {
 	e := d.fail(step, Unknown, err)
-	back := backTo(before)
 	var response *agent.ResponseError
 	var forgotten *forgottenError
 	switch {
@@ -325,9 +324,14 @@ func (d *deployment) interrupted(step Step, err error, before agent.Facts) error
 			e.State = Unchanged
 			e.Err = hint(err.Error()+"; it runs and boots what it did before", "run the same command again: what has arrived is kept")
 		}
+	case d.opts.Action == DryActivate:
+		e.State = Unchanged
 	case agent.IsLost(err), errors.Is(err, context.Canceled):
+		if errors.Is(err, context.Canceled) {
+			e.Err = &hinted{text: "interrupted", err: err}
+		}
 		e.hints = []string{fmt.Sprintf("it goes on there; its log on the target: /run/ferry/%s-%s/log", d.job, step)}
-		if back != "" {
+		if back := backTo(before); back != "" && d.opts.Action != Boot {
 			e.hints = append(e.hints, back)
 		}
 	}

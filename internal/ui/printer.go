@@ -3,7 +3,6 @@
 package ui
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -151,23 +150,6 @@ func echoOff(fd int) error {
 	}
 	state.Lflag &^= unix.ECHO
 	return unix.IoctlSetTermios(fd, unix.TCSETS, state)
-}
-
-// Confirm asks a question on tty that is answered by y or n; anything but y is no.
-func (p *Printer) Confirm(tty *os.File, question string) (bool, error) {
-	if tty == nil {
-		return false, ErrNoTerminal
-	}
-	defer p.Suspend()()
-	if _, err := io.WriteString(tty, question+" [y/N] "); err != nil {
-		return false, err
-	}
-	line, err := bufio.NewReader(tty).ReadString('\n')
-	if err != nil {
-		return false, err
-	}
-	answer := strings.ToLower(strings.TrimSpace(line))
-	return answer == "y" || answer == "yes", nil
 }
 
 // Observe shows an event.
