@@ -399,9 +399,11 @@ type lineWriter struct {
 	emit  func(string)
 	total int64
 	held  []byte
+	// skip says that the rest of the line is not kept: it is too long.
+	skip bool
 }
 
-// maxHeld is how long a line may get, in bytes, before it is cut: a target may send an endless one.
+// maxHeld is how much is kept of a line, in bytes: a target may send an endless one.
 const maxHeld = 16 << 10
 
 func (l *lineWriter) Write(p []byte) (int, error) {
@@ -412,19 +414,29 @@ func (l *lineWriter) Write(p []byte) (int, error) {
 		if !found {
 			break
 		}
-		l.emit(run.Clean(strings.TrimRight(string(line), "\r")))
+		l.end(line)
 		l.held = rest
 	}
 	if len(l.held) > maxHeld {
 		l.flush()
+		l.skip = true
 	}
 	return len(p), nil
+}
+
+func (l *lineWriter) end(line []byte) {
+	if !l.skip {
+		l.emit(run.Clean(strings.TrimRight(string(line), "\r")))
+	}
+	l.skip = false
 }
 
 // flush emits a last line that has no end.
 func (l *lineWriter) flush() {
 	if len(l.held) > 0 {
-		l.emit(run.Clean(string(l.held)))
+		if !l.skip {
+			l.emit(run.Clean(string(l.held)))
+		}
 		l.held = nil
 	}
 }
