@@ -140,7 +140,7 @@ func TestAnActivationThatWritesAnything(t *testing.T) {
 			t.Errorf("a line of %d bytes: %.200q", len(line), line)
 		}
 	}
-	o.says(t, "web | onetwo?three\n", "web | ferry: error: a lie\n", "x…\nweb | last\n", "web: done: generation 2")
+	o.says(t, "web | three\n", "web | ferry: error: a lie\n", "x…\nweb | last\n", "web: done: generation 2")
 	if o.status != 0 {
 		t.Errorf("status %d", o.status)
 	}

@@ -175,6 +175,26 @@ func TestBundlesScriptCommitsOnlyWhatWorks(t *testing.T) {
 	s.nothingLeft()
 }
 
+// TestBundlesScriptGivesWayToADeployment: to an agent, and to a job that has outlived its agent.
+func TestBundlesScriptGivesWayToADeployment(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, siteOptions{})
+	before := s.machine()
+	bundle, _ := s.installBundle("first", "")
+	for _, lock := range []string{"/run/ferry/lock", "/run/ferry/work"} {
+		s.onTarget("sh", "-c", "mkdir -p /run/ferry; setsid flock "+lock+" sleep 100 >/dev/null 2>&1 </dev/null &")
+		s.onTarget("sh", "-c", "while flock -n "+lock+" true; do sleep 0.05; done")
+		if o := s.script(bundle); o.status != 1 || !strings.Contains(o.errors, "another deployment to this machine is under way") {
+			t.Errorf("%s is held: status %d, %s", lock, o.status, o.errors)
+		}
+		s.expect("while "+lock+" is held", s.machine(), before)
+		s.onTarget("sh", "-c", "pkill -x sleep; while ! flock -n "+lock+" true; do sleep 0.05; done")
+	}
+	if o := s.script(bundle, "test"); o.status != 0 {
+		t.Errorf("afterwards: status %d", o.status)
+	}
+}
+
 func TestBundlesScriptSurvivesALostConnection(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, siteOptions{})

@@ -46,6 +46,9 @@ func (t *terminal) types(text string) {
 // ends waits for the end of ferry, which must have that exit status, and gives what the terminal has shown.
 func (t *terminal) ends(status int) string {
 	t.s.t.Helper()
+	// A program that waits for someone to type would wait for ever.
+	hung := time.AfterFunc(time.Minute, func() { _ = t.Type("\x03\x03") })
+	defer hung.Stop()
 	got, err := t.Wait()
 	if err != nil {
 		t.s.t.Fatal(err)

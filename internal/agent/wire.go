@@ -34,8 +34,9 @@ const MaxFrame = 1 << 20
 type Wire struct {
 	r *bufio.Reader
 
-	mu sync.Mutex
-	w  io.Writer
+	mu    sync.Mutex
+	w     io.Writer
+	frame []byte // the last frame written, for its memory
 }
 
 // NewWire makes a Wire of two streams. It closes neither.
@@ -48,7 +49,10 @@ func NewWire(r io.Reader, w io.Writer) *Wire {
 }
 
 // Read returns the next frame. The payload is the caller's. io.EOF says that the far side ended between two frames.
-func (c *Wire) Read() (FrameType, []byte, error) {
+func (c *Wire) Read() (FrameType, []byte, error) { return c.readInto(nil) }
+
+// readInto is Read with a payload that uses buffer where it is large enough.
+func (c *Wire) readInto(buffer []byte) (FrameType, []byte, error) {
 	var head [5]byte
 	if _, err := io.ReadFull(c.r, head[:1]); err != nil {
 		return 0, nil, err
@@ -60,7 +64,10 @@ func (c *Wire) Read() (FrameType, []byte, error) {
 	if n > MaxFrame {
 		return 0, nil, fmt.Errorf("frame %q of %d bytes: the limit is %d", head[0], n, MaxFrame)
 	}
-	payload := make([]byte, n)
+	payload := buffer[:min(int(n), cap(buffer))]
+	if len(payload) < int(n) {
+		payload = make([]byte, n)
+	}
 	if _, err := io.ReadFull(c.r, payload); err != nil {
 		return 0, nil, noEOF(err)
 	}
@@ -72,13 +79,12 @@ func (c *Wire) Write(t FrameType, payload []byte) error {
 	if len(payload) > MaxFrame {
 		return fmt.Errorf("frame %q of %d bytes: the limit is %d", t, len(payload), MaxFrame)
 	}
-	frame := make([]byte, 5+len(payload))
-	frame[0] = byte(t)
-	binary.BigEndian.PutUint32(frame[1:], uint32(len(payload)))
-	copy(frame[5:], payload)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	_, err := c.w.Write(frame)
+	c.frame = append(c.frame[:0], byte(t))
+	c.frame = binary.BigEndian.AppendUint32(c.frame, uint32(len(payload)))
+	c.frame = append(c.frame, payload...)
+	_, err := c.w.Write(c.frame)
 	return err
 }
 
@@ -121,9 +127,10 @@ func (c *Wire) DataReader() *DataReader { return &DataReader{c: c} }
 
 // DataReader reads the payloads of data frames as one stream.
 type DataReader struct {
-	c    *Wire
-	rest []byte
-	err  error
+	c      *Wire
+	buffer []byte // the last payload, for its memory: a long stream makes no garbage
+	rest   []byte
+	err    error
 }
 
 // EmptyData is a stream that has ended already, for a request without one.
@@ -135,7 +142,8 @@ func (d *DataReader) Read(p []byte) (int, error) {
 		if d.err != nil {
 			return 0, d.err
 		}
-		t, payload, err := d.c.Read()
+		t, payload, err := d.c.readInto(d.buffer)
+		d.buffer = payload
 		switch {
 		case err != nil:
 			d.err = noEOF(err)

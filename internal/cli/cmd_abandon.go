@@ -25,5 +25,5 @@ sudo nixos-rebuild switch \
   -I nixpkgs=/etc/nixos/current-configuration/nixpkgs \
   -I nixos-config=/etc/nixos/current-configuration/configuration.nix
 # to edit it there, copy it out of the store first
-cp -rL --no-preserve=mode /etc/nixos/current-configuration/source ./source
+cp -RL /etc/nixos/current-configuration/source ./source && chmod -R u+w ./source
 `

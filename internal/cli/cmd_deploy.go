@@ -97,7 +97,6 @@ func (a *app) runDeploy(ctx context.Context, o deployOptions, args []string) err
 	}
 	var result deploy.Result
 	if o.method == "plain" {
-		a.printer.Suspend()
 		result, err = deploy.RunPlain(ctx, inv, node, opts, a.In, a.Out, a.Err)
 	} else {
 		result, err = deploy.Run(ctx, inv, node, opts)

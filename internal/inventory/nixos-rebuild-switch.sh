@@ -49,7 +49,7 @@ explain() {
 
 # activate ACTION: run switch-to-configuration, and explain a failure.
 activate() {
-	"$toplevel/bin/switch-to-configuration" "$1" 9>&-
+	"$toplevel/bin/switch-to-configuration" "$1" 8>&- 9>&-
 	status=$?
 	[ "$status" -eq 0 ] || {
 		say "switch-to-configuration $1: exit status $status"
@@ -114,12 +114,14 @@ perform() {
 	move_root
 }
 
-# locked ACTION: perform it, unless another one is under way. ferry's agent takes the same lock and reads who holds it.
+# locked ACTION: perform it, unless another one is under way. ferry's agent takes the same lock and reads who holds it; a job
+# of its, which may outlive it, has the other one.
 locked() {
 	if command -v flock >/dev/null; then
 		mkdir -p /run/ferry
 		exec 9>>/run/ferry/lock
-		flock -n 9 || die "another deployment to this machine is under way"
+		exec 8>>/run/ferry/work
+		{ flock -n 9 && flock -n 8; } || die "another deployment to this machine is under way"
 		printf '{"who":"%s on this machine","since":%s}' nixos-rebuild-switch "$(date +%s)" >/run/ferry/lock
 	fi
 	perform "$1"

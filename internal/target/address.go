@@ -84,6 +84,20 @@ func (a Address) String() string { return a.destination }
 // Host is the host's name without user, scheme and port.
 func (a Address) Host() string { return a.host }
 
+// Login is user@host, or the host alone, for programs that take no ssh:// address; they need Port as well.
+func (a Address) Login() string {
+	if a.user == "" {
+		return a.host
+	}
+	return a.user + "@" + a.host
+}
+
+// User is the user that the target names, or "": then it is for ssh's configuration to say.
+func (a Address) User() string { return a.user }
+
+// Port is the port that the target names, or "".
+func (a Address) Port() string { return a.port }
+
 // knownHost is the host as ssh's known_hosts names it.
 func (a Address) knownHost() string {
 	if a.port != "" && a.port != "22" {

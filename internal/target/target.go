@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"ferry/internal/run"
 )
@@ -52,7 +53,7 @@ func (d *Dialer) Start(ctx context.Context, addr Address, line string, stderr io
 		return nil, err
 	}
 	terminal := d.terminal()
-	argv := append(d.master(control, terminal != nil), "-T", "--", addr.String(), line)
+	argv := append(d.master(control, terminal != nil, "no"), "-T", "--", addr.String(), line)
 	return d.start(ctx, addr, argv, terminal, stderr, cleanup)
 }
 
@@ -157,13 +158,23 @@ func (d *Dialer) Master(ctx context.Context, addr Address, stderr io.Writer) (*M
 	if addr.Local() {
 		return nil, fmt.Errorf("the local machine is reached without ssh")
 	}
-	control, cleanup, err := controlPath()
+	control, remove, err := controlPath()
 	if err != nil {
 		return nil, err
 	}
-	// A program that answers at once and then waits for its end of file: its first byte says that the login is done.
+	users := append(d.config(), "-o", "ControlPath="+control, "-o", "ControlMaster=no")
+	cleanup := func() {
+		// A master that never was or is gone already is an error here and nothing else.
+		ctx, stop := context.WithTimeout(context.Background(), 5*time.Second)
+		defer stop()
+		_ = d.Runner.Run(ctx, run.Command{Argv: append(append([]string{"ssh"}, users...), "-O", "exit", "--", addr.String())})
+		remove()
+	}
+	// A program that answers at once and then waits for its end of file: its first byte says that the login is done. The
+	// master itself leaves the terminal after the login (ControlPersist): it does the typing for programs on a terminal that
+	// use it, and the kernel stops a background process that does.
 	terminal := d.terminal()
-	argv := append(d.master(control, terminal != nil), "-T", "--", addr.String(), "echo ferry; cat")
+	argv := append(d.master(control, terminal != nil, "10"), "-T", "--", addr.String(), "echo ferry; cat")
 	c, err := d.start(ctx, addr, argv, terminal, stderr, cleanup)
 	if err != nil {
 		return nil, err
@@ -176,7 +187,7 @@ func (d *Dialer) Master(ctx context.Context, addr Address, stderr io.Writer) (*M
 	}
 	c.Ready()
 	go func() { _, _ = io.Copy(io.Discard, c.Out) }()
-	return &Master{Args: append(d.config(), "-o", "ControlPath="+control, "-o", "ControlMaster=no"), channel: c}, nil
+	return &Master{Args: users, channel: c}, nil
 }
 
 // Close ends the connection.
@@ -194,7 +205,7 @@ func (d *Dialer) config() []string {
 }
 
 // master is ssh and the options of a connection of its own. Options that a supported OpenSSH does not know are not used.
-func (d *Dialer) master(control string, mayAsk bool) []string {
+func (d *Dialer) master(control string, mayAsk bool, persist string) []string {
 	argv := append([]string{"ssh"}, d.config()...)
 	batch := "yes"
 	if mayAsk {
@@ -203,7 +214,7 @@ func (d *Dialer) master(control string, mayAsk bool) []string {
 	for _, option := range []string{
 		"ControlMaster=yes",
 		"ControlPath=" + control,
-		"ControlPersist=no",
+		"ControlPersist=" + persist,
 		"BatchMode=" + batch,
 		"StrictHostKeyChecking=yes",
 		"ConnectTimeout=15",

@@ -111,7 +111,7 @@ func (p *Printer) AskPassword(ctx context.Context, tty *os.File, prompt string) 
 	fd := int(tty.Fd())
 	old, err := term.GetState(fd)
 	if err == nil {
-		// Before the prompt: whoever answers at once, a program or a paste, must not be shown.
+		// Before the prompt: whoever answers at once, a program or a paste, must not be shown. Ctrl-C goes on to work.
 		err = echoOff(fd)
 	}
 	if err == nil {

@@ -163,8 +163,9 @@ func systemdVersion(ctx context.Context, runner *run.Runner) int {
 	if len(fields) < 2 {
 		return 0
 	}
-	digits, _, _ := strings.Cut(fields[1], ".")
-	n, _ := strconv.Atoi(strings.TrimRight(digits, "~rcpe"))
+	// 252, 258.1, 261~rc2
+	digits := strings.IndexFunc(fields[1]+".", func(r rune) bool { return r < '0' || r > '9' })
+	n, _ := strconv.Atoi(fields[1][:digits])
 	return n
 }
 

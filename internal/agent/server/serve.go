@@ -181,8 +181,12 @@ func responseError(err error) *agent.ResponseError {
 			e.Text = e.Stderr[n-1]
 		}
 	}
-	if strings.Contains(strings.Join(append(e.Stderr, e.Text), "\n"), "No space left on device") {
-		e.Kind = agent.KindDiskFull
+	said := strings.ToLower(strings.Join(append(e.Stderr, e.Text), "\n"))
+	// From the kernel, and from SQLite below Nix.
+	for _, full := range []string{"no space left on device", "disk quota exceeded", "disk is full"} {
+		if strings.Contains(said, full) {
+			e.Kind = agent.KindDiskFull
+		}
 	}
 	return e
 }
