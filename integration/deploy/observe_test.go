@@ -63,16 +63,24 @@ func (s *site) want(got, want state) {
 // counts are what the target and the network have seen so far.
 type counts struct{ logins, elevations, connections int }
 
-// watched makes ssh reach the target through a relay, and gives a function that counts what has happened since it was
-// called last.
-func (s *site) watched(login string) (since func() counts) {
+// relayed makes ssh reach the target through a relay.
+func (s *site) relayed(login string, opts lab.RelayOptions) *lab.Relay {
 	s.t.Helper()
-	relay := lab.StartRelay(s.t, netip.AddrPortFrom(s.target.Addr(), 22), lab.RelayOptions{})
-	name := "relay-" + s.target.Name()
+	relay := lab.StartRelay(s.t, netip.AddrPortFrom(s.target.Addr(), 22), opts)
+	// A target's name is used again when it has stopped, and the builder may be the same.
+	name := fmt.Sprintf("relay%d-%s", relay.Addr().Port(), s.target.Name())
 	if err := s.builder.KnowThrough(name, relay, s.target); err != nil {
 		s.t.Fatal(err)
 	}
 	s.inventory(s.node(login + "@" + name))
+	return relay
+}
+
+// watched makes ssh reach the target through a relay, and gives a function that counts what has happened since it was
+// called last.
+func (s *site) watched(login string) (since func() counts) {
+	s.t.Helper()
+	relay := s.relayed(login, lab.RelayOptions{})
 	last := s.counts()
 	return func() counts {
 		s.t.Helper()

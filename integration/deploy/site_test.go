@@ -167,16 +167,28 @@ func (s *site) commandContext(ctx context.Context, args ...string) *exec.Cmd {
 
 func (s *site) run(cmd *exec.Cmd) outcome {
 	s.t.Helper()
+	return s.begin(cmd)()
+}
+
+// begin starts a command; the function it returns waits for its end.
+func (s *site) begin(cmd *exec.Cmd) (ended func() outcome) {
+	s.t.Helper()
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	start := time.Now()
-	err := cmd.Run()
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) {
+	if err := cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
-	s.t.Logf("ferry: status %d after %v\n%s%s", cmd.ProcessState.ExitCode(), time.Since(start).Round(time.Millisecond), errs.String(), out.String())
-	return outcome{cmd.ProcessState.ExitCode(), out.String(), errs.String()}
+	return func() outcome {
+		s.t.Helper()
+		err := cmd.Wait()
+		var exit *exec.ExitError
+		if err != nil && !errors.As(err, &exit) {
+			s.t.Fatal(err)
+		}
+		s.t.Logf("ferry: status %d after %v\n%s%s", cmd.ProcessState.ExitCode(), time.Since(start).Round(time.Millisecond), errs.String(), out.String())
+		return outcome{cmd.ProcessState.ExitCode(), out.String(), errs.String()}
+	}
 }
 
 // deploy deploys with alice's password and has to work.

@@ -157,14 +157,14 @@ func TestBootstrapInstallsTheAgentInEveryLoginShell(t *testing.T) {
 	// Everything must reach the command below elevate as it was written.
 	elevates := map[string]struct {
 		argv   []string
-		bin    map[string]string
+		script string // what elevate is there
 		called string
 	}{
-		"root": {[]string{"sudo"}, map[string]string{}, ""},
-		"sudo": {[]string{"sudo", "-u", "root"}, map[string]string{"sudo": `printf '[%s]' "$1" "$2" "$3" "$4" "$5" >"$0.called"; shift 5; exec "$@"`},
+		"root": {[]string{"sudo"}, "", ""},
+		"sudo": {[]string{"sudo", "-u", "root"}, `printf '[%s]' "$1" "$2" "$3" "$4" "$5" >"$0.called"; shift 5; exec "$@"`,
 			"[-S][-p][" + marker + "][-u][root]"},
-		"doas":      {[]string{"doas"}, map[string]string{"doas": `printf '[%s]' "$#" >"$0.called"; exec "$@"`}, "[3]"},
-		"odd words": {[]string{"odd", "it's", `a\"b`, "$HOME `x` !! ~", "*"}, map[string]string{"odd": `printf '[%s]' "$1" "$2" "$3" "$4" >"$0.called"; shift 4; exec "$@"`}, `[it's][a\"b][$HOME ` + "`x`" + ` !! ~][*]`},
+		"doas":      {[]string{"doas"}, `printf '[%s]' "$#" >"$0.called"; exec "$@"`, "[3]"},
+		"odd words": {[]string{"odd", "it's", `a\"b`, "$HOME `x` !! ~", "*"}, `printf '[%s]' "$1" "$2" "$3" "$4" >"$0.called"; shift 4; exec "$@"`, `[it's][a\"b][$HOME ` + "`x`" + ` !! ~][*]`},
 	}
 	for shell, argv := range loginShells(t) {
 		for name, elevate := range elevates {
@@ -174,8 +174,11 @@ func TestBootstrapInstallsTheAgentInEveryLoginShell(t *testing.T) {
 				argv = slices.Insert(argv, 2, "--map-root-user")
 			}
 			t.Run(shell+", "+name, func(t *testing.T) {
-				elevate.bin["uname"] = uname
-				bin := scripts(t, elevate.bin)
+				t.Parallel()
+				bin := scripts(t, map[string]string{"uname": uname})
+				if elevate.script != "" {
+					bin = scripts(t, map[string]string{"uname": uname, elevate.argv[0]: elevate.script})
+				}
 				folder := filepath.Join(t.TempDir(), "lib/ferry")
 				program, text := newProgram("x86_64")
 				other, _ := newProgram("aarch64")

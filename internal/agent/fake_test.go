@@ -240,5 +240,3 @@ func fakeTarget(t *testing.T, password, agent string) (*target.Dialer, target.Ad
 	}
 	return &target.Dialer{Runner: new(run.Runner)}, addr
 }
-
-// frame is a frame as bytes.

@@ -28,7 +28,7 @@ type Facts struct {
 	Host     string `json:"host"`
 	Machine  string `json:"machine"`   // uname -m
 	System   string `json:"system"`    // as Nix calls it: of the running system, else of nix.conf, else by machine
-	NixOS    bool   `json:"nixos"`     // /etc/NIXOS is there
+	NixOS    bool   `json:"nixos"`     // by /etc/NIXOS or os-release
 	Nix      string `json:"nix"`       // nix-store --version; empty: no Nix
 	NixError string `json:"nix_error"` // why it is not known
 	Systemd  int    `json:"systemd"`   // version; 0: PID 1 is not systemd
@@ -91,7 +91,7 @@ type Request struct {
 	// connection, the work is not begun again but followed, from Offset bytes of its log on. 8 to 64 of a-z and 0-9.
 	Job    string `json:"job,omitempty"`
 	Offset int64  `json:"offset,omitempty"`
-	// ForceNotNixOS lets MethodActivate and MethodCommit work where /etc/NIXOS is missing.
+	// ForceNotNixOS lets MethodActivate and MethodCommit work on a machine that is no NixOS, and makes /etc/NIXOS there.
 	ForceNotNixOS bool `json:"force_not_nixos,omitempty"`
 }
 
@@ -132,6 +132,19 @@ func (e *ResponseError) Error() string {
 		return e.Command + ": " + e.Text
 	}
 	return e.Text
+}
+
+// Hints says what the user can do about it.
+func (e *ResponseError) Hints() []string {
+	switch e.Kind {
+	case KindInvalid:
+		return []string{"run the same command again: what is missing there is shipped again"}
+	case KindLocked:
+		return []string{"wait until that is done, then run this again"}
+	case KindNotNixOS:
+		return []string{"check the target's name; if you mean it, use --force-not-nixos"}
+	}
+	return nil
 }
 
 // Output is what the command wrote last.

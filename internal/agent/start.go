@@ -184,6 +184,9 @@ func (w *promptWatch) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// String is the end of what was written, without the questions.
+func (w *promptWatch) String() string { return w.tail.String() }
+
 func (w *promptWatch) pass(p []byte) {
 	_, _ = w.tail.Write(p)
 	if w.trace != nil {

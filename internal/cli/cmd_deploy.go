@@ -60,7 +60,7 @@ Methods:
 	a.password.add(flags)
 	o.nixFlags.add(flags)
 	flags.BoolVar(&o.substituteOnTarget, "substitute-on-target", false, "let the target fetch what its own caches have, before the rest is shipped")
-	flags.BoolVar(&o.forceNotNixOS, "force-not-nixos", false, "deploy to a machine that is not NixOS: without /etc/NIXOS")
+	flags.BoolVar(&o.forceNotNixOS, "force-not-nixos", false, "deploy to a machine that is not NixOS, and mark it as one with /etc/NIXOS")
 	flags.StringVar(&o.method, "method", "agent", "the `METHOD`: agent or plain")
 	complete(cmd, "action", "switch", "boot", "test", "dry-activate")
 	complete(cmd, "method", "agent", "plain")

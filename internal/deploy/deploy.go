@@ -98,23 +98,19 @@ type built struct {
 }
 
 // prepare connects, and meanwhile evaluates and builds. The first of the two that fails ends the other.
-func (d *deployment) prepare(outer context.Context) (built, agent.Facts, error) {
-	ctx, cancel := context.WithCancelCause(outer)
+func (d *deployment) prepare(ctx context.Context) (built, agent.Facts, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	// The connection outlives this function; until it stands, a build that fails ends it.
-	connection, disconnect := context.WithCancel(outer)
-	abandon := context.AfterFunc(ctx, disconnect)
 	connected := make(chan agent.Facts, 1)
 	var group sync.WaitGroup
 	var facts agent.Facts
 	var ready built
 	group.Go(func() {
 		var err error
-		if facts, err = d.connect(connection); err != nil {
+		if facts, err = d.connect(ctx); err != nil {
 			cancel(err)
 			return
 		}
-		abandon()
 		connected <- facts
 	})
 	group.Go(func() {
@@ -124,11 +120,7 @@ func (d *deployment) prepare(outer context.Context) (built, agent.Facts, error) 
 		}
 	})
 	group.Wait()
-	if err := context.Cause(ctx); err != nil {
-		disconnect()
-		return ready, facts, err
-	}
-	return ready, facts, nil
+	return ready, facts, context.Cause(ctx)
 }
 
 func (d *deployment) connect(ctx context.Context) (agent.Facts, error) {
@@ -182,8 +174,12 @@ func (d *deployment) isDone(ready built, facts agent.Facts) bool {
 	return d.sameSystem(ready, facts)
 }
 
-// sameSystem tells whether the target runs and boots what the action asks already.
+// sameSystem tells whether the target runs and boots what the action asks already. A system that was not committed to the end
+// counts as another one: its activation may have failed in the middle, and its boot loader may not be written.
 func (d *deployment) sameSystem(ready built, facts agent.Facts) bool {
+	if facts.Committed != string(ready.toplevel) {
+		return false
+	}
 	runs, boots := facts.Current == string(ready.toplevel), facts.Profile == string(ready.toplevel)
 	switch d.opts.Action {
 	case Switch:
@@ -295,22 +291,23 @@ func (d *deployment) activate(ctx context.Context, ready built, before agent.Fac
 	})
 	log.flush()
 	if err != nil {
-		return nil, d.interrupted(Activate, err, before)
+		return nil, d.interrupted(Activate, err, before, d.opts.Action == DryActivate)
 	}
 	if err := activationError(result, d.opts.Action, before, string(ready.toplevel)); err != nil {
-		state := Unknown
-		if result.Current == before.Current || d.opts.Action == DryActivate {
-			state = Unchanged
-		}
-		return result.Failed, d.fail(Activate, state, err)
+		return result.Failed, d.fail(Activate, stateAfter(result, d.opts.Action, before, string(ready.toplevel)), err)
 	}
 	done("")
 	return result.Failed, nil
 }
 
-// interrupted is the error of a step that may have changed the target and whose end is not known here.
-func (d *deployment) interrupted(step Step, err error, before agent.Facts) error {
+// interrupted is the error of a step that may have changed the target and whose end is not known here. A harmless one changes
+// neither what runs nor what boots.
+func (d *deployment) interrupted(step Step, err error, before agent.Facts, harmless bool) error {
 	e := d.fail(step, Unknown, err)
+	if harmless {
+		e.State = Unchanged
+		return e
+	}
 	back := backTo(before)
 	var response *agent.ResponseError
 	var forgotten *forgottenError
@@ -341,6 +338,12 @@ func (d *deployment) commit(ctx context.Context, ready built, action string, bef
 	// What has been shipped is there, whatever becomes of the commit: it is the base of the next ship's differences.
 	kept := make(chan error, 1)
 	go func() { kept <- d.opts.Nix.Root(ctx, d.opts.Roots.Deployed(d.inv.File, d.node.Name), ready.bundle) }()
+	defer func() {
+		// A root that cannot be made here costs a full ship next time, not this deployment.
+		if err := <-kept; err != nil && ctx.Err() == nil {
+			d.note("the deployed bundle is not kept on this machine: " + err.Error())
+		}
+	}()
 	err := d.link.follow(ctx, func(session *agent.Session) error {
 		var err error
 		result, err = session.Commit(ctx, agent.Request{
@@ -350,14 +353,14 @@ func (d *deployment) commit(ctx context.Context, ready built, action string, bef
 	})
 	log.flush()
 	if err != nil {
-		return 0, d.interrupted(Commit, err, before)
+		return 0, d.interrupted(Commit, err, before, action == "root")
 	}
-	if err := commitError(result); err != nil {
-		return 0, d.fail(Commit, Unknown, err)
-	}
-	// A root that cannot be made here costs a full ship next time, not this deployment.
-	if err := <-kept; err != nil {
-		d.note("the deployed bundle is not kept on this machine: " + err.Error())
+	if err := commitError(result, d.opts.Action); err != nil {
+		state := Unknown
+		if action == "root" || d.opts.Action == Boot && result.Status > 0 && result.Error == "" {
+			state = Unchanged
+		}
+		return 0, d.fail(Commit, state, err)
 	}
 	text := "only the configuration's root has moved"
 	if action == "boot" {
@@ -408,7 +411,7 @@ func (l *lineWriter) Write(p []byte) (int, error) {
 		if !found {
 			break
 		}
-		l.emit(run.Clean(strings.TrimRight(string(line), "\r")))
+		l.line(line)
 		l.held = rest
 	}
 	if len(l.held) > maxHeld {
@@ -420,7 +423,13 @@ func (l *lineWriter) Write(p []byte) (int, error) {
 // flush emits a last line that has no end.
 func (l *lineWriter) flush() {
 	if len(l.held) > 0 {
-		l.emit(run.Clean(string(l.held)))
+		l.line(l.held)
 		l.held = nil
 	}
+}
+
+func (l *lineWriter) line(text []byte) {
+	// A carriage return redraws the line: what stood before it is not what a person would see.
+	text = bytes.TrimRight(text, "\r")
+	l.emit(run.Clean(string(text[bytes.LastIndexByte(text, '\r')+1:])))
 }

@@ -60,12 +60,26 @@ func (l *link) open(ctx context.Context) (agent.Facts, error) {
 	return session.Hello.Facts, nil
 }
 
+// A connection that is lost within quickLoss of its beginning for the quickLosses-th time in a row will be lost again: the
+// agent itself does not survive there, or the line is of no use.
+const (
+	quickLoss   = 10 * time.Second
+	quickLosses = 4
+)
+
 // do runs f with the agent, again with a new connection when the old one is lost. f must be safe to repeat.
 func (l *link) do(ctx context.Context, f func(*agent.Session) error) error {
-	for {
+	for quick := 0; ; {
+		begin := time.Now()
 		err := f(l.current())
 		if err == nil || !agent.IsLost(err) || ctx.Err() != nil || l.address.Local() {
 			return err
+		}
+		if quick++; time.Since(begin) > quickLoss {
+			quick = 0
+		}
+		if quick == quickLosses {
+			return fmt.Errorf("the connection is lost again and again: %w", err)
 		}
 		if err := l.reconnect(ctx, err); err != nil {
 			return err

@@ -11,29 +11,62 @@ import (
 // are those of NixOS's own switch-to-configuration, old and new.
 func activationError(r agent.ActivateResult, action Action, before agent.Facts, toplevel string) error {
 	back := backTo(before)
-	stays := "the old system is still what boots"
+	now := runsNow(r, action, before, toplevel)
 	see := "the whole log is on the target: " + r.Log
 	switch r.Status {
 	case 0:
 		return nil
 	case 1:
-		return hint("switch-to-configuration refused: exit status 1, nothing has changed", see)
+		return hint("switch-to-configuration refused (exit status 1)"+now, see)
 	case 2:
-		return hint("the activation script failed (exit status 2); the new system runs in part, "+stays, back, see)
+		return hint("the activation script failed (exit status 2)"+now, back, see)
 	case 3:
-		return hint("systemd could not be reloaded (exit status 3); the new system runs, "+stays, back, see)
+		return hint("systemd could not be reloaded (exit status 3)"+now, back, see)
 	case 4:
 		units := strings.Join(r.Failed, ", ")
 		if units == "" {
 			units = "see above"
 		}
-		return hint("units failed: "+units+"; the new system runs, "+stays, back, see)
+		return hint("units failed: "+units+now, back, see)
 	case 100:
-		return hint("this change needs a reboot (exit status 100), nothing has been switched", "deploy it with --action boot, then reboot the target")
+		return hint("this change needs a reboot (exit status 100)"+now, "deploy it with --action boot, then reboot the target")
 	case -1:
-		return hint("it is not known how the activation ended: "+orUnknown(r.Error)+runsNow(r, toplevel), back, see)
+		return hint("it is not known how the activation ended: "+orElse(r.Error, "it left no status")+now, back, see)
 	}
-	return hint(fmt.Sprintf("switch-to-configuration %s ended with status %d%s; %s", action.activates(), r.Status, runsNow(r, toplevel), stays), back, see)
+	return hint(fmt.Sprintf("switch-to-configuration %s ended with status %d%s", action.activates(), r.Status, now), back, see)
+}
+
+// runsNow says what runs after an activation that failed.
+func runsNow(r agent.ActivateResult, action Action, before agent.Facts, toplevel string) string {
+	const stays = "the old system is still what boots"
+	switch {
+	case stateAfter(r, action, before, toplevel) == Unchanged:
+		return "; nothing has changed"
+	case r.Current == toplevel && r.Status == 2:
+		return "; the new system runs in part, " + stays
+	case r.Current == toplevel && before.Profile != toplevel:
+		return "; the new system runs, " + stays
+	case r.Current == toplevel:
+		return "; the new system runs"
+	}
+	return "; " + stays
+}
+
+// stateAfter is the state that an activation that failed leaves. switch-to-configuration stops units before it activates, so
+// only the statuses that it gives before that mean that nothing has changed.
+func stateAfter(r agent.ActivateResult, action Action, before agent.Facts, toplevel string) State {
+	switch {
+	case action == DryActivate:
+		return Unchanged
+	case r.Current != before.Current:
+		return Unknown
+	case r.Status == 1, r.Status == 100:
+		return Unchanged
+	case r.Status == 2 && r.Current != toplevel:
+		// Not the activation script, which would have moved it: "this is not a NixOS installation".
+		return Unchanged
+	}
+	return Unknown
 }
 
 // backTo is what brings back what ran before.
@@ -44,24 +77,23 @@ func backTo(before agent.Facts) string {
 	return "back to what ran before, on the target: sudo " + before.Current + "/bin/switch-to-configuration test"
 }
 
-func runsNow(r agent.ActivateResult, toplevel string) string {
-	if r.Current == toplevel {
-		return "; the new system runs"
-	}
-	return ""
-}
-
 // commitError tells what a commit that did not work means.
-func commitError(r agent.CommitResult) error {
+func commitError(r agent.CommitResult, action Action) error {
+	see := "the whole log is on the target: " + r.Log
 	switch {
 	case r.Status == 0 && r.Error == "":
 		return nil
 	case r.Status > 0:
-		text := fmt.Sprintf("the boot loader could not be written (exit status %d); the new system may run, the old one is still what boots", r.Status)
-		if r.Error != "" {
+		text := fmt.Sprintf("the boot loader could not be written (exit status %d)", r.Status)
+		switch {
+		case r.Error != "":
 			text += "; " + r.Error
+		case action == Boot:
+			text += "; nothing has changed"
+		default:
+			text += "; the new system runs, the old one is still what boots"
 		}
-		return hint(text, "is /boot full or read-only on the target: df /boot", "the whole log is on the target: "+r.Log)
+		return hint(text, "is /boot full or read-only on the target: df /boot", see)
 	}
-	return hint("the commit failed: "+orUnknown(r.Error), "the whole log is on the target: "+r.Log)
+	return hint("the commit failed: "+orElse(r.Error, "it left no status"), see)
 }

@@ -45,7 +45,7 @@ func locked(l *agent.Lock) error {
 	if l.Since > 0 {
 		since = " since " + time.Unix(l.Since, 0).Format("15:04:05")
 	}
-	return hint(run.Clean(orUnknown(l.Who))+" is deploying to this target"+since, "wait until that is done, then run this again")
+	return hint(run.Clean(orElse(l.Who, "someone"))+" is deploying to this target"+since, "wait until that is done, then run this again")
 }
 
 // runsOn tells whether a target runs programs of a Nix system: its own, and 32-bit ones on their 64-bit machines.
@@ -71,9 +71,9 @@ func fits(facts agent.Facts, n uint64) error {
 		"on the target: sudo nix-collect-garbage --delete-older-than 30d")
 }
 
-func orUnknown(s string) string {
+func orElse(s, otherwise string) string {
 	if s == "" {
-		return "someone"
+		return otherwise
 	}
 	return s
 }

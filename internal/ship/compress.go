@@ -10,7 +10,8 @@ import (
 )
 
 // compressor compresses a stream as a sequence of zstd frames, each at a level that suits what the link takes: a slow link
-// is worth more of this machine's CPU, a fast one would wait for it. Close ends the stream and not the writer below.
+// is worth more of this machine's CPU, a fast one would wait for it. Close ends the stream and not the writer below. The
+// caller calls stop in the end, also after an error.
 type compressor struct {
 	link     *meter
 	now      func() time.Time
@@ -29,11 +30,10 @@ type sample struct {
 	blocked time.Duration
 }
 
-// meter is the writer below: it counts what goes to the link and how long that blocks.
+// meter is the writer below: it notes how much goes to the link and how long that blocks.
 type meter struct {
 	w       io.Writer
 	now     func() time.Time
-	count   func(n int)
 	bytes   uint64
 	blocked time.Duration
 }
@@ -43,15 +43,14 @@ func (m *meter) Write(p []byte) (int, error) {
 	n, err := m.w.Write(p)
 	m.blocked += m.now().Sub(begin)
 	m.bytes += uint64(n)
-	m.count(n)
 	return n, err
 }
 
 // chooseEvery is how many bytes before compression go by between two looks at the link.
 const chooseEvery = 4 << 20
 
-func newCompressor(w io.Writer, count func(n int), now func() time.Time) *compressor {
-	c := &compressor{link: &meter{w: w, now: now, count: count}, now: now, encoders: map[zstd.EncoderLevel]*zstd.Encoder{}, level: zstd.SpeedDefault}
+func newCompressor(w io.Writer, now func() time.Time) *compressor {
+	c := &compressor{link: &meter{w: w, now: now}, now: now, encoders: map[zstd.EncoderLevel]*zstd.Encoder{}, level: zstd.SpeedDefault}
 	c.since = sample{at: now()}
 	return c
 }
@@ -126,4 +125,11 @@ func (c *compressor) Close() error {
 		return nil
 	}
 	return c.frame.Close()
+}
+
+// stop ends the encoders' own goroutines, which may still write: none does after it.
+func (c *compressor) stop() {
+	for _, encoder := range c.encoders {
+		encoder.Reset(nil)
+	}
 }

@@ -60,8 +60,7 @@ func TestStreamSurvivesChangesOfLevel(t *testing.T) {
 		data[i] = byte(random.Uint64())
 	}
 	link := &slowLink{fastAfter: 3 << 20}
-	counted := 0
-	c := newCompressor(link, func(n int) { counted += n }, link.now)
+	c := newCompressor(link, link.now)
 	for rest := data; len(rest) > 0; {
 		n := min(len(rest), 256<<10)
 		if _, err := c.Write(rest[:n]); err != nil {
@@ -74,9 +73,6 @@ func TestStreamSurvivesChangesOfLevel(t *testing.T) {
 	}
 	if len(c.encoders) < 3 {
 		t.Errorf("only %d levels were used, for %d bytes on the link", len(c.encoders), link.Len())
-	}
-	if counted != link.Len() {
-		t.Errorf("counted %d bytes of %d", counted, link.Len())
 	}
 	d, err := zstd.NewReader(link, zstd.WithDecoderMaxWindow(agent.ShipWindow))
 	if err != nil {
@@ -91,7 +87,7 @@ func TestStreamSurvivesChangesOfLevel(t *testing.T) {
 
 func TestEmptyStreamIsEmpty(t *testing.T) {
 	var out bytes.Buffer
-	c := newCompressor(&out, func(int) {}, time.Now)
+	c := newCompressor(&out, time.Now)
 	if err := c.Close(); err != nil || out.Len() != 0 {
 		t.Errorf("%d bytes, %v", out.Len(), err)
 	}

@@ -32,6 +32,12 @@ type Plan struct {
 // MakePlan finds out what of root's closure the target lacks. With substitute the target first fetches what it can from
 // its own caches.
 func MakePlan(ctx context.Context, store Store, to Target, root nix.StorePath, substitute bool) (*Plan, error) {
+	// Asked for the closure of a path that is not valid, Nix only ends.
+	if infos, err := store.PathInfos([]nix.StorePath{root}); err != nil {
+		return nil, fmt.Errorf("look up %s: %w", root, err)
+	} else if len(infos) == 0 {
+		return nil, &VanishedError{Path: root}
+	}
 	closure, err := store.Closure([]nix.StorePath{root})
 	if err != nil {
 		return nil, fmt.Errorf("closure of %s: %w", root, err)

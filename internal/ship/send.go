@@ -24,8 +24,8 @@ type Progress struct {
 
 // Result is a finished ship.
 type Result struct {
-	Paths    int           // sent
-	Bytes    uint64        // of NARs
+	Paths    int           // registered on the target
+	Bytes    uint64        // of NARs, read here
 	Wire     uint64        // bytes sent
 	Duration time.Duration // from the first byte to the last path's registration
 	Peak     int64         // the agent's largest resident size in bytes
@@ -44,32 +44,32 @@ func (p *Plan) Send(ctx context.Context, session *agent.Session, progress func(P
 	}
 	stop := every(100*time.Millisecond, report)
 	shipped, err := session.Ship(ctx, p.Root, func(w io.Writer) error {
-		return p.write(ctx, newCompressor(w, func(n int) { wire.Add(uint64(n)) }, time.Now), &read)
+		return p.write(ctx, &countingWriter{w, &wire}, &read)
 	}, func(ack agent.Progress) {
 		registered.Store(int64(ack.Registered))
 	})
 	stop()
 	report()
-	result := Result{Paths: len(p.Missing), Bytes: p.Bytes, Wire: wire.Load(), Duration: time.Since(start), Peak: shipped.Peak}
+	result := Result{Paths: int(registered.Load()), Bytes: read.Load(), Wire: wire.Load(), Duration: time.Since(start), Peak: shipped.Peak}
+	if err == nil && shipped.Registered != len(p.Missing) {
+		err = fmt.Errorf("the agent has registered %d of %d paths", shipped.Registered, len(p.Missing))
+	}
 	return result, err
 }
 
 // write writes the stream of package agent's ShipHeader.
-func (p *Plan) write(ctx context.Context, z io.WriteCloser, read *atomic.Uint64) error {
+func (p *Plan) write(ctx context.Context, w io.Writer, read *atomic.Uint64) error {
+	z := newCompressor(w, time.Now)
+	defer z.stop()
 	buffered := bufio.NewWriterSize(z, 256<<10)
 	for _, info := range p.Missing {
-		if err := writeHeader(buffered, info); err != nil {
-			return err
-		}
-		out := &narWriter{w: buffered, read: read, left: info.NarSize}
-		if err := nix.DumpPath(ctx, out, string(info.Path)); err != nil {
-			if out.err != nil || ctx.Err() != nil {
-				return err
+		if err := writePath(ctx, buffered, info, read); err != nil {
+			var vanished *VanishedError
+			if errors.As(err, &vanished) && buffered.Flush() == nil {
+				// The paths before it are worth having.
+				_ = z.Close()
 			}
-			return &VanishedError{Path: info.Path, Err: err}
-		}
-		if out.left != 0 {
-			return &VanishedError{Path: info.Path, Err: errors.New("it has not the size that Nix registered")}
+			return err
 		}
 	}
 	if _, err := buffered.Write(make([]byte, 4)); err != nil {
@@ -79,6 +79,24 @@ func (p *Plan) write(ctx context.Context, z io.WriteCloser, read *atomic.Uint64)
 		return err
 	}
 	return z.Close()
+}
+
+// writePath writes a path's header and NAR. That it cannot be read is a [*VanishedError].
+func writePath(ctx context.Context, w io.Writer, info nix.PathInfo, read *atomic.Uint64) error {
+	if err := writeHeader(w, info); err != nil {
+		return err
+	}
+	out := &narWriter{w: w, read: read, left: info.NarSize}
+	if err := nix.DumpPath(ctx, out, string(info.Path)); err != nil {
+		if out.err != nil || ctx.Err() != nil {
+			return err
+		}
+		return &VanishedError{Path: info.Path, Err: err}
+	}
+	if out.left != 0 {
+		return &VanishedError{Path: info.Path, Err: errors.New("it has not the size that Nix registered")}
+	}
+	return nil
 }
 
 func writeHeader(w io.Writer, info nix.PathInfo) error {
@@ -116,6 +134,17 @@ func (n *narWriter) Write(p []byte) (int, error) {
 	n.read.Add(uint64(written))
 	n.err = err
 	return written, err
+}
+
+type countingWriter struct {
+	w     io.Writer
+	count *atomic.Uint64
+}
+
+func (c *countingWriter) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.count.Add(uint64(n))
+	return n, err
 }
 
 // every calls f again and again until the function it returns is called, which waits for the last call's end.

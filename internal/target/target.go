@@ -34,6 +34,7 @@ type Channel struct {
 	Out io.ReadCloser
 
 	addr    Address
+	stderr  io.Writer
 	process *run.Process
 	ready   func()
 	cleanup func()
@@ -41,7 +42,8 @@ type Channel struct {
 }
 
 // Start runs line, one command line for whatever login shell the target's user has, and gives its streams. Standard error,
-// ssh's own included, goes to stderr as it comes. Cancelling ctx ends the connection. The caller must call [Channel.Wait].
+// ssh's own included, goes to stderr as it comes; if stderr is a [fmt.Stringer], an error of ssh is looked for in what that
+// says was written. Cancelling ctx ends the connection. The caller must call [Channel.Wait].
 func (d *Dialer) Start(ctx context.Context, addr Address, line string, stderr io.Writer) (*Channel, error) {
 	if addr.Local() {
 		return d.startLocal(ctx, addr, line, stderr)
@@ -71,7 +73,7 @@ func (d *Dialer) startLocal(ctx context.Context, addr Address, line string, stde
 		stop()
 		return nil, err
 	}
-	return &Channel{In: in, Out: out, addr: addr, process: p, ready: func() {}, cleanup: func() {}, stop: stop}, nil
+	return &Channel{In: in, Out: out, addr: addr, stderr: stderr, process: p, ready: func() {}, cleanup: func() {}, stop: stop}, nil
 }
 
 func (d *Dialer) start(ctx context.Context, addr Address, argv []string, terminal *os.File, stderr io.Writer, cleanup func()) (*Channel, error) {
@@ -97,7 +99,7 @@ func (d *Dialer) start(ctx context.Context, addr Address, argv []string, termina
 		cleanup()
 		return nil, err
 	}
-	return &Channel{In: in, Out: out, addr: addr, process: p, ready: ready, cleanup: cleanup, stop: stop}, nil
+	return &Channel{In: in, Out: out, addr: addr, stderr: stderr, process: p, ready: ready, cleanup: cleanup, stop: stop}, nil
 }
 
 // Ready tells the channel that the far side has answered: the login is over and the terminal is ferry's again.
@@ -125,6 +127,11 @@ func (c *Channel) classify(err error) error {
 	if err == nil || c.addr.Local() || !errors.As(err, &failed) || errors.Is(err, context.Canceled) {
 		return err
 	}
+	if text, ok := c.stderr.(fmt.Stringer); ok {
+		said := *failed
+		said.Stderr = text.String()
+		failed = &said
+	}
 	// While ssh has the terminal, a Ctrl-C reaches ssh and not ferry. Once it is logged in, ssh catches it.
 	if failed.Signal() == syscall.SIGINT || strings.Contains(failed.Stderr, "Killed by signal 2.") {
 		return ErrInterrupted
@@ -132,7 +139,7 @@ func (c *Channel) classify(err error) error {
 	if failed.Status == 255 || failed.Status < 0 {
 		return connectError(c.addr, failed)
 	}
-	return err
+	return failed
 }
 
 // ErrInterrupted says that the user pressed Ctrl-C while ssh was asking.

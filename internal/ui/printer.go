@@ -108,13 +108,12 @@ func (p *Printer) AskPassword(ctx context.Context, tty *os.File, prompt string) 
 	resume := p.Suspend()
 	defer resume()
 	fd := int(tty.Fd())
-	// The echo is off before the question is there: who types at once must not see the password.
+	// The echo goes before the prompt comes: whoever answers at once, a program or a paste, must not be shown.
 	old, err := term.MakeRaw(fd)
-	if err != nil {
-		return nil, fmt.Errorf("ask for a password: %w", err)
+	if err == nil {
+		_, err = io.WriteString(tty, prompt)
 	}
-	defer term.Restore(fd, old)
-	if _, err := io.WriteString(tty, prompt); err != nil {
+	if err != nil {
 		return nil, fmt.Errorf("ask for a password: %w", err)
 	}
 	type answer struct {
@@ -126,13 +125,15 @@ func (p *Printer) AskPassword(ctx context.Context, tty *os.File, prompt string) 
 		password, err := term.ReadPassword(fd)
 		answered <- answer{password, err}
 	}()
+	defer func() {
+		// Also when the read goes on until the program ends: the terminal must show again what is typed.
+		_ = term.Restore(fd, old)
+		_, _ = io.WriteString(tty, "\n")
+	}()
 	select {
 	case a := <-answered:
-		_, _ = io.WriteString(tty, "\r\n")
 		return a.password, a.err
 	case <-ctx.Done():
-		// The read goes on until the program ends.
-		_, _ = io.WriteString(tty, "\r\n")
 		return nil, ctx.Err()
 	}
 }

@@ -84,6 +84,10 @@ type sample struct {
 const rateWindow = 10 * time.Second
 
 func (r *rate) add(now time.Time, s ship.Progress) {
+	if n := len(r.samples); n > 0 && (s.Bytes < r.samples[n-1].bytes || s.Wire < r.samples[n-1].wire) {
+		// A ship that was broken off begins with what is left.
+		r.samples = nil
+	}
 	r.samples = append(r.samples, sample{now, s.Bytes, s.Wire})
 	for len(r.samples) > 2 && now.Sub(r.samples[0].at) > rateWindow {
 		r.samples = r.samples[1:]

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -60,7 +61,7 @@ func (r root) exists(p string) bool {
 func gatherFacts(ctx context.Context, runner *run.Runner, r root) agent.Facts {
 	facts := agent.Facts{
 		Machine:         machine(),
-		NixOS:           r.exists("/etc/NIXOS"),
+		NixOS:           r.isNixOS(),
 		Current:         r.storePath("/run/current-system"),
 		Booted:          r.storePath("/run/booted-system"),
 		Profile:         r.storePath(systemProfile),
@@ -88,6 +89,17 @@ func gatherFacts(ctx context.Context, runner *run.Runner, r root) agent.Facts {
 	group.Wait()
 	return facts
 }
+
+// isNixOS is the test that switch-to-configuration itself makes.
+func (r root) isNixOS() bool {
+	if r.exists("/etc/NIXOS") {
+		return true
+	}
+	text, err := os.ReadFile(r.path("/etc/os-release"))
+	return err == nil && nixosRelease.Match(text)
+}
+
+var nixosRelease = regexp.MustCompile(`(?m)^ID="?nixos"?$`)
 
 func machine() string {
 	var u syscall.Utsname
@@ -151,8 +163,9 @@ func systemdVersion(ctx context.Context, runner *run.Runner) int {
 	if len(fields) < 2 {
 		return 0
 	}
-	digits, _, _ := strings.Cut(fields[1], ".")
-	n, _ := strconv.Atoi(strings.TrimRight(digits, "~rcpe"))
+	// 252, 258.1, 261~rc2
+	digits := strings.IndexFunc(fields[1]+".", func(r rune) bool { return r < '0' || r > '9' })
+	n, _ := strconv.Atoi(fields[1][:digits])
 	return n
 }
 

@@ -72,6 +72,9 @@ func (s *server) runJob(ctx context.Context, name string, job *Job, offset int64
 	if !jobName.MatchString(name) {
 		return "", jobStatus{}, fmt.Errorf("job name %q is not allowed", name)
 	}
+	if offset < 0 {
+		return "", jobStatus{}, fmt.Errorf("offset %d in a log is not allowed", offset)
+	}
 	dir := s.root().path(filepath.Join(jobsFolder, name+"-"+string(job.Kind)))
 	found, err := readJob(dir)
 	fresh := errors.Is(err, os.ErrNotExist)

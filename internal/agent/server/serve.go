@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -146,8 +147,13 @@ func (s *server) mayChange(r agent.Request) error {
 	if s.lock == nil {
 		return errLocked
 	}
-	if !r.ForceNotNixOS && !s.root().exists("/etc/NIXOS") {
+	if isNixOS := s.root().isNixOS(); !isNixOS && !r.ForceNotNixOS {
 		return &agent.ResponseError{Kind: agent.KindNotNixOS, Text: "this is not a NixOS machine: /etc/NIXOS is missing"}
+	} else if !isNixOS && r.Action != "dry-activate" {
+		// Without the mark, the system's own switch-to-configuration refuses.
+		if err := os.WriteFile(s.root().path("/etc/NIXOS"), nil, 0o644); err != nil {
+			return err
+		}
 	}
 	for _, p := range []nix.StorePath{r.Toplevel, r.Bundle} {
 		if _, err := nix.ParseStorePath(string(p)); err != nil {
@@ -175,8 +181,12 @@ func responseError(err error) *agent.ResponseError {
 			e.Text = e.Stderr[n-1]
 		}
 	}
-	if strings.Contains(strings.Join(append(e.Stderr, e.Text), "\n"), "No space left on device") {
-		e.Kind = agent.KindDiskFull
+	said := strings.ToLower(strings.Join(append(e.Stderr, e.Text), "\n"))
+	// From the kernel, and from SQLite below Nix.
+	for _, full := range []string{"no space left on device", "disk quota exceeded", "disk is full"} {
+		if strings.Contains(said, full) {
+			e.Kind = agent.KindDiskFull
+		}
 	}
 	return e
 }

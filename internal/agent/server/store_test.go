@@ -1,0 +1,345 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"ferry/internal/agent"
+	"ferry/internal/nix"
+	"ferry/internal/run"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// useRealNix gives the agents that follow this machine's Nix, with an empty store below the folder it returns.
+func useRealNix(t *testing.T, m *fakeMachine) (store root) {
+	t.Helper()
+	store = root{t.TempDir()}
+	conf := t.TempDir()
+	settings := "sandbox = false\nbuild-users-group =\nsubstituters =\n"
+	if err := os.WriteFile(filepath.Join(conf, "nix.conf"), []byte(settings), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, program := range []string{"nix-store", "nix-env"} {
+		if err := os.Remove(m.path("/bin/" + program)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("NIX_CONF_DIR", conf)
+	t.Setenv("NIX_USER_CONF_FILES", "")
+	t.Setenv("NIX_REMOTE", "local?root="+store.dir)
+	t.Cleanup(func() {
+		// A store's files may not be written to, nor its folders removed from.
+		if err := new(run.Runner).Run(context.Background(), run.Command{Argv: []string{"chmod", "-R", "u+w", store.dir}}); err != nil {
+			t.Error(err)
+		}
+	})
+	return store
+}
+
+// item is a path to ship.
+type item struct {
+	header agent.ShipHeader
+	nar    []byte
+}
+
+// newItem makes a path with content, called name.
+func newItem(t *testing.T, name, content string, references ...nix.StorePath) item {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "content")
+	if err := os.WriteFile(file, []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	var nar bytes.Buffer
+	if err := nix.DumpPath(t.Context(), &nar, file); err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256([]byte(name))
+	digits := make([]byte, 32)
+	for i := range digits {
+		digits[i] = "0123456789abcdfghijklmnpqrsvwxyz"[sum[i]%32]
+	}
+	return item{agent.ShipHeader{
+		Path: nix.StorePath("/nix/store/" + string(digits) + "-" + name), NarHash: nix.NarHashOf(sha256.Sum256(nar.Bytes())),
+		NarSize: uint64(nar.Len()), References: references,
+	}, nar.Bytes()}
+}
+
+// stream is items as ferry sends them, not compressed. Without end it stops behind the last one.
+func stream(t *testing.T, end bool, items ...item) []byte {
+	t.Helper()
+	var b []byte
+	for _, i := range items {
+		header, err := json.Marshal(i.header)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b = binary.BigEndian.AppendUint32(b, uint32(len(header)))
+		b = append(append(b, header...), i.nar...)
+	}
+	if end {
+		b = append(b, 0, 0, 0, 0)
+	}
+	return b
+}
+
+func compress(t *testing.T, text []byte, options ...zstd.EOption) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	z, err := zstd.NewWriter(&b, options...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := z.Write(text); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// request sends r and its stream while the answer is read, as ferry does.
+func (f *ferry) request(r agent.Request, text []byte) agent.Response {
+	f.t.Helper()
+	f.send(r)
+	sent := make(chan error, 1)
+	go func() {
+		data := f.wire.DataWriter()
+		_, err := data.Write(text)
+		if err == nil {
+			err = data.Close()
+		}
+		sent <- err
+	}()
+	response, _ := f.answer()
+	if err := <-sent; err != nil {
+		f.t.Fatal(err)
+	}
+	return response
+}
+
+func (f *ferry) ship(text []byte) agent.Response {
+	f.t.Helper()
+	return f.request(agent.Request{Method: agent.MethodShip}, text)
+}
+
+// missing asks which of items are not there, by name.
+func (f *ferry) missing(items ...item) []string {
+	f.t.Helper()
+	var list strings.Builder
+	for _, i := range items {
+		fmt.Fprintln(&list, i.header.Path)
+	}
+	r := f.request(agent.Request{Method: agent.MethodMissing}, compress(f.t, []byte(list.String())))
+	if r.Error != nil {
+		f.t.Fatal(r.Error)
+	}
+	var names []string
+	for _, i := range r.Missing {
+		names = append(names, items[i].header.Path.Name())
+	}
+	return names
+}
+
+func TestShipRegistersPathsWithRealNix(t *testing.T) {
+	m := newMachine(t)
+	store := useRealNix(t, m)
+	a := newItem(t, "a", "small")
+	items := []item{a, newItem(t, "b", strings.Repeat("large", 1<<20), a.header.Path)}
+	for i := range 100 {
+		items = append(items, newItem(t, fmt.Sprint("c", i), fmt.Sprint(i), a.header.Path, items[1].header.Path))
+	}
+	f := m.connect(locked("s1"))
+	if got := f.missing(items...); len(got) != len(items) {
+		t.Errorf("missing: %q", got)
+	}
+	r := f.request(agent.Request{Method: agent.MethodShip, Root: a.header.Path}, compress(t, stream(t, true, items...)))
+	if r.Error != nil || r.Ship.Registered != len(items) || r.Ship.Peak == 0 {
+		t.Fatalf("%+v, %v", r.Ship, r.Error)
+	}
+	if text, err := os.ReadFile(store.path(string(items[5].header.Path))); err != nil || string(text) != "3" {
+		t.Errorf("in the store: %q, %v", text, err)
+	}
+	if got := f.missing(items...); got != nil {
+		t.Errorf("missing: %q", got)
+	}
+	// Shipped again it is taken and ignored.
+	if r := f.ship(compress(t, stream(t, true, a))); r.Error != nil || r.Ship.Registered != 1 {
+		t.Errorf("again: %+v, %v", r.Ship, r.Error)
+	}
+	if got := m.storePath(gcRoots + "/pending"); got != "" && got != string(a.header.Path) {
+		t.Errorf("pending is %q", got)
+	}
+	if to, err := os.Readlink(m.path(gcRoots + "/pending")); err != nil || to != string(a.header.Path) {
+		t.Errorf("pending is %q, %v", to, err)
+	}
+}
+
+// What arrives whole before a failure is registered, the failure is told, and the same agent takes the next ship.
+func TestShipThatFailsKeepsWhatArrived(t *testing.T) {
+	a, b, c := newItem(t, "a", "a"), newItem(t, "b", strings.Repeat("b", 1<<20)), newItem(t, "c", "c")
+	wrong := c
+	wrong.header.NarHash = a.header.NarHash
+	none := c
+	none.header.NarSize = 0
+	dangling := c
+	dangling.header.References = []nix.StorePath{newSystem}
+	whole := stream(t, true, a, b, c)
+	for name, x := range map[string]struct {
+		sent    []byte
+		says    string
+		missing []string
+	}{
+		"a wrong hash":                         {compress(t, stream(t, true, a, b, wrong)), "hash mismatch", []string{"c"}},
+		"a reference that is not there":        {compress(t, stream(t, true, a, b, dangling)), "is not valid", []string{"c"}},
+		"no size":                              {compress(t, stream(t, true, a, b, none)), "cannot be the size", []string{"c"}},
+		"cut off in a NAR":                     {compress(t, whole[:len(whole)-200_000]), "stream of paths: unexpected EOF", []string{"b", "c"}},
+		"cut off before the end":               {compress(t, stream(t, false, a, b)), "stream of paths: EOF", []string{"c"}},
+		"cut off in the compression":           {compress(t, whole)[:60], "stream of paths: ", nil},
+		"not compressed":                       {whole, "stream of paths: ", []string{"a", "b", "c"}},
+		"nothing":                              {nil, "stream of paths: EOF", []string{"a", "b", "c"}},
+		"a header that is too long":            {compress(t, append(stream(t, false, a), 0xff, 0, 0, 0)), "the limit is", []string{"b", "c"}},
+		"a header that is no JSON":             {compress(t, append(stream(t, false, a), 0, 0, 0, 2, '{', '{')), "invalid character", []string{"b", "c"}},
+		"a path outside the store":             {compress(t, append(stream(t, false, a), header(`{"path":"/etc/passwd"}`)...)), "is not in /nix/store", []string{"b", "c"}},
+		"a window larger than the agent takes": {compress(t, bytes.Repeat(whole, 20), zstd.WithWindowSize(64<<20), zstd.WithSingleSegment(false)), "window", []string{"a", "b", "c"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMachine(t)
+			useRealNix(t, m)
+			f := m.connect(locked("s1"))
+			r := f.ship(x.sent)
+			if r.Error == nil || !strings.Contains(strings.Join(append(r.Error.Stderr, r.Error.Text), "\n"), x.says) {
+				t.Errorf("%+v, %v", r.Ship, r.Error)
+			}
+			if got := f.missing(a, b, c); x.missing != nil && !slices.Equal(got, x.missing) {
+				t.Errorf("missing: %q", got)
+			}
+			if r := f.ship(compress(t, whole)); r.Error != nil || r.Ship.Registered != 3 {
+				t.Errorf("the next ship: %+v, %v", r.Ship, r.Error)
+			}
+		})
+	}
+}
+
+func header(text string) []byte {
+	return append(binary.BigEndian.AppendUint32(nil, uint32(len(text))), text...)
+}
+
+// A connection that is lost in the middle of a ship must not leave an agent that holds the lock.
+func TestServeEndsWhenTheConnectionIsLostInTheMiddleOfAShip(t *testing.T) {
+	m := newMachine(t)
+	useRealNix(t, m)
+	a, b := newItem(t, "a", "a"), newItem(t, "b", strings.Repeat("b", 1<<20))
+	whole := compress(t, stream(t, true, a, b))
+	f := m.connect(locked("s1"))
+	f.send(agent.Request{Method: agent.MethodShip})
+	go func() { _, _ = io.Copy(io.Discard, pipeOf{f}) }()
+	if _, err := f.wire.DataWriter().Write(whole[:len(whole)-20]); err != nil {
+		t.Fatal(err)
+	}
+	_ = f.in.Close()
+	if err := <-f.ended; err == nil {
+		t.Error("it ended without an error")
+	}
+	f.ended <- nil
+	if got := m.connect(locked("s2")).missing(a, b); !slices.Equal(got, []string{"b"}) {
+		t.Errorf("missing: %q", got)
+	}
+}
+
+// pipeOf reads the frames of an agent that nobody looks at.
+type pipeOf struct{ f *ferry }
+
+func (p pipeOf) Read(b []byte) (int, error) {
+	_, _, err := p.f.wire.Read()
+	return 0, err
+}
+
+func TestShipTellsWhatNixStoreSaysWhenItDies(t *testing.T) {
+	for name, script := range map[string]string{
+		"before it greets": `echo "error: disk is full" >&2; exit 1`,
+		"in the middle":    `printf '\142\164\000\000\000\000\000\000\005\002\000\000\000\000\000\000'; head -c 300 >/dev/null; echo "error: writing: No space left on device" >&2; exit 1`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMachine(t)
+			m.program("/bin/nix-store", "#!/bin/sh\n[ \"$1\" != --version ] || exit 0\n"+script+"\n")
+			f := m.connect(locked("s1"))
+			for range 2 {
+				r := f.ship(compress(t, stream(t, true, newItem(t, "a", strings.Repeat("a", 4<<20)))))
+				if r.Error == nil || r.Error.Kind != agent.KindDiskFull || r.Error.Command == "" {
+					t.Errorf("%+v, %#v", r.Ship, r.Error)
+				}
+			}
+		})
+	}
+}
+
+func TestMissingRefusesWhatIsNoPath(t *testing.T) {
+	m := newMachine(t)
+	useRealNix(t, m)
+	f := m.connect(locked("s1"))
+	for name, c := range map[string]struct{ text, says string }{
+		"outside the store": {"/etc/passwd\n", "is not in /nix/store"},
+		"endless line":      {strings.Repeat("x", 1<<20), "token too long"},
+		"too many":          {strings.Repeat(string(newSystem)+"\n", maxAsked+1), "more than 100000 paths"},
+	} {
+		if r := f.request(agent.Request{Method: agent.MethodMissing}, compress(t, []byte(c.text))); r.Error == nil || !strings.Contains(r.Error.Text, c.says) {
+			t.Errorf("%s: %+v, %v", name, r.Missing, r.Error)
+		}
+	}
+	if r := f.request(agent.Request{Method: agent.MethodMissing}, []byte("not compressed")); r.Error == nil {
+		t.Errorf("%+v", r.Missing)
+	}
+	if got := f.missing(newItem(t, "a", "a")); !slices.Equal(got, []string{"a"}) {
+		t.Errorf("after that: %q", got)
+	}
+}
+
+func FuzzReadHeader(f *testing.F) {
+	f.Add(header(`{"path":"` + string(newSystem) + `","nar_size":5,"references":["` + string(oldSystem) + `"]}`))
+	f.Add([]byte{0, 0, 0, 0})
+	f.Add([]byte{0xff, 0xff, 0xff, 0xff})
+	f.Fuzz(func(t *testing.T, text []byte) {
+		h, err := readHeader(bytes.NewReader(text))
+		if err != nil || h == nil {
+			return
+		}
+		for _, p := range append(slices.Clone(h.References), h.Path) {
+			if _, err := nix.ParseStorePath(string(p)); err != nil {
+				t.Errorf("%q went through", p)
+			}
+		}
+	})
+}
+
+func FuzzReadPaths(f *testing.F) {
+	z, err := zstd.NewWriter(nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(z.EncodeAll([]byte(string(newSystem)+"\n"+string(oldSystem)+"\n"), nil))
+	f.Add(z.EncodeAll([]byte("/nix/store/../etc\n"), nil))
+	f.Add([]byte("(\xb5/\xfd"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		paths, err := readPaths(bytes.NewReader(text))
+		if err != nil {
+			return
+		}
+		for _, p := range paths {
+			if _, err := nix.ParseStorePath(string(p)); err != nil {
+				t.Errorf("%q went through", p)
+			}
+		}
+	})
+}

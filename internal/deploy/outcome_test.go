@@ -1,0 +1,176 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"ferry/internal/agent"
+	"ferry/internal/run"
+	"ferry/internal/target"
+)
+
+const (
+	oldSystem = "/nix/store/00000000000000000000000000000000-old"
+	newSystem = "/nix/store/11111111111111111111111111111111-new"
+	oldBundle = "/nix/store/22222222222222222222222222222222-ferry-pi"
+	newBundle = "/nix/store/33333333333333333333333333333333-ferry-pi"
+)
+
+func TestActivationErrorSaysWhatRunsNow(t *testing.T) {
+	before := agent.Facts{Current: oldSystem, Profile: oldSystem}
+	again := agent.Facts{Current: newSystem, Profile: oldSystem}
+	committed := agent.Facts{Current: newSystem, Profile: newSystem}
+	back := "sudo " + oldSystem + "/bin/switch-to-configuration test"
+	for name, c := range map[string]struct {
+		result agent.ActivateResult
+		action Action
+		before agent.Facts
+		state  State
+		says   string
+		hints  string
+	}{
+		"refused":                 {agent.ActivateResult{Status: 1, Current: oldSystem}, Switch, before, Unchanged, "refused (exit status 1); nothing has changed", "/log"},
+		"refused, yet moved":      {agent.ActivateResult{Status: 1, Current: newSystem}, Switch, before, Unknown, "the new system runs, the old system is still what boots", "/log"},
+		"activation script":       {agent.ActivateResult{Status: 2, Current: newSystem}, Switch, before, Unknown, "the new system runs in part", back},
+		"no NixOS":                {agent.ActivateResult{Status: 2, Current: oldSystem}, Switch, before, Unchanged, "nothing has changed", "/log"},
+		"again in part":           {agent.ActivateResult{Status: 2, Current: newSystem}, Switch, again, Unknown, "runs in part", "/log"},
+		"systemd":                 {agent.ActivateResult{Status: 3, Current: newSystem}, Test, before, Unknown, "systemd could not be reloaded", back},
+		"units":                   {agent.ActivateResult{Status: 4, Current: newSystem, Failed: []string{"a.service", "b.service"}}, Switch, before, Unknown, "units failed: a.service, b.service; the new system runs", back},
+		"units nobody knows":      {agent.ActivateResult{Status: 4, Current: newSystem}, Switch, before, Unknown, "units failed: see above", back},
+		"units of what ran":       {agent.ActivateResult{Status: 4, Current: newSystem}, Switch, committed, Unknown, "units failed: see above; the new system runs", "/log"},
+		"needs a reboot":          {agent.ActivateResult{Status: 100, Current: oldSystem}, Switch, before, Unchanged, "needs a reboot (exit status 100); nothing has changed", "--action boot"},
+		"would need a reboot":     {agent.ActivateResult{Status: 100, Current: oldSystem}, DryActivate, before, Unchanged, "needs a reboot", "--action boot"},
+		"a panic":                 {agent.ActivateResult{Status: 101, Current: newSystem}, Switch, before, Unknown, "switch-to-configuration test ended with status 101; the new system runs", back},
+		"killed before it moved":  {agent.ActivateResult{Status: -1, Current: oldSystem, Error: "it was killed"}, Switch, before, Unknown, "it was killed; the old system is still what boots", back},
+		"killed without a word":   {agent.ActivateResult{Status: -1, Current: oldSystem}, Switch, before, Unknown, "it left no status", back},
+		"killed while describing": {agent.ActivateResult{Status: -1, Current: oldSystem, Error: "it was killed"}, DryActivate, before, Unchanged, "nothing has changed", "/log"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c.result.Log = "/log"
+			err := activationError(c.result, c.action, c.before, newSystem)
+			if err == nil || !strings.Contains(err.Error(), c.says) {
+				t.Fatalf("got %v", err)
+			}
+			if got := stateAfter(c.result, c.action, c.before, newSystem); got != c.state {
+				t.Errorf("%s", got)
+			}
+			if c.state == Unknown && strings.Contains(err.Error(), "nothing has changed") {
+				t.Errorf("%s, and %v", c.state, err)
+			}
+			hints := (&Error{Err: err}).Hints()
+			if len(hints) == 0 || !strings.Contains(strings.Join(hints, "\n"), c.hints) {
+				t.Errorf("hints: %q", hints)
+			}
+		})
+	}
+	if err := activationError(agent.ActivateResult{Current: newSystem}, Switch, before, newSystem); err != nil {
+		t.Errorf("status 0: %v", err)
+	}
+}
+
+// A hint that cannot be followed is worse than none.
+func TestNoWayBackIsShownWhereNoneIsKnown(t *testing.T) {
+	err := activationError(agent.ActivateResult{Status: 4, Current: newSystem, Log: "/log"}, Switch, agent.Facts{}, newSystem)
+	for _, hint := range (&Error{Err: err}).Hints() {
+		if hint == "" || strings.Contains(hint, "switch-to-configuration") {
+			t.Errorf("hint %q", hint)
+		}
+	}
+}
+
+func TestCommitError(t *testing.T) {
+	for name, c := range map[string]struct {
+		result agent.CommitResult
+		action Action
+		says   string
+	}{
+		"boot loader":              {agent.CommitResult{Status: 1}, Switch, "could not be written (exit status 1); the new system runs, the old one is still what boots"},
+		"boot loader, boot":        {agent.CommitResult{Status: 1}, Boot, "could not be written (exit status 1); nothing has changed"},
+		"boot loader and way back": {agent.CommitResult{Status: 1, Error: "the system profile could not be put back: x"}, Boot, "(exit status 1); the system profile could not be put back: x"},
+		"profile":                  {agent.CommitResult{Status: -1, Error: "nix-env: exit status 1"}, Switch, "the commit failed: nix-env: exit status 1"},
+		"killed":                   {agent.CommitResult{Status: -1}, Switch, "the commit failed: it left no status"},
+		"root":                     {agent.CommitResult{Status: 0, Error: "file exists"}, Switch, "the commit failed: file exists"},
+	} {
+		if err := commitError(c.result, c.action); err == nil || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := commitError(agent.CommitResult{Generation: 3}, Switch); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestInterruptedTellsWhatIsKnown(t *testing.T) {
+	before := agent.Facts{Current: oldSystem, Profile: oldSystem, Bundle: oldBundle}
+	changed := before
+	changed.Current = newSystem
+	for name, c := range map[string]struct {
+		action   Action
+		step     Step
+		err      error
+		harmless bool
+		state    State
+		hint     string
+	}{
+		"lost":                         {Switch, Activate, &agent.LostError{}, false, Unknown, "/run/ferry/job-activate/log"},
+		"lost by ssh":                  {Switch, Commit, &target.Error{Kind: target.Lost}, false, Unknown, "/run/ferry/job-commit/log"},
+		"Ctrl-C":                       {Switch, Activate, context.Canceled, false, Unknown, oldSystem + "/bin/switch-to-configuration test"},
+		"Ctrl-C while describing":      {DryActivate, Activate, context.Canceled, true, Unchanged, ""},
+		"refused by the agent":         {Switch, Activate, &agent.ResponseError{Kind: agent.KindLocked}, false, Unchanged, ""},
+		"refused after the activation": {Switch, Commit, &agent.ResponseError{Kind: agent.KindLocked}, false, Unknown, ""},
+		"refused to commit":            {Boot, Commit, &agent.ResponseError{Kind: agent.KindLocked}, false, Unchanged, ""},
+		"restarted":                    {Switch, Activate, &forgottenError{facts: before}, false, Unchanged, "run the same command again"},
+		"restarted into another":       {Switch, Activate, &forgottenError{facts: changed}, false, Unknown, ""},
+		"something else":               {Switch, Activate, errors.New("x"), false, Unknown, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := &deployment{opts: Options{Action: c.action}, job: "job"}
+			var e *Error
+			if err := d.interrupted(c.step, fmt.Errorf("wrapped: %w", c.err), before, c.harmless); !errors.As(err, &e) {
+				t.Fatalf("got %v", err)
+			}
+			if e.State != c.state || e.Step != c.step {
+				t.Errorf("%s in %s", e.State, e.Step)
+			}
+			if !strings.Contains(strings.Join(e.Hints(), "\n"), c.hint) {
+				t.Errorf("hints: %q", e.Hints())
+			}
+		})
+	}
+}
+
+func TestErrorGivesItsOwnHintsFirstAndNoMoreThanTwo(t *testing.T) {
+	inner := hint("inner", "three", "", "four")
+	e := &Error{Node: "pi", Step: Ship, Err: fmt.Errorf("x: %w", inner), hints: []string{"one"}}
+	if got := strings.Join(e.Hints(), " "); got != "one three" || e.Error() != "pi: ship: x: inner" {
+		t.Errorf("%q, %v", got, e)
+	}
+	failed := &run.Error{Argv: []string{"nix-store"}, Stderr: "a\n\x1b[31mb\n", Err: errors.New("exit status 1")}
+	for name, c := range map[string]struct {
+		err  error
+		want string
+	}{
+		"the target's command": {&agent.ResponseError{Stderr: []string{"far"}}, "far"},
+		"the agent's start":    {&agent.StartError{Stderr: []string{"shell"}}, "shell"},
+		"a command here":       {failed, "a b"},
+		"nothing":              {errors.New("x"), ""},
+	} {
+		if got := strings.Join((&Error{Err: c.err}).Output(), " "); got != c.want {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+}
+
+func TestShipErrorOfAFullDiskHelps(t *testing.T) {
+	full := shipError(fmt.Errorf("x: %w", &agent.ResponseError{Kind: agent.KindDiskFull, Text: "No space left on device", Stderr: []string{"error: it"}}))
+	e := &Error{Node: "pi", Step: Ship, Err: full}
+	if !strings.Contains(e.Error(), "disk is full: No space left on device") || len(e.Hints()) != 1 || len(e.Output()) != 1 {
+		t.Errorf("%v, %q, %q", e, e.Hints(), e.Output())
+	}
+	if other := errors.New("x"); shipError(other) != other {
+		t.Error("another error was changed")
+	}
+}

@@ -1,0 +1,141 @@
+package deploy
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"ferry/internal/agent"
+)
+
+func TestPreflight(t *testing.T) {
+	good := agent.Facts{Nix: "2.18.1", NixOS: true, System: "x86_64-linux", Machine: "x86_64", StoreFree: 1 << 30}
+	for name, c := range map[string]struct {
+		change func(*agent.Facts, *Options)
+		says   string
+	}{
+		"all well":              {func(*agent.Facts, *Options) {}, ""},
+		"free space not known":  {func(f *agent.Facts, _ *Options) { f.StoreFree = 0 }, ""},
+		"locked":                {func(f *agent.Facts, _ *Options) { f.Lock = &agent.Lock{Who: "bob@there", Since: 1} }, "bob@there is deploying to this target since "},
+		"locked by nobody":      {func(f *agent.Facts, _ *Options) { f.Lock = &agent.Lock{} }, "someone is deploying to this target"},
+		"no Nix":                {func(f *agent.Facts, _ *Options) { f.Nix, f.NixError = "", "nix-store is not in PATH" }, "no working Nix: nix-store is not in PATH"},
+		"a Nix without a word":  {func(f *agent.Facts, _ *Options) { f.Nix = "" }, "nix-store does not work there"},
+		"no NixOS":              {func(f *agent.Facts, _ *Options) { f.NixOS = false }, "not a NixOS machine"},
+		"no NixOS, and forced":  {func(f *agent.Facts, o *Options) { f.NixOS, o.ForceNotNixOS = false, true }, ""},
+		"another architecture":  {func(f *agent.Facts, _ *Options) { f.System, f.Machine = "aarch64-linux", "aarch64" }, "built for x86_64-linux, but the target is aarch64-linux"},
+		"a full disk":           {func(f *agent.Facts, _ *Options) { f.StoreFree = 1 << 20 }, "disk is full: 1.0 MB free"},
+		"the most serious is 1": {func(f *agent.Facts, _ *Options) { *f = agent.Facts{Lock: &agent.Lock{Who: "bob"}} }, "bob is deploying"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			facts, opts := good, Options{}
+			c.change(&facts, &opts)
+			err := preflight(facts, "x86_64-linux", opts)
+			if c.says == "" {
+				if err != nil {
+					t.Errorf("got %v", err)
+				}
+				return
+			}
+			if err == nil || !strings.Contains(err.Error(), c.says) {
+				t.Fatalf("got %v", err)
+			}
+			if hints := (&Error{Err: err}).Hints(); len(hints) == 0 {
+				t.Error("no hint")
+			}
+		})
+	}
+}
+
+func TestRunsOn(t *testing.T) {
+	for name, c := range map[string]struct {
+		system string
+		facts  agent.Facts
+		runs   bool
+	}{
+		"the same":                       {system: "riscv64-linux", facts: agent.Facts{System: "riscv64-linux"}, runs: true},
+		"32 bits on 64":                  {system: "i686-linux", facts: agent.Facts{System: "x86_64-linux", Machine: "x86_64"}, runs: true},
+		"64 bits on a 32-bit system":     {system: "x86_64-linux", facts: agent.Facts{System: "i686-linux", Machine: "x86_64"}, runs: true},
+		"64 bits on 32":                  {system: "x86_64-linux", facts: agent.Facts{System: "i686-linux", Machine: "i686"}, runs: false},
+		"ARMv7 on ARMv8":                 {system: "armv7l-linux", facts: agent.Facts{System: "aarch64-linux", Machine: "aarch64"}, runs: true},
+		"ARMv7 on ARMv6":                 {system: "armv7l-linux", facts: agent.Facts{System: "armv6l-linux", Machine: "armv6l"}, runs: false},
+		"ARM on x86":                     {system: "aarch64-linux", facts: agent.Facts{System: "x86_64-linux", Machine: "x86_64"}, runs: false},
+		"emulated":                       {system: "aarch64-linux", facts: agent.Facts{System: "aarch64-linux", Machine: "x86_64"}, runs: true},
+		"x86 where another one is run":   {system: "x86_64-linux", facts: agent.Facts{System: "aarch64-linux", Machine: "x86_64"}, runs: false},
+		"nothing is known of the target": {system: "x86_64-linux", facts: agent.Facts{}, runs: false},
+	} {
+		if got := runsOn(c.system, c.facts); got != c.runs {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+func TestFits(t *testing.T) {
+	for name, c := range map[string]struct {
+		facts agent.Facts
+		n     uint64
+		fits  bool
+	}{
+		"exactly":                {agent.Facts{StoreFree: 100}, 100, true},
+		"not":                    {agent.Facts{StoreFree: 100}, 101, false},
+		"not known":              {agent.Facts{}, 1 << 60, true},
+		"compressed as it lands": {agent.Facts{StoreFree: 100, StoreCompresses: true}, 300, true},
+	} {
+		if err := fits(c.facts, c.n); (err == nil) != c.fits {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestSize(t *testing.T) {
+	for n, want := range map[uint64]string{
+		0: "0 B", 1: "1 B", 999: "999 B", 1000: "1.0 kB", 1049: "1.0 kB", 9949: "9.9 kB", 9950: "10 kB", 999_499: "999 kB", 999_500: "1.0 MB",
+		1_500_000: "1.5 MB", 333_045_104: "333 MB", 1_007_002_992: "1.0 GB", 5_000_000_000_000: "5.0 TB", 1<<64 - 1: "18446744 TB",
+	} {
+		if got := Size(n); got != want {
+			t.Errorf("%d is %q instead of %q", n, got, want)
+		}
+	}
+}
+
+func TestCount(t *testing.T) {
+	for n, want := range map[int]string{0: "0 paths", 1: "1 path", 2: "2 paths"} {
+		if got := Count(n, "path"); got != want {
+			t.Errorf("%q", got)
+		}
+	}
+}
+
+func TestLockedSaysSinceWhen(t *testing.T) {
+	at := time.Date(2026, 11, 22, 20, 15, 0, 0, time.Local)
+	if got := locked(&agent.Lock{Who: "bob", Since: at.Unix()}).Error(); got != "bob is deploying to this target since 20:15:00" {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestRootsOfEqualNamesInDifferentInventoriesDiffer(t *testing.T) {
+	r := Roots{Dir: "/state"}
+	seen := map[string]bool{}
+	for _, inventory := range []string{"/a/ferry.nix", "/b/ferry.nix"} {
+		for _, link := range []string{r.Built(inventory, "pi"), r.Deployed(inventory, "pi")} {
+			if seen[link] || !strings.HasPrefix(filepath.Base(link), "pi-") {
+				t.Errorf("%s", link)
+			}
+			seen[link] = true
+		}
+	}
+}
+
+func TestParseAction(t *testing.T) {
+	for s, commits := range map[string]bool{"switch": true, "boot": true, "test": false, "dry-activate": false} {
+		a, err := ParseAction(s)
+		if err != nil || a.commits() != commits || (a.activates() == "") != (s == "boot") {
+			t.Errorf("%s: %v, %v", s, a, err)
+		}
+	}
+	for _, s := range []string{"", "Switch", "switch ", "rollback"} {
+		if a, err := ParseAction(s); err == nil {
+			t.Errorf("%q is %q", s, a)
+		}
+	}
+}
