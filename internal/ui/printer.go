@@ -179,6 +179,9 @@ func (p *Printer) progress(text string) {
 }
 
 func (p *Printer) setStatus(text string) {
+	if text == p.status && p.shown {
+		return
+	}
 	p.status = text
 	p.draw()
 }
