@@ -1,15 +1,12 @@
 package deploy
 
 import (
-	"errors"
 	"slices"
 	"strings"
 	"testing"
 
 	"ferry/internal/agent"
 	"ferry/internal/inventory"
-	"ferry/internal/run"
-	"ferry/internal/target"
 )
 
 func TestIsDoneOnlyWhenEverythingIsAsAsked(t *testing.T) {
@@ -100,27 +97,5 @@ func TestElevation(t *testing.T) {
 	node := inventory.Node{Elevate: []string{"doas", "-u", "root"}}
 	if got := elevation(node); !slices.Equal(got, node.Elevate) {
 		t.Errorf("%q", got)
-	}
-}
-
-func TestIsRoot(t *testing.T) {
-	for s, want := range map[string]bool{"root@pi": true, "ssh://root@pi:22": true, "alice@pi": false, "pi": false, "rooty@pi": false, "root": false} {
-		a, err := target.ParseAddress(s)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if isRoot(a) != want {
-			t.Errorf("%s: %v", s, !want)
-		}
-	}
-}
-
-func TestCopyErrorExplainsAMissingSignature(t *testing.T) {
-	failed := &run.Error{Argv: []string{"nix-copy-closure"}, Status: 1, Stderr: "error: cannot add path '/nix/store/x' because it lacks a signature by a trusted key\n", Err: errors.New("exit status 1")}
-	if hints := (&Error{Err: copyError(failed)}).Hints(); len(hints) != 1 || !strings.Contains(hints[0], "trusted-users") {
-		t.Errorf("%q", hints)
-	}
-	if other := errors.New("x"); copyError(other) != other {
-		t.Error("another error was changed")
 	}
 }

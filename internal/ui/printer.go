@@ -16,6 +16,7 @@ import (
 	"ferry/internal/deploy"
 	"ferry/internal/run"
 
+	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 )
 
@@ -108,8 +109,11 @@ func (p *Printer) AskPassword(ctx context.Context, tty *os.File, prompt string) 
 	resume := p.Suspend()
 	defer resume()
 	fd := int(tty.Fd())
-	// The echo goes before the prompt comes: whoever answers at once, a program or a paste, must not be shown.
-	old, err := term.MakeRaw(fd)
+	old, err := term.GetState(fd)
+	if err == nil {
+		// Before the prompt: whoever answers at once, a program or a paste, must not be shown. Ctrl-C goes on to work.
+		err = echoOff(fd)
+	}
 	if err == nil {
 		_, err = io.WriteString(tty, prompt)
 	}
@@ -136,6 +140,16 @@ func (p *Printer) AskPassword(ctx context.Context, tty *os.File, prompt string) 
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+}
+
+// echoOff keeps a terminal from showing what is typed.
+func echoOff(fd int) error {
+	state, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	if err != nil {
+		return err
+	}
+	state.Lflag &^= unix.ECHO
+	return unix.IoctlSetTermios(fd, unix.TCSETS, state)
 }
 
 // Observe shows an event.
