@@ -15,6 +15,7 @@ import (
 type compressor struct {
 	link     *meter
 	now      func() time.Time
+	every    uint64 // bytes before compression between two looks at the link
 	encoders map[zstd.EncoderLevel]*zstd.Encoder
 
 	level zstd.EncoderLevel
@@ -46,18 +47,18 @@ func (m *meter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// chooseEvery is how many bytes before compression go by between two looks at the link.
+// chooseEvery is large enough that a look, which flushes the encoder, costs nothing.
 const chooseEvery = 4 << 20
 
 func newCompressor(w io.Writer, now func() time.Time) *compressor {
-	c := &compressor{link: &meter{w: w, now: now}, now: now, encoders: map[zstd.EncoderLevel]*zstd.Encoder{}, level: zstd.SpeedDefault}
+	c := &compressor{link: &meter{w: w, now: now}, now: now, every: chooseEvery, encoders: map[zstd.EncoderLevel]*zstd.Encoder{}, level: zstd.SpeedDefault}
 	c.since = sample{at: now()}
 	return c
 }
 
 // Write compresses p.
 func (c *compressor) Write(p []byte) (int, error) {
-	if c.raw >= chooseEvery {
+	if c.raw >= c.every {
 		if err := c.choose(); err != nil {
 			return 0, err
 		}

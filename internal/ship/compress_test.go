@@ -54,15 +54,16 @@ func (l *slowLink) Write(p []byte) (int, error) {
 
 // TestStreamSurvivesChangesOfLevel: several frames are one stream for the decoder, within the agent's window.
 func TestStreamSurvivesChangesOfLevel(t *testing.T) {
-	data := make([]byte, 20<<20)
+	data := make([]byte, 2<<20)
 	random := rand.NewChaCha8([32]byte{})
 	for i := 0; i < len(data); i += 4 {
 		data[i] = byte(random.Uint64())
 	}
-	link := &slowLink{fastAfter: 3 << 20}
+	link := &slowLink{fastAfter: 300 << 10}
 	c := newCompressor(link, link.now)
+	c.every = 256 << 10
 	for rest := data; len(rest) > 0; {
-		n := min(len(rest), 256<<10)
+		n := min(len(rest), 64<<10)
 		if _, err := c.Write(rest[:n]); err != nil {
 			t.Fatal(err)
 		}

@@ -141,14 +141,14 @@ func (s fakeStore) PathInfos(paths []nix.StorePath) ([]nix.PathInfo, error) {
 
 // fakeTarget is a target that lacks some paths.
 type fakeTarget struct {
-	lacks     []nix.StorePath
-	err       error
-	substitue *bool
+	lacks      []nix.StorePath
+	err        error
+	substitute *bool
 }
 
 func (f fakeTarget) Missing(_ context.Context, _ []nix.StorePath, substitute bool) ([]nix.StorePath, error) {
-	if f.substitue != nil {
-		*f.substitue = substitute
+	if f.substitute != nil {
+		*f.substitute = substitute
 	}
 	return f.lacks, f.err
 }
@@ -156,7 +156,7 @@ func (f fakeTarget) Missing(_ context.Context, _ []nix.StorePath, substitute boo
 func TestMakePlan(t *testing.T) {
 	store := fakeStore{infos: []nix.PathInfo{infoOf("top", "lib"), infoOf("lib", "there"), infoOf("there")}}
 	var substitute bool
-	plan, err := MakePlan(t.Context(), store, fakeTarget{lacks: []nix.StorePath{pathOf("top"), pathOf("lib")}, substitue: &substitute}, pathOf("top"), true)
+	plan, err := MakePlan(t.Context(), store, fakeTarget{lacks: []nix.StorePath{pathOf("top"), pathOf("lib")}, substitute: &substitute}, pathOf("top"), true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -178,8 +178,9 @@ func TestMakePlanFails(t *testing.T) {
 		to    fakeTarget
 		says  string
 	}{
-		"the store":    {fakeStore{err: broken}, fakeTarget{}, "closure of " + string(pathOf("a")) + ": broken"},
-		"the target":   {fakeStore{}, fakeTarget{err: broken}, "ask what is missing: broken"},
+		"the store":    {fakeStore{err: broken}, fakeTarget{}, "look up " + string(pathOf("a")) + ": broken"},
+		"the root":     {fakeStore{infos: []nix.PathInfo{infoOf("b")}}, fakeTarget{}, string(pathOf("a")) + " is not in this machine's store any more"},
+		"the target":   {fakeStore{infos: []nix.PathInfo{infoOf("a")}}, fakeTarget{err: broken}, "ask what is missing: broken"},
 		"a path":       {fakeStore{infos: []nix.PathInfo{infoOf("a"), gone}}, fakeTarget{lacks: []nix.StorePath{pathOf("a"), gone.Path}}, string(gone.Path) + " is not in this machine's store any more"},
 		"a wrong path": {fakeStore{infos: []nix.PathInfo{infoOf("a", "b"), infoOf("b", "a")}}, fakeTarget{lacks: []nix.StorePath{pathOf("a"), pathOf("b")}}, "refer to each other"},
 	} {

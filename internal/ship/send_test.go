@@ -145,18 +145,18 @@ func TestStreamIsHeadersAndNARs(t *testing.T) {
 	if read.Load() != plan.Bytes || out.Len() > 100_000 {
 		t.Errorf("read %d of %d bytes, wrote %d", read.Load(), plan.Bytes, out.Len())
 	}
-	z, err := zstd.NewReader(&out, zstd.WithDecoderMaxWindow(agent.ShipWindow))
+	far, err := zstd.NewReader(&out, zstd.WithDecoderMaxWindow(agent.ShipWindow))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer z.Close()
+	defer far.Close()
 	for _, info := range plan.Missing {
 		var length uint32
-		if err := binary.Read(z, binary.BigEndian, &length); err != nil {
+		if err := binary.Read(far, binary.BigEndian, &length); err != nil {
 			t.Fatal(err)
 		}
 		text := make([]byte, length)
-		if _, err := io.ReadFull(z, text); err != nil {
+		if _, err := io.ReadFull(far, text); err != nil {
 			t.Fatal(err)
 		}
 		var header agent.ShipHeader
@@ -171,11 +171,11 @@ func TestStreamIsHeadersAndNARs(t *testing.T) {
 			t.Fatal(err)
 		}
 		got := make([]byte, header.NarSize)
-		if _, err := io.ReadFull(z, got); err != nil || !bytes.Equal(got, nar.Bytes()) {
+		if _, err := io.ReadFull(far, got); err != nil || !bytes.Equal(got, nar.Bytes()) {
 			t.Errorf("%s: another NAR, %v", info.Path, err)
 		}
 	}
-	if rest, err := io.ReadAll(z); err != nil || !bytes.Equal(rest, make([]byte, 4)) {
+	if rest, err := io.ReadAll(far); err != nil || !bytes.Equal(rest, make([]byte, 4)) {
 		t.Errorf("at the end: %v, %v", rest, err)
 	}
 }
@@ -191,7 +191,7 @@ func TestSendBringsPathsToARealStore(t *testing.T) {
 	if lock := session.Hello.Facts.Lock; lock != nil {
 		t.Fatalf("locked by %+v", lock)
 	}
-	plan := makePlan(t, store, session, "")
+	plan := makePlan(t, store, session, store.paths[0])
 	if len(plan.Missing) != 20 {
 		t.Fatalf("%d are missing", len(plan.Missing))
 	}
@@ -211,7 +211,7 @@ func TestSendBringsPathsToARealStore(t *testing.T) {
 	if last.Paths != 20 || last.Bytes != plan.Bytes || last.Wire != result.Wire {
 		t.Errorf("in the end: %+v", last)
 	}
-	if again := makePlan(t, store, session, ""); len(again.Missing) != 0 || again.Paths != 20 {
+	if again := makePlan(t, store, session, store.paths[0]); len(again.Missing) != 0 || again.Paths != 20 {
 		t.Errorf("then: %+v", again)
 	}
 }
@@ -229,7 +229,7 @@ func TestSendNamesThePathThatVanished(t *testing.T) {
 		"smaller": func(i *nix.PathInfo) { i.NarSize += 8 },
 	} {
 		t.Run(name, func(t *testing.T) {
-			plan := makePlan(t, store, fakeTarget{lacks: []nix.StorePath{first, second}}, "")
+			plan := makePlan(t, store, fakeTarget{lacks: []nix.StorePath{first, second}}, first)
 			damage(&plan.Missing[1])
 			result, err := plan.Send(t.Context(), session, func(Progress) {})
 			var vanished *VanishedError
@@ -241,7 +241,7 @@ func TestSendNamesThePathThatVanished(t *testing.T) {
 			}
 		})
 	}
-	plan := makePlan(t, store, session, "")
+	plan := makePlan(t, store, session, store.paths[0])
 	if len(plan.Missing) != 1 || plan.Missing[0].Path != second {
 		t.Fatalf("then: %+v", plan.Missing)
 	}
@@ -254,7 +254,7 @@ func TestSendTellsWhatTheTargetRefuses(t *testing.T) {
 	useRealNix(t)
 	large := add(t, "large", strings.Repeat("x", 3_000_000))
 	store, session := localStore(t, large), connect(t)
-	plan := makePlan(t, store, session, "")
+	plan := makePlan(t, store, session, store.paths[0])
 	_, err := plan.Send(t.Context(), session, func(Progress) {})
 	var refused *agent.ResponseError
 	if !errors.As(err, &refused) || refused.Kind != agent.KindLocked {
@@ -274,7 +274,7 @@ func TestSendEndsWithItsContext(t *testing.T) {
 	t.Setenv("FAKE_LOCK", "yes")
 	large := add(t, "large", strings.Repeat("x", 3_000_000))
 	store, session := localStore(t, large), connect(t)
-	plan := makePlan(t, store, session, "")
+	plan := makePlan(t, store, session, store.paths[0])
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := plan.Send(ctx, session, func(Progress) {}); !errors.Is(err, context.Canceled) {
@@ -301,7 +301,7 @@ func TestWriteTellsAFailingConnectionFromAVanishedPath(t *testing.T) {
 		noise[i] = byte(state >> 24)
 	}
 	large := add(t, "noise", string(noise))
-	plan := makePlan(t, localStore(t, large), fakeTarget{lacks: []nix.StorePath{large}}, "")
+	plan := makePlan(t, localStore(t, large), fakeTarget{lacks: []nix.StorePath{large}}, large)
 	var read atomic.Uint64
 	err := plan.write(t.Context(), &failing{left: 1 << 20}, &read)
 	var vanished *VanishedError

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -79,5 +80,55 @@ func TestTheRateStartsAnewWithABrokenShip(t *testing.T) {
 	perSecond, left, ok := r.estimate(ship.Progress{Bytes: 10e6, Wire: 1e6, TotalBytes: 100e6})
 	if !ok || perSecond != 1e6 || left != 9*time.Second {
 		t.Errorf("%d bytes a second, %v left, %v", perSecond, left, ok)
+	}
+}
+
+func TestAskPasswordEndsWithoutAPassword(t *testing.T) {
+	p := New(io.Discard, nil, false, time.Now)
+	if _, err := p.AskPassword(t.Context(), nil, "password: "); !errors.Is(err, ErrNoTerminal) {
+		t.Errorf("without a terminal: %v", err)
+	}
+	file, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if _, err := p.AskPassword(t.Context(), file, "password: "); err == nil {
+		t.Error("a file was asked")
+	}
+	person, tty, err := pty.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer person.Close()
+	defer tty.Close()
+	if _, err := person.WriteString("\x04"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.AskPassword(t.Context(), tty, "password: "); !errors.Is(err, io.EOF) {
+		t.Errorf("after Ctrl-D: %v", err)
+	}
+}
+
+// An answer that nobody waited for any more is not taken from who reads the terminal next.
+func TestInterruptedQuestionLeavesWhatIsTypedLater(t *testing.T) {
+	person, tty, err := pty.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer person.Close()
+	defer tty.Close()
+	p := New(io.Discard, nil, false, time.Now)
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(100*time.Millisecond, cancel)
+	if _, err := p.AskPassword(ctx, tty, "password: "); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	if _, err := person.WriteString("for the next\n"); err != nil {
+		t.Fatal(err)
+	}
+	line := make([]byte, 64)
+	if n, err := tty.Read(line); err != nil || string(line[:n]) != "for the next\n" {
+		t.Errorf("%q, %v", line[:n], err)
 	}
 }

@@ -3,11 +3,10 @@
 package ui
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -16,7 +15,6 @@ import (
 	"ferry/internal/deploy"
 	"ferry/internal/run"
 
-	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 )
 
@@ -29,12 +27,20 @@ type Printer struct {
 	now      func() time.Time
 
 	mu        sync.Mutex
-	status    string
-	shown     bool // the status line is on the screen
-	suspended int  // someone else uses the terminal
+	running   []stepStatus // the steps that go on, the one that moved last at the end
+	shown     bool         // the status line is on the screen
+	last      string       // what the status line says, while it is shown
+	suspended int          // someone else uses the terminal
 	held      []string
 	lastPlain time.Time // when progress was printed last without a terminal
 	rate      rate
+}
+
+// stepStatus is what the status line says while a step goes on.
+type stepStatus struct {
+	node string
+	step deploy.Step
+	text string
 }
 
 // New makes a Printer that writes to out. terminal is out as a terminal, or nil. With verbose, build logs and commands are
@@ -48,7 +54,7 @@ func (p *Printer) Close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.clear()
-	p.status = ""
+	p.running = nil
 }
 
 // Print prints one line, whatever the status line does.
@@ -98,105 +104,56 @@ func (p *Printer) Suspend() (resume func()) {
 	})
 }
 
-// ErrNoTerminal says that there is nobody to ask.
-var ErrNoTerminal = errors.New("there is no terminal to ask on")
-
-// AskPassword asks on tty without echo. It returns early when ctx ends.
-func (p *Printer) AskPassword(ctx context.Context, tty *os.File, prompt string) ([]byte, error) {
-	if tty == nil {
-		return nil, ErrNoTerminal
-	}
-	resume := p.Suspend()
-	defer resume()
-	fd := int(tty.Fd())
-	old, err := term.GetState(fd)
-	if err == nil {
-		// Before the prompt: whoever answers at once, a program or a paste, must not be shown. Ctrl-C goes on to work.
-		err = echoOff(fd)
-	}
-	if err == nil {
-		_, err = io.WriteString(tty, prompt)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("ask for a password: %w", err)
-	}
-	type answer struct {
-		password []byte
-		err      error
-	}
-	answered := make(chan answer, 1)
-	go func() {
-		password, err := term.ReadPassword(fd)
-		answered <- answer{password, err}
-	}()
-	defer func() {
-		// Also when the read goes on until the program ends: the terminal must show again what is typed.
-		_ = term.Restore(fd, old)
-		_, _ = io.WriteString(tty, "\n")
-	}()
-	select {
-	case a := <-answered:
-		return a.password, a.err
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-// echoOff keeps a terminal from showing what is typed.
-func echoOff(fd int) error {
-	state, err := unix.IoctlGetTermios(fd, unix.TCGETS)
-	if err != nil {
-		return err
-	}
-	state.Lflag &^= unix.ECHO
-	return unix.IoctlSetTermios(fd, unix.TCSETS, state)
-}
-
 // Observe shows an event.
 func (p *Printer) Observe(e deploy.Event) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	// A target, a builder or an evaluation may have had its say in any of these.
+	text := run.Clean(e.Text)
 	switch e.Kind {
 	case deploy.Started:
-		p.rate = rate{}
-		p.setStatus(fmt.Sprintf("%s: %s …", e.Node, doing(e.Step)))
+		if e.Step == deploy.Ship {
+			p.rate = rate{}
+		}
+		p.setStatus(e, fmt.Sprintf("%s: %s …", e.Node, doing(e.Step)))
 	case deploy.Finished:
-		p.setStatus("")
-		p.print(finished(e))
+		p.running = slices.DeleteFunc(p.running, func(s stepStatus) bool { return s.node == e.Node && s.step == e.Step })
+		p.print(finished(e.Node, e.Step, text, e.Duration))
 	case deploy.Note:
-		p.print(fmt.Sprintf("%s: note: %s", e.Node, e.Text))
+		p.print(fmt.Sprintf("%s: note: %s", e.Node, text))
 	case deploy.Line:
 		if e.Step != deploy.Build || p.verbose {
-			p.print(fmt.Sprintf("%s | %s", e.Node, run.Clean(e.Text)))
+			p.print(fmt.Sprintf("%s | %s", e.Node, text))
 		}
 	case deploy.Building:
-		p.progress(e.Node + ": " + building(e.Build))
+		p.progress(e, e.Node+": "+building(e.Build))
 	case deploy.Shipping:
-		p.progress(e.Node + ": " + p.shipping(e.Ship))
+		p.progress(e, e.Node+": "+p.shipping(e.Ship))
 	}
 }
 
+// plainPause is the time between two lines of progress without a terminal.
+const plainPause = 10 * time.Second
+
 // progress shows how far a step is: at once on a terminal, now and then without one.
-func (p *Printer) progress(text string) {
+func (p *Printer) progress(e deploy.Event, text string) {
 	if p.terminal != nil {
-		p.setStatus(text)
+		p.setStatus(e, text)
 		return
 	}
 	now := p.now()
 	if p.lastPlain.IsZero() {
 		p.lastPlain = now
 	}
-	if now.Sub(p.lastPlain) >= 10*time.Second {
+	if now.Sub(p.lastPlain) >= plainPause {
 		p.lastPlain = now
-		p.print(text)
+		p.print(run.Clean(text))
 	}
 }
 
-func (p *Printer) setStatus(text string) {
-	if text == p.status && p.shown {
-		return
-	}
-	p.status = text
+func (p *Printer) setStatus(e deploy.Event, text string) {
+	p.running = slices.DeleteFunc(p.running, func(s stepStatus) bool { return s.node == e.Node && s.step == e.Step })
+	p.running = append(p.running, stepStatus{e.Node, e.Step, run.Clean(text)})
 	p.draw()
 }
 
@@ -221,16 +178,21 @@ func (p *Printer) draw() {
 	if p.terminal == nil || p.suspended > 0 {
 		return
 	}
-	if p.status == "" {
+	if len(p.running) == 0 {
 		p.clear()
 		return
 	}
+	status := p.running[len(p.running)-1].text
 	width, _, err := term.GetSize(int(p.terminal.Fd()))
 	if err != nil || width < 10 {
 		width = 80
 	}
-	_, _ = io.WriteString(p.out, "\r"+cut(p.status, width-1)+"\x1b[K")
-	p.shown = true
+	status = cut(status, width-1)
+	if p.shown && status == p.last {
+		return
+	}
+	_, _ = io.WriteString(p.out, "\r"+status+"\x1b[K")
+	p.shown, p.last = true, status
 }
 
 // cut shortens s to n characters.

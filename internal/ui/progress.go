@@ -30,19 +30,20 @@ func doing(s deploy.Step) string {
 }
 
 // finished is the line that remains of a step.
-func finished(e deploy.Event) string {
-	line := fmt.Sprintf("%s: %-8s", e.Node, e.Step)
-	if e.Text != "" {
-		line += "  " + e.Text
+func finished(node string, step deploy.Step, text string, took time.Duration) string {
+	line := fmt.Sprintf("%s: %-8s", node, step)
+	if text != "" {
+		line += "  " + text
 	}
-	return strings.TrimRight(line, " ") + "  (" + duration(e.Duration) + ")"
+	return strings.TrimRight(line, " ") + "  (" + duration(took) + ")"
 }
 
 // duration is a time as people read it.
 func duration(d time.Duration) string {
-	switch {
-	case d < 10*time.Second:
+	if d < 9950*time.Millisecond {
 		return fmt.Sprintf("%.1f s", d.Seconds())
+	}
+	switch d = d.Round(time.Second); {
 	case d < time.Minute:
 		return fmt.Sprintf("%.0f s", d.Seconds())
 	case d < time.Hour:
@@ -83,6 +84,9 @@ type sample struct {
 // rateWindow is what the estimate looks back at: long enough to be steady, short enough to notice a change.
 const rateWindow = 10 * time.Second
 
+// longestEstimate is the longest rest that is worth telling; what is longer is a line that stalls.
+const longestEstimate = 100 * time.Hour
+
 func (r *rate) add(now time.Time, s ship.Progress) {
 	if n := len(r.samples); n > 0 && (s.Bytes < r.samples[n-1].bytes || s.Wire < r.samples[n-1].wire) {
 		// A ship that was broken off begins with what is left.
@@ -105,6 +109,9 @@ func (r *rate) estimate(s ship.Progress) (perSecond uint64, left time.Duration, 
 		return 0, 0, false
 	}
 	perSecond = uint64(float64(last.wire-first.wire) / seconds)
-	done := float64(last.bytes-first.bytes) / seconds
-	return perSecond, time.Duration(float64(s.TotalBytes-s.Bytes) / done * float64(time.Second)), true
+	rest := float64(s.TotalBytes-min(s.Bytes, s.TotalBytes)) * seconds / float64(last.bytes-first.bytes)
+	if rest > longestEstimate.Seconds() {
+		return 0, 0, false
+	}
+	return perSecond, time.Duration(rest * float64(time.Second)), true
 }
