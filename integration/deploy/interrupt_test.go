@@ -78,7 +78,7 @@ func (r *rehearsal) interrupted(s stage, interrupt func() outcome) {
 	o := interrupt()
 	if s.changes {
 		// What has begun on the target goes on there.
-		o.says(r.t, "ferry: error: web: "+s.name+": ", "ferry: hint: it goes on there; its log on the target: /run/ferry/")
+		o.says(r.t, "ferry: error: web: "+s.name+": interrupted\n", "ferry: hint: it goes on there; its log on the target: /run/ferry/")
 		if o.status != 5 {
 			r.t.Errorf("status %d, want 5", o.status)
 		}

@@ -67,7 +67,7 @@ func Open(ctx context.Context, d *target.Dialer, addr target.Address, opts Optio
 	// Quoted for a shell the apostrophe looks different, so that a login shell that shows what it runs (set -x, set -v) does
 	// not look like sudo asking.
 	marker := "ferry-" + rand.Text() + "'s question: "
-	watch := &promptWatch{marker: marker, asked: make(chan struct{}, 8), tail: &run.Tail{Limit: 16 << 10}, trace: opts.Trace}
+	watch := &promptWatch{marker: marker, asked: make(chan struct{}, 8), flooded: make(chan struct{}), tail: &run.Tail{Limit: 16 << 10}, trace: opts.Trace}
 	life, stop := context.WithCancel(context.WithoutCancel(ctx))
 	opening := context.AfterFunc(ctx, stop)
 	defer opening()
@@ -138,6 +138,9 @@ func (s *Session) start(ctx context.Context, programs []Program, opts Options) e
 			return ctx.Err()
 		case err := <-failed:
 			return err
+		case <-s.watch.flooded:
+			go drainLines(lines, failed)
+			return &StartError{Text: "the target writes to standard error without end; nothing may be printed by a login shell that is not interactive"}
 		case <-s.watch.asked:
 			s.channel.Ready()
 			attempt++
@@ -281,6 +284,9 @@ func (s *Session) Missing(ctx context.Context, paths []nix.StorePath, substitute
 // Ship sends the stream that send writes (see [ShipHeader]) and calls progress as paths are registered. root, the path that
 // all others are for, is then kept from being collected until it is committed.
 func (s *Session) Ship(ctx context.Context, root nix.StorePath, send func(w io.Writer) error, progress func(Progress)) (ShipResult, error) {
+	if progress == nil {
+		progress = func(Progress) {}
+	}
 	response, err := s.request(ctx, Request{Method: MethodShip, Root: root}, send, progress, nil)
 	if err != nil || response.Ship == nil {
 		return ShipResult{}, orMissing(err)
@@ -291,6 +297,9 @@ func (s *Session) Ship(ctx context.Context, root nix.StorePath, send func(w io.W
 // Activate runs the toplevel's switch-to-configuration on the target. What it writes goes to log as it comes.
 func (s *Session) Activate(ctx context.Context, r Request, log io.Writer) (ActivateResult, error) {
 	r.Method = MethodActivate
+	if log == nil {
+		log = io.Discard
+	}
 	response, err := s.request(ctx, r, nil, nil, log)
 	if err != nil || response.Activate == nil {
 		return ActivateResult{}, orMissing(err)
@@ -302,6 +311,9 @@ func (s *Session) Activate(ctx context.Context, r Request, log io.Writer) (Activ
 // Commit makes the bundle's toplevel the target's boot default and the bundle its GC root.
 func (s *Session) Commit(ctx context.Context, r Request, log io.Writer) (CommitResult, error) {
 	r.Method = MethodCommit
+	if log == nil {
+		log = io.Discard
+	}
 	response, err := s.request(ctx, r, nil, nil, log)
 	if err != nil || response.Commit == nil {
 		return CommitResult{}, orMissing(err)
@@ -321,7 +333,7 @@ func orMissing(err error) error {
 var errStopped = errors.New("the agent stopped reading")
 
 // request sends r and its stream, and reads until the response. A lost connection is a [*target.Error] or a [*LostError],
-// a failure on the target a [*ResponseError]; after the latter, and after an error of stream itself, the session goes on.
+// a failure on the target a [*ResponseError]; progress and log are nil where the agent has none to send; after the latter, and after an error of stream itself, the session goes on.
 func (s *Session) request(ctx context.Context, r Request, stream func(io.Writer) error, progress func(Progress), log io.Writer) (*Response, error) {
 	s.lastID++
 	r.ID = s.lastID
@@ -373,20 +385,16 @@ func (s *Session) answerTo(id int, progress func(Progress), log io.Writer) (*Res
 		if err != nil {
 			return nil, err
 		}
-		switch t {
-		case FrameLog:
-			if log != nil {
-				_, _ = log.Write(payload)
-			}
-		case FrameProgress:
+		switch {
+		case t == FrameLog && log != nil:
+			_, _ = log.Write(payload)
+		case t == FrameProgress && progress != nil:
 			var p Progress
 			if err := json.Unmarshal(payload, &p); err != nil {
 				return nil, fmt.Errorf("the agent's progress cannot be read: %w", err)
 			}
-			if progress != nil {
-				progress(p)
-			}
-		case FrameResponse:
+			progress(p)
+		case t == FrameResponse:
 			response := new(Response)
 			if err := json.Unmarshal(payload, response); err != nil {
 				return nil, fmt.Errorf("the agent's answer cannot be read: %w", err)

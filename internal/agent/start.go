@@ -155,16 +155,24 @@ func (s *Session) startError(ctx context.Context, err, ended error, opts Options
 type promptWatch struct {
 	marker string
 	asked  chan struct{}
-	tail   *run.Tail
-	trace  io.Writer
+	// flooded is closed when there was more than maxGreeting.
+	flooded chan struct{}
+	tail    *run.Tail
+	trace   io.Writer
 
-	mu   sync.Mutex
-	held []byte // an end of the stream that may be the beginning of the marker
+	mu    sync.Mutex
+	held  []byte // an end of the stream that may be the beginning of the marker
+	total int    // bytes written, until there are more than maxGreeting
 }
 
 func (w *promptWatch) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.total <= maxGreeting {
+		if w.total += len(p); w.total > maxGreeting {
+			close(w.flooded)
+		}
+	}
 	w.held = append(w.held, p...)
 	for {
 		before, after, found := bytes.Cut(w.held, []byte(w.marker))

@@ -12,7 +12,7 @@ import (
 
 func newWatch(marker string) (*promptWatch, *strings.Builder) {
 	var trace strings.Builder
-	return &promptWatch{marker: marker, asked: make(chan struct{}, 8), tail: &run.Tail{Limit: 1 << 10}, trace: &trace}, &trace
+	return &promptWatch{marker: marker, asked: make(chan struct{}, 8), flooded: make(chan struct{}), tail: &run.Tail{Limit: 1 << 10}, trace: &trace}, &trace
 }
 
 func TestPromptIsSeenHoweverItIsCut(t *testing.T) {

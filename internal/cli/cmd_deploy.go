@@ -112,6 +112,9 @@ func summary(node, target string, r deploy.Result) string {
 	system := run.Clean(nixosName(r.Toplevel))
 	switch r.Outcome {
 	case deploy.Nothing:
+		if target == "local" {
+			target = "this machine"
+		}
 		return fmt.Sprintf("%s: nothing to do: %s has %s", node, target, system)
 	case deploy.RootMoved:
 		return fmt.Sprintf("%s: same system, new configuration kept; nothing was activated", node)

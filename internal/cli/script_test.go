@@ -57,7 +57,9 @@ func TestScripts(t *testing.T) {
 			// Testscript puts ferry in a folder of its own, in front of PATH.
 			env.Setenv("FERRY_ALONE", filepath.SplitList(env.Getenv("PATH"))[0])
 			env.Setenv("HOME", home)
-			env.Setenv("NIX_CONF_DIR", os.Getenv("NIX_CONF_DIR"))
+			if conf := os.Getenv("NIX_CONF_DIR"); conf != "" {
+				env.Setenv("NIX_CONF_DIR", conf)
+			}
 			env.Setenv("GIT_CONFIG_GLOBAL", filepath.Join(home, ".gitconfig"))
 			if err := os.MkdirAll(home, 0o755); err != nil {
 				return err

@@ -308,7 +308,6 @@ func (d *deployment) interrupted(step Step, err error, before agent.Facts, harml
 		e.State = Unchanged
 		return e
 	}
-	back := backTo(before)
 	var response *agent.ResponseError
 	var forgotten *forgottenError
 	switch {
@@ -323,8 +322,11 @@ func (d *deployment) interrupted(step Step, err error, before agent.Facts, harml
 			e.Err = hint(err.Error()+"; it runs and boots what it did before", "run the same command again: what has arrived is kept")
 		}
 	case agent.IsLost(err), errors.Is(err, context.Canceled):
+		if errors.Is(err, context.Canceled) {
+			e.Err = &hinted{text: "interrupted", err: err}
+		}
 		e.hints = []string{fmt.Sprintf("it goes on there; its log on the target: /run/ferry/%s-%s/log", d.job, step)}
-		if back != "" {
+		if back := backTo(before); back != "" && d.opts.Action != Boot {
 			e.hints = append(e.hints, back)
 		}
 	}
@@ -398,9 +400,11 @@ type lineWriter struct {
 	emit  func(string)
 	total int64
 	held  []byte
+	// skip says that the rest of the line is not kept: it is too long.
+	skip bool
 }
 
-// maxHeld is how long a line may get, in bytes, before it is cut: a target may send an endless one.
+// maxHeld is how much is kept of a line, in bytes: a target may send an endless one.
 const maxHeld = 16 << 10
 
 func (l *lineWriter) Write(p []byte) (int, error) {
@@ -415,7 +419,8 @@ func (l *lineWriter) Write(p []byte) (int, error) {
 		l.held = rest
 	}
 	if len(l.held) > maxHeld {
-		l.flush()
+		l.line(l.held)
+		l.held, l.skip = nil, true
 	}
 	return len(p), nil
 }
@@ -428,8 +433,12 @@ func (l *lineWriter) flush() {
 	}
 }
 
+// line emits a whole line, or the beginning of one that is too long.
 func (l *lineWriter) line(text []byte) {
-	// A carriage return redraws the line: what stood before it is not what a person would see.
-	text = bytes.TrimRight(text, "\r")
-	l.emit(run.Clean(string(text[bytes.LastIndexByte(text, '\r')+1:])))
+	if !l.skip {
+		// A carriage return redraws the line: what stood before it is not what a person would see.
+		text = bytes.TrimRight(text, "\r")
+		l.emit(run.Clean(string(text[bytes.LastIndexByte(text, '\r')+1:])))
+	}
+	l.skip = false
 }

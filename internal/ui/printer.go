@@ -29,6 +29,7 @@ type Printer struct {
 	mu        sync.Mutex
 	running   []stepStatus // the steps that go on, the one that moved last at the end
 	shown     bool         // the status line is on the screen
+	last      string       // what the status line says, while it is shown
 	suspended int          // someone else uses the terminal
 	held      []string
 	lastPlain time.Time // when progress was printed last without a terminal
@@ -186,8 +187,12 @@ func (p *Printer) draw() {
 	if err != nil || width < 10 {
 		width = 80
 	}
-	_, _ = io.WriteString(p.out, "\r"+cut(status, width-1)+"\x1b[K")
-	p.shown = true
+	status = cut(status, width-1)
+	if p.shown && status == p.last {
+		return
+	}
+	_, _ = io.WriteString(p.out, "\r"+status+"\x1b[K")
+	p.shown, p.last = true, status
 }
 
 // cut shortens s to n characters.
