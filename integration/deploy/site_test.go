@@ -179,16 +179,27 @@ func (s *site) begin(cmd *exec.Cmd) (ended func() outcome) {
 	if err := cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
-	return func() outcome {
+	var result *outcome
+	ended = func() outcome {
 		s.t.Helper()
-		err := cmd.Wait()
-		var exit *exec.ExitError
-		if err != nil && !errors.As(err, &exit) {
-			s.t.Fatal(err)
+		if result == nil {
+			err := cmd.Wait()
+			var exit *exec.ExitError
+			if err != nil && !errors.As(err, &exit) {
+				s.t.Fatal(err)
+			}
+			result = &outcome{cmd.ProcessState.ExitCode(), out.String(), errs.String()}
+			s.t.Logf("ferry: status %d after %v\n%s%s", result.status, time.Since(start).Round(time.Millisecond), result.errors, result.out)
 		}
-		s.t.Logf("ferry: status %d after %v\n%s%s", cmd.ProcessState.ExitCode(), time.Since(start).Round(time.Millisecond), errs.String(), out.String())
-		return outcome{cmd.ProcessState.ExitCode(), out.String(), errs.String()}
+		return *result
 	}
+	s.t.Cleanup(func() {
+		if s.t.Failed() {
+			// It has been killed by the end of the test's context, if nobody has waited for it.
+			ended()
+		}
+	})
+	return ended
 }
 
 // deploy deploys with alice's password and has to work.

@@ -307,9 +307,14 @@ func (b *Builder) know(name string, addr netip.AddrPort, t *Target) error {
 // append adds text to a file in the home of who works there.
 func (b *Builder) append(name, text string) error {
 	name = filepath.Join(b.Home(), name)
-	old, err := os.ReadFile(b.Path(name))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := b.makeDirs(filepath.Dir(name)); err != nil {
 		return err
 	}
-	return b.WriteFile(name, append(old, text...), 0o600)
+	file, err := os.OpenFile(b.Path(name), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	// In one write: an ssh that reads the file at this moment sees all lines that were there.
+	_, err = file.WriteString(text)
+	return errors.Join(err, file.Chown(b.uid(), b.uid()), file.Close())
 }
