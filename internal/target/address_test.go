@@ -32,6 +32,13 @@ func TestParseAddress(t *testing.T) {
 			if a.user != c.user || a.Host() != c.host || a.port != c.port || a.knownHost() != c.known || a.String() != c.in {
 				t.Errorf("got %+v, known as %q", a, a.knownHost())
 			}
+			login := c.host
+			if c.user != "" {
+				login = c.user + "@" + c.host
+			}
+			if a.Login() != login || a.User() != c.user || a.Port() != c.port {
+				t.Errorf("login %q, user %q, port %q", a.Login(), a.User(), a.Port())
+			}
 			if a.Local() != (c.in == "local") {
 				t.Errorf("Local is %v", a.Local())
 			}
