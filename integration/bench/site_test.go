@@ -35,7 +35,7 @@ func newSite(t *testing.T, c closure, l link) *site {
 	checkout, err := filepath.Abs("../..")
 	s.ok(err)
 	s.ok(s.builder.Install(filepath.Join(checkout, "bin/ferry")))
-	s.ok(s.builder.CopyTree(filepath.Join(checkout, "bin/nixpkgs"), s.path("source")))
+	s.output("cp", "-r", lab.NixpkgsPath, s.path("source"))
 	s.nixpkgs = s.output("nix-store", "--add", s.path("source"))
 	s.payload(c)
 	s.change(0)

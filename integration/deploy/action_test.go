@@ -156,7 +156,7 @@ func TestExitCodesOfTheSwitchAreToldApart(t *testing.T) {
 		s.t.Run(step.name, func(t *testing.T) {
 			s := s.in(t)
 			now := s.state()
-			s.write("web/configuration.nix", strings.Replace(configuration(step.name), "{\n", "{\n"+step.option+"\n", 1))
+			s.write("web/configuration.nix", with(configuration(step.name), step.option))
 			o := s.ferry("deploy", "--sudo-password-file", s.password)
 			if o.status != step.status {
 				t.Errorf("status %d, want %d", o.status, step.status)

@@ -8,7 +8,7 @@ import (
 )
 
 // byHand runs what `ferry by-hand` prints in sh, on a terminal.
-func (s *site) byHand(args ...string) *terminal {
+func (s *site) byHand(args ...string) *person {
 	s.t.Helper()
 	o := s.ferry(append([]string{"by-hand"}, args...)...)
 	if o.status != 0 {
@@ -16,11 +16,7 @@ func (s *site) byHand(args ...string) *terminal {
 	}
 	// Not the project's folder: the commands need nothing of it.
 	cmd := s.builder.Command(s.t.Context(), "sh", "-c", "cd /tmp && exec sh -eu /dev/fd/3 3<<'END'\n"+o.out+"END\n")
-	t, err := lab.OpenTerminal(cmd)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return &terminal{s, t}
+	return s.atTerminal(cmd)
 }
 
 // wantDeployed fails the test unless the target is what ferry deploy would make it.
@@ -41,7 +37,7 @@ func TestTheCommandsByHandDoTheSame(t *testing.T) {
 	hand := s.byHand()
 	hand.sees("password for alice: ")
 	hand.types(lab.Password + "\n")
-	if shown := hand.ends(0); strings.Contains(shown, lab.Password) {
+	if shown := hand.wants(0); strings.Contains(shown, lab.Password) {
 		t.Error("the terminal shows the password")
 	}
 	if left := s.onTarget("find", "/home/alice", "-name", "ferry*"); left != "" {
@@ -54,7 +50,7 @@ func TestTheCommandsByHandDoTheSame(t *testing.T) {
 func TestTheCommandsByHandForRootDoTheSame(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, siteOptions{login: "root"})
-	s.byHand().ends(0)
+	s.byHand().wants(0)
 	s.wantDeployed()
 }
 
@@ -66,7 +62,7 @@ func TestTheCommandsByHandKnowOtherActionsAndPrograms(t *testing.T) {
 	config := s.sshConfig("Host front-door\n  HostName " + s.target.Addr().String() + "\n  User dora\n  HostKeyAlias " + s.target.Name() +
 		"\n  IdentityFile ~/.ssh/id_ed25519\n")
 	s.inventory(s.node("ssh://front-door:22", "    elevate = [ \"env\" \"A=it's\" \"doas\" ];\n"))
-	s.byHand("--action", "boot", "--ssh-config", config).ends(0)
+	s.byHand("--action", "boot", "--ssh-config", config).wants(0)
 	bundle := s.bundle()
 	toplevel := s.toplevel(bundle)
 	s.want(s.state(), state{before.runs, toplevel, "system-2-link", toplevel, bundle, "installed", before.greeter})
@@ -88,8 +84,8 @@ func TestTheMethodPlainNeedsNoAgent(t *testing.T) {
 	s.write("web/configuration.nix", configuration("second"))
 	before := s.state()
 
-	ferry := s.terminal("deploy", "--method", "plain")
-	if shown := ferry.ends(1); !strings.Contains(shown, "ferry: error: web: ship: ") ||
+	ferry := s.person("deploy", "--method", "plain")
+	if shown := ferry.wants(1); !strings.Contains(shown, "ferry: error: web: ship: ") ||
 		!strings.Contains(shown, "the target's Nix takes unsigned paths only from root and trusted-users\nferry: hint: leave out --method plain") {
 		t.Error("it does not say that the target's Nix does not trust alice")
 	}
@@ -97,10 +93,10 @@ func TestTheMethodPlainNeedsNoAgent(t *testing.T) {
 
 	s.onTarget("sh", "-c", "echo trusted-users = root alice >>/etc/nix/nix.conf && systemctl restart nix-daemon")
 	logins := s.counts()
-	ferry = s.terminal("deploy", "--method", "plain")
+	ferry = s.person("deploy", "--method", "plain")
 	ferry.sees("password for alice: ")
 	ferry.types(lab.Password + "\n")
-	if shown := ferry.ends(0); strings.Contains(shown, lab.Password) || !strings.Contains(shown, "web: done: ") {
+	if shown := ferry.wants(0); strings.Contains(shown, lab.Password) || !strings.Contains(shown, "web: done: ") {
 		t.Error("the terminal shows the password, or not the end")
 	}
 	if got, want := s.counts().minus(logins), (counts{1, 1, 0}); got != want {

@@ -82,6 +82,7 @@ func TestAWrongPasswordIsAskedForAgain(t *testing.T) {
 	}
 	s.want(s.state(), before)
 
+	logins := s.counts()
 	p = s.person("deploy")
 	p.sees(first)
 	p.types("a guess\n")
@@ -90,5 +91,8 @@ func TestAWrongPasswordIsAskedForAgain(t *testing.T) {
 	p.sees("web: done: generation 2")
 	if o := p.ends(); o.status != 0 || strings.Contains(o.errors, "horse") {
 		t.Errorf("status %d:\n%s", o.status, o.errors)
+	}
+	if got, want := s.counts().minus(logins), (counts{1, 1, 0}); got != want {
+		t.Errorf("%v, want %v", got, want)
 	}
 }

@@ -10,7 +10,7 @@ import (
 
 // settle puts ferry, nixpkgs and the project on the target itself, whose Nix may build, and gives a function that runs
 // ferry there as a user, on a terminal.
-func (s *site) settle(user, home string) (ferry func(args ...string) *terminal) {
+func (s *site) settle(user, home string) (ferry func(args ...string) *person) {
 	s.t.Helper()
 	ctx := s.t.Context()
 	s.onTarget("sh", "-c", "sed -i 's/^max-jobs = 0/max-jobs = 1/' /etc/nix/nix.conf && systemctl restart nix-daemon")
@@ -26,16 +26,12 @@ func (s *site) settle(user, home string) (ferry func(args ...string) *terminal) 
 		s.upload(from, to)
 	}
 	s.onTarget("chown", "-R", user, home)
-	return func(args ...string) *terminal {
+	return func(args ...string) *person {
 		s.t.Helper()
 		// runuser gives the command the terminal but not a login.
 		argv := append([]string{"runuser", "-u", user, "--", "env", "HOME=" + home, "USER=" + user, "NIX_REMOTE=daemon",
 			"sh", "-c", `cd "$HOME/project" && exec ferry "$@"`, "ferry"}, args...)
-		t, err := lab.OpenTerminal(s.target.Command(ctx, argv...))
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		return &terminal{s, t}
+		return s.atTerminal(s.target.Command(ctx, argv...))
 	}
 }
 
@@ -59,7 +55,7 @@ func TestAMachineDeploysItself(t *testing.T) {
 	deploy.types("not this one\n")
 	deploy.sees("web: wrong password, try again: ")
 	deploy.types(lab.Password + "\n")
-	if shown := deploy.ends(0); strings.Contains(shown, lab.Password) || !strings.Contains(shown, "web: done: generation 2, ") {
+	if shown := deploy.wants(0); strings.Contains(shown, lab.Password) || !strings.Contains(shown, "web: done: generation 2, ") {
 		t.Error("it shows the password, or not that it is done")
 	}
 	if got, want := s.counts().minus(before), (counts{0, 1, 0}); got != want {
@@ -69,7 +65,7 @@ func TestAMachineDeploysItself(t *testing.T) {
 	if after.greeting != "first" || after.boots != after.runs || after.profile != after.runs || after.bundle == "" {
 		t.Errorf("the machine is left as %+v", after)
 	}
-	if shown := ferry("deploy", "--sudo-password-file", "/home/alice/password").ends(0); !strings.Contains(shown, "web: nothing to do: this machine has ") {
+	if shown := ferry("deploy", "--sudo-password-file", "/home/alice/password").wants(0); !strings.Contains(shown, "web: nothing to do: this machine has ") {
 		t.Error("it does not say that there is nothing to do")
 	}
 	s.want(s.state(), after)
@@ -78,7 +74,7 @@ func TestAMachineDeploysItself(t *testing.T) {
 	plain := ferry("deploy", "--method", "plain")
 	plain.sees("password for alice: ")
 	plain.types(lab.Password + "\n")
-	plain.ends(0)
+	plain.wants(0)
 	if got := s.state(); got.greeting != "second" || got.generation != "system-3-link" {
 		t.Errorf("after the method plain the machine is left as %+v", got)
 	}
@@ -91,7 +87,7 @@ func TestRootDeploysItsOwnMachine(t *testing.T) {
 	s.inventory(s.node("local"))
 	before := s.counts()
 	ferry := s.settle("root", "/root")
-	ferry("deploy").ends(0)
+	ferry("deploy").wants(0)
 	if got, want := s.counts().minus(before), (counts{0, 0, 0}); got != want {
 		t.Errorf("%v, want %v", got, want)
 	}
@@ -99,7 +95,7 @@ func TestRootDeploysItsOwnMachine(t *testing.T) {
 		t.Errorf("the machine is left as %+v", after)
 	}
 	hand := ferry("by-hand")
-	if shown := hand.ends(0); !strings.Contains(shown, "\nsudo \"$bundle\"/nixos-rebuild-switch switch\n") {
+	if shown := hand.wants(0); !strings.Contains(shown, "\nsudo \"$bundle\"/nixos-rebuild-switch switch\n") {
 		t.Errorf("by hand it is\n%s", shown)
 	}
 }

@@ -2,6 +2,7 @@ package deploy_test
 
 import (
 	"context"
+	"os/exec"
 	"testing"
 	"time"
 
@@ -17,7 +18,13 @@ type person struct {
 // person starts ferry on a terminal.
 func (s *site) person(args ...string) *person {
 	s.t.Helper()
-	term, err := lab.OpenTerminal(s.command(args...))
+	return s.atTerminal(s.command(args...))
+}
+
+// atTerminal starts any command on a terminal.
+func (s *site) atTerminal(cmd *exec.Cmd) *person {
+	s.t.Helper()
+	term, err := lab.OpenTerminal(cmd)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -44,10 +51,23 @@ func (p *person) types(text string) {
 // ends waits for ferry's end; what the terminal has shown is the outcome's errors.
 func (p *person) ends() outcome {
 	p.t.Helper()
+	// Whoever asks something that the test does not expect would wait for ever.
+	hung := time.AfterFunc(2*time.Minute, func() { _ = p.term.Type("\x03\x03") })
+	defer hung.Stop()
 	status, err := p.term.Wait()
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	p.t.Logf("ferry on a terminal: status %d\n%s", status, p.term.Shown())
+	p.t.Logf("on a terminal: status %d\n%s", status, p.term.Shown())
 	return outcome{status: status, errors: p.term.Shown()}
+}
+
+// wants is ends for a command that must end with this exit status, and gives what the terminal has shown.
+func (p *person) wants(status int) string {
+	p.t.Helper()
+	o := p.ends()
+	if o.status != status {
+		p.t.Errorf("status %d, want %d", o.status, status)
+	}
+	return o.errors
 }

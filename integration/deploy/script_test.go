@@ -154,7 +154,7 @@ func TestBundlesScriptCommitsOnlyWhatWorks(t *testing.T) {
 		{"needs a reboot", fault("check", `"test"`, "100"), 100, "boot, then reboot", false},
 		{"unit fails", `  systemd.services.broken = { wantedBy = [ "multi-user.target" ];
 			serviceConfig = { Type = "oneshot"; ExecStart = "/bin/false"; }; };`, 4, "a unit failed to start", true},
-		{"boot loader fails", fault("boot", `"boot"`, "1"), 1, "the profile is what it was", true},
+		{"boot loader fails", fault("boot", `"boot"`, "1"), 5, "the new system runs, but it is not what boots", true},
 	} {
 		bundle, toplevel := s.installBundle(c.title, c.extra)
 		o := s.script(bundle)

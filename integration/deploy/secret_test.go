@@ -28,16 +28,15 @@ func TestThePasswordIsNowhereWhileFerryRuns(t *testing.T) {
 		"file":    {"--sudo-password-file", file},
 		"command": {"--sudo-password-command", "cat " + file},
 	} {
-		s.write("web/configuration.nix", strings.Replace(configuration(way), "{\n", `{
-  system.activationScripts.pause = "touch /run/paused; while [ -e /run/paused ]; do sleep 0.1; done";
-`, 1))
+		s.write("web/configuration.nix", with(configuration(way),
+			`  system.activationScripts.pause = "touch /run/paused; while [ -e /run/paused ]; do sleep 0.1; done";`))
 		cmd := s.command(append([]string{"--verbose", "deploy"}, flags...)...)
 		var out bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &out, &out
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		s.eventually("the activation begins", func() bool {
+		until(t, "the activation begins", func() bool {
 			return s.target.Command(t.Context(), "test", "-e", "/run/paused").Run() == nil
 		})
 		s.grepFor(secret, file)
@@ -68,16 +67,6 @@ func (s *site) setPassword(user, password string) {
 	cmd.Stdin = strings.NewReader(user + ":" + password + "\n")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		s.t.Fatalf("chpasswd: %v: %s", err, out)
-	}
-}
-
-// eventually waits until a condition holds.
-func (s *site) eventually(what string, holds func() bool) {
-	s.t.Helper()
-	for deadline := time.Now().Add(time.Minute); !holds(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			s.t.Fatalf("in vain: %s", what)
-		}
 	}
 }
 

@@ -76,7 +76,7 @@ func TestTheSourceIsWhatGitKnowsAsItIsNow(t *testing.T) {
 		t.Errorf("from below, the bundle is %s", o.out)
 	}
 
-	s.write("web/configuration.nix", strings.Replace(configuration("first"), "{\n", "{\n  imports = [ ./more.nix ];\n", 1))
+	s.write("web/configuration.nix", with(configuration("first"), "  imports = [ ./more.nix ];"))
 	s.write("web/more.nix", "{ }\n")
 	o = s.ferry("build")
 	if o.status != 1 {

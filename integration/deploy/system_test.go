@@ -77,10 +77,8 @@ func TestAnAarch64TargetIsDeployedFromAnEmulatingBuilder(t *testing.T) {
 func TestACrossCompiledSystemNeedsNoEmulation(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, siteOptions{target: lab.Options{System: "aarch64-linux"}, bare: true})
-	s.write("web/configuration.nix", strings.Replace(configuration("first"), "{\n", `{
-  nixpkgs.buildPlatform = "x86_64-linux";
-  nixpkgs.hostPlatform = "aarch64-linux";
-`, 1))
+	s.write("web/configuration.nix", with(configuration("first"), `  nixpkgs.buildPlatform = "x86_64-linux";
+  nixpkgs.hostPlatform = "aarch64-linux";`))
 	s.deploy("--action", "boot").says(t, "web: done: generation 1, ", "from the next boot on")
 	if got := s.onTarget("cat", "/nix/var/nix/profiles/system/system"); got != "aarch64-linux" {
 		t.Errorf("the system is for %s", got)

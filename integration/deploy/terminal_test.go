@@ -1,107 +1,13 @@
 package deploy_test
 
 import (
-	"context"
 	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"ferry/internal/lab"
 )
-
-// terminal runs ferry in the project with a person at the keyboard.
-type terminal struct {
-	s *site
-	*lab.Terminal
-}
-
-func (s *site) terminal(args ...string) *terminal {
-	s.t.Helper()
-	t, err := lab.OpenTerminal(s.command(args...))
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return &terminal{s, t}
-}
-
-// sees waits until the terminal shows text.
-func (t *terminal) sees(text string) {
-	t.s.t.Helper()
-	ctx, cancel := context.WithTimeout(t.s.t.Context(), time.Minute)
-	defer cancel()
-	if err := t.Expect(ctx, text); err != nil {
-		t.s.t.Fatal(err)
-	}
-}
-
-func (t *terminal) types(text string) {
-	t.s.t.Helper()
-	if err := t.Type(text); err != nil {
-		t.s.t.Fatal(err)
-	}
-}
-
-// ends waits for the end of ferry, which must have that exit status, and gives what the terminal has shown.
-func (t *terminal) ends(status int) string {
-	t.s.t.Helper()
-	// A program that waits for someone to type would wait for ever.
-	hung := time.AfterFunc(time.Minute, func() { _ = t.Type("\x03\x03") })
-	defer hung.Stop()
-	got, err := t.Wait()
-	if err != nil {
-		t.s.t.Fatal(err)
-	}
-	shown := t.Shown()
-	t.s.t.Logf("ferry: status %d\n%s", got, shown)
-	if got != status {
-		t.s.t.Errorf("status %d, want %d", got, status)
-	}
-	return shown
-}
-
-// TestThePasswordIsTypedAtTheTerminal types it wrong, then right: it is asked for again, and never shown.
-func TestThePasswordIsTypedAtTheTerminal(t *testing.T) {
-	t.Parallel()
-	s := newSite(t, siteOptions{})
-	before := s.counts()
-	ferry := s.terminal("deploy")
-	ferry.sees("web: password for sudo: ")
-	ferry.types("not this one\n")
-	ferry.sees("web: wrong password, try again: ")
-	ferry.types(lab.Password + "\n")
-	shown := ferry.ends(0)
-	for _, typed := range []string{"not this one", lab.Password} {
-		if strings.Contains(shown, typed) {
-			t.Errorf("the terminal shows %q", typed)
-		}
-	}
-	if !strings.Contains(shown, "web: done: generation 2") {
-		t.Error("it does not say that it is done")
-	}
-	if got, want := s.counts().minus(before), (counts{1, 1, 0}); got != want {
-		t.Errorf("%v, want %v", got, want)
-	}
-}
-
-// TestAPasswordWrongThreeTimesIsAnError types it wrong until sudo gives up.
-func TestAPasswordWrongThreeTimesIsAnError(t *testing.T) {
-	t.Parallel()
-	s := newSite(t, siteOptions{})
-	before := s.state()
-	ferry := s.terminal("deploy")
-	ferry.sees("web: password for sudo: ")
-	ferry.types("one\n")
-	for _, wrong := range []string{"two\n", "three\n"} {
-		ferry.sees("web: wrong password, try again: ")
-		ferry.types(wrong)
-	}
-	if shown := ferry.ends(1); !strings.Contains(shown, "ferry: error: web: connect: sudo: the password was wrong\n") {
-		t.Error("it does not say why")
-	}
-	s.want(s.state(), before)
-}
 
 // TestSSHAsksForThePassphraseOfItsKeyAtTheTerminal also covers --ssh-config, which names the key.
 func TestSSHAsksForThePassphraseOfItsKeyAtTheTerminal(t *testing.T) {
@@ -120,12 +26,12 @@ func TestSSHAsksForThePassphraseOfItsKeyAtTheTerminal(t *testing.T) {
 	}
 	o.says(t, "ferry: error: web: connect: ssh front-door: alice@", "Permission denied", "ferry: hint: try the login by hand: ssh -F "+config+" front-door")
 
-	ferry := s.terminal("deploy", "--ssh-config", config)
+	ferry := s.person("deploy", "--ssh-config", config)
 	ferry.sees("Enter passphrase for key '" + key + "': ")
 	ferry.types("open sesame\n")
 	ferry.sees("web: password for sudo: ")
 	ferry.types(lab.Password + "\n")
-	if shown := ferry.ends(0); strings.Contains(shown, "sesame") {
+	if shown := ferry.wants(0); strings.Contains(shown, "sesame") {
 		t.Error("the terminal shows the passphrase")
 	}
 }
@@ -136,12 +42,12 @@ func TestSSHAsksForAPasswordAtTheTerminal(t *testing.T) {
 	s := newSite(t, siteOptions{})
 	config := s.sshConfig(fmt.Sprintf("Host front-door\n  HostName %s\n  User bob\n  HostKeyAlias %s\n  PubkeyAuthentication no\n", s.target.Addr(), s.target.Name()))
 	s.inventory(s.node("front-door"))
-	ferry := s.terminal("deploy", "--ssh-config", config)
+	ferry := s.person("deploy", "--ssh-config", config)
 	ferry.sees("password: ")
 	ferry.types("not this one\n")
 	ferry.sees("password: ")
 	ferry.types(lab.Password + "\n")
-	shown := ferry.ends(0)
+	shown := ferry.wants(0)
 	if strings.Contains(shown, lab.Password) || !strings.Contains(shown, "web: done: generation 2") {
 		t.Error("the terminal shows the password, or not the end")
 	}

@@ -2,7 +2,6 @@ package deploy_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -67,8 +66,12 @@ func openWorkshop(checkout string, o lab.BuilderOptions) (*workshop, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := builder.Install(filepath.Join(checkout, "bin/ferry")); err != nil {
+		return nil, err
+	}
+	// Named source, as a fetched tree is: so Nix uses it where it is.
 	tree := filepath.Join(builder.Home(), "source")
-	if err := errors.Join(builder.Install(filepath.Join(checkout, "bin/ferry")), builder.CopyTree(filepath.Join(checkout, "bin/nixpkgs"), tree)); err != nil {
+	if _, err := builder.Output(ctx, "cp", "-R", lab.NixpkgsPath, tree); err != nil {
 		return nil, err
 	}
 	nixpkgs, err := builder.Output(ctx, "nix-store", "--add", tree)

@@ -333,7 +333,8 @@ func orMissing(err error) error {
 var errStopped = errors.New("the agent stopped reading")
 
 // request sends r and its stream, and reads until the response. A lost connection is a [*target.Error] or a [*LostError],
-// a failure on the target a [*ResponseError]; progress and log are nil where the agent has none to send; after the latter, and after an error of stream itself, the session goes on.
+// a failure on the target a [*ResponseError]; after the latter, and after an error of stream itself, the session goes on.
+// progress and log are nil where the agent has none to send.
 func (s *Session) request(ctx context.Context, r Request, stream func(io.Writer) error, progress func(Progress), log io.Writer) (*Response, error) {
 	s.lastID++
 	r.ID = s.lastID

@@ -30,7 +30,8 @@ Makes this machine run the system of $node:
   test          run it now; the next boot is as before
   dry-activate  show what a switch would do
 
-Exit status: 0 done, 10 wrong usage, else that of switch-to-configuration.
+Exit status: 0 done, 10 wrong usage, 5 it runs and is not what boots, or the
+bundle is not kept; else that of switch-to-configuration.
 EOF
 }
 
@@ -69,7 +70,10 @@ keep() {
 # move_root: say that this bundle is what the machine is made from.
 move_root() {
 	mkdir -p "${root%/*}"
-	keep "$root" || die "the system is switched, but $root could not be set"
+	keep "$root" || {
+		say "the system is switched, but $root could not be set"
+		return 5
+	}
 }
 
 # install_profile: make the system the profile's, and boot it by default. If the boot loader fails, the profile goes back.
@@ -106,7 +110,10 @@ perform() {
 				say "nothing is committed: a reboot returns to the system this machine boots by default"
 				return "$status"
 			}
-			[ "$1" = test ] || install_profile || return
+			[ "$1" = test ] || install_profile || {
+				say "the new system runs, but it is not what boots"
+				return 5
+			}
 		fi
 		[ "$1" = switch ] || return 0
 		;;

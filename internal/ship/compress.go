@@ -51,9 +51,10 @@ func (m *meter) Write(p []byte) (int, error) {
 const chooseEvery = 4 << 20
 
 func newCompressor(w io.Writer, now func() time.Time) *compressor {
-	c := &compressor{link: &meter{w: w, now: now}, now: now, every: chooseEvery, encoders: map[zstd.EncoderLevel]*zstd.Encoder{}, level: zstd.SpeedDefault}
-	c.since = sample{at: now()}
-	return c
+	return &compressor{
+		link: &meter{w: w, now: now}, now: now, every: chooseEvery, encoders: map[zstd.EncoderLevel]*zstd.Encoder{},
+		level: zstd.SpeedDefault, since: sample{at: now()},
+	}
 }
 
 // Write compresses p.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -91,6 +92,11 @@ func (d *Dialer) start(ctx context.Context, addr Address, argv []string, termina
 				back()
 			})
 		}
+	}
+	if terminal != nil {
+		// A Ctrl-Z at ssh's question would stop ssh alone, for ever: what is ignored here is ignored there.
+		signal.Ignore(syscall.SIGTSTP)
+		defer signal.Reset(syscall.SIGTSTP)
 	}
 	p, in, out, err := d.Runner.Pipe(ctx, run.Command{Argv: argv, Err: stderr, OwnGroup: true, Terminal: terminal})
 	if err != nil {

@@ -3,6 +3,7 @@ package target
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -14,10 +15,18 @@ import (
 	"ferry/internal/run"
 )
 
-// TestMain lets this test program act as ssh: that is its name then, and FAKE_SSH says what it does.
+// TestMain lets this test program act as ssh: that is its name then, and FAKE_SSH says what it does. With FAKE_ROLE it acts
+// as a ferry on a terminal.
 func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == "ssh" {
 		os.Exit(fakeSSH(os.Args[1:]))
+	}
+	if role := os.Getenv("FAKE_ROLE"); role != "" {
+		if err := onTerminal(role); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		os.Exit(0)
 	}
 	os.Exit(m.Run())
 }
@@ -34,6 +43,8 @@ func fakeSSH(args []string) int {
 	case "refuse":
 		_, _ = io.WriteString(os.Stderr, "ssh: connect to host pi port 22: Connection refused\r\n")
 		return 255
+	case "ask":
+		return askOnTerminal(args)
 	case "hang":
 		time.Sleep(time.Hour)
 	}

@@ -218,7 +218,7 @@ func (m *fakeMachine) connect(opts Options) *ferry {
 
 // locked are the options of a deployment.
 func locked(session string) Options {
-	return Options{Who: "alice@here", Session: session, Lock: true}
+	return Options{Who: "alice@here", Session: session, Lock: true, leaving: time.Millisecond}
 }
 
 func (f *ferry) send(r agent.Request) {

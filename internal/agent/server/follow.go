@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -76,17 +77,10 @@ func (s *server) isDead(dir string, waited time.Duration) (bool, error) {
 	if _, err := os.Stat(filepath.Join(dir, begunFile)); err == nil {
 		return !running(dir), nil
 	}
-	if waited > s.beginGrace() && claim(dir) {
+	if waited > cmp.Or(s.opts.beginGrace, beginGrace) && claim(dir) {
 		return false, errNeverBegan
 	}
 	return false, nil
-}
-
-func (s *server) beginGrace() time.Duration {
-	if s.opts.beginGrace > 0 {
-		return s.opts.beginGrace
-	}
-	return beginGrace
 }
 
 // lastWords ends the following of a job that is not there any more: it may have ended well since the last look.

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -63,7 +64,7 @@ func takeLock(r root, opts Options, now time.Time) (*lock, *agent.Lock, error) {
 		}
 		held := readHolding(file)
 		same, waited := held.Session != "" && held.Session == opts.Session, time.Since(start)
-		if waited > takeOver || !same && waited > leaving {
+		if waited > takeOver || !same && waited > cmp.Or(opts.leaving, leaving) {
 			_ = file.Close()
 			return nil, &held.Lock, nil
 		}

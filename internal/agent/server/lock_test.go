@@ -17,12 +17,12 @@ func TestLockTellsWhoHoldsIt(t *testing.T) {
 	if err != nil || holder != nil {
 		t.Fatalf("%v, %v", holder, err)
 	}
-	second, holder, err := takeLock(m.root, Options{Who: "bob@there", Session: "s2"}, time.Now())
+	second, holder, err := takeLock(m.root, Options{Who: "bob@there", Session: "s2", leaving: time.Millisecond}, time.Now())
 	if err != nil || second != nil || holder == nil || holder.Who != "alice@here" || holder.Since != began.Unix() {
 		t.Errorf("%v, %+v, %v", second, holder, err)
 	}
 	held.release()
-	third, holder, err := takeLock(m.root, Options{Who: "bob@there", Session: "s2"}, time.Now())
+	third, holder, err := takeLock(m.root, Options{Who: "bob@there", Session: "s2", leaving: time.Millisecond}, time.Now())
 	if err != nil || holder != nil {
 		t.Fatalf("after it was released: %+v, %v", holder, err)
 	}
@@ -37,7 +37,7 @@ func TestLockIsHeldWhateverStandsInIt(t *testing.T) {
 			t.Fatal(err)
 		}
 		m.write(lockFile, text)
-		if got, holder, err := takeLock(m.root, Options{Session: "s2"}, time.Now()); got != nil || holder == nil || err != nil {
+		if got, holder, err := takeLock(m.root, Options{Session: "s2", leaving: time.Millisecond}, time.Now()); got != nil || holder == nil || err != nil {
 			t.Errorf("%.10q: %v, %v, %v", text, got, holder, err)
 		}
 		held.release()
@@ -69,7 +69,7 @@ func hold(t *testing.T, session string) *exec.Cmd {
 func TestLockIsTakenOverFromAnAgentOfTheSameDeployment(t *testing.T) {
 	m := newMachine(t)
 	agent := hold(t, "s1")
-	if got, holder, err := takeLock(m.root, Options{Session: "s2"}, time.Now()); got != nil || holder == nil || holder.Who != "other@there" || err != nil {
+	if got, holder, err := takeLock(m.root, Options{Session: "s2", leaving: time.Millisecond}, time.Now()); got != nil || holder == nil || holder.Who != "other@there" || err != nil {
 		t.Fatalf("another deployment: %v, %v, %v", got, holder, err)
 	}
 	held, holder, err := takeLock(m.root, Options{Session: "s1"}, time.Now())
@@ -118,7 +118,7 @@ func TestLockIsNotFreeWhileAJobIsAtWork(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, holder, err := takeLock(m.root, Options{Session: "s2"}, time.Now()); got != nil || err != nil || holder == nil || holder.Who != "alice@here" {
+	if got, holder, err := takeLock(m.root, Options{Session: "s2", leaving: time.Millisecond}, time.Now()); got != nil || err != nil || holder == nil || holder.Who != "alice@here" {
 		t.Errorf("another deployment: %v, %v, %v", got, holder, err)
 	}
 	same, holder, err := takeLock(m.root, Options{Session: "s1"}, time.Now())
@@ -127,7 +127,7 @@ func TestLockIsNotFreeWhileAJobIsAtWork(t *testing.T) {
 	}
 	same.release()
 	work.release()
-	other, holder, err := takeLock(m.root, Options{Session: "s2"}, time.Now())
+	other, holder, err := takeLock(m.root, Options{Session: "s2", leaving: time.Millisecond}, time.Now())
 	if err != nil || holder != nil {
 		t.Fatalf("after the job: %v, %v", holder, err)
 	}

@@ -28,6 +28,7 @@ type Options struct {
 
 	root       root
 	beginGrace time.Duration // instead of the usual one, for tests
+	leaving    time.Duration // the same
 }
 
 // server is one agent at work.
