@@ -157,7 +157,10 @@ func (s *site) ferry(args ...string) outcome {
 
 // command is ferry in the project, with the password of alice at hand.
 func (s *site) command(args ...string) *exec.Cmd {
-	return s.commandContext(s.t.Context(), args...)
+	// A deployment that waits for ever fails its own test and not all that come after.
+	ctx, cancel := context.WithTimeout(s.t.Context(), 4*time.Minute)
+	s.t.Cleanup(cancel)
+	return s.commandContext(ctx, args...)
 }
 
 func (s *site) commandContext(ctx context.Context, args ...string) *exec.Cmd {
