@@ -40,14 +40,15 @@ test: build lint unit integration
 unit: agents
 	lab/private-store go test -race ./internal/... ./cmd/... .
 
+# Most of these tests wait most of the time: more of them at once than there are processors.
 integration: build
-	go test -count=1 -timeout 30m ./integration/...
+	go test -count=1 -timeout 30m -parallel 6 ./integration/...
 
 lint: agents
 	lab/lint $(STATICCHECK)
 
 matrix: build
-	FERRY_LAB_SUITES=sid go test -count=1 -timeout 60m ./integration/deploy/ -matrix
+	FERRY_LAB_SUITES=sid go test -count=1 -timeout 60m -parallel 6 ./integration/deploy/ -matrix
 
 bench: build
 	mkdir -p doc

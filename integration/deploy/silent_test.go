@@ -89,3 +89,26 @@ func TestAPowerCutInTheMiddleOfAnActivation(t *testing.T) {
 	r.nothingRuns()
 	r.deploy().says(t, "web: done: generation 2")
 }
+
+// TestAConnectionThatDoesNotComeBack ends after some minutes: what has begun there is not known to have worked, and the
+// target keeps at it.
+func TestAConnectionThatDoesNotComeBack(t *testing.T) {
+	t.Parallel()
+	r := newRehearsal(t)
+	before, greeting := r.state(), r.rewrite()
+	stage := onTarget("activate")
+	stage.begin(r)
+	_, ended := r.background("deploy", "--sudo-password-file", r.password)
+	r.await(stage)
+	r.relay.Close()
+	ended().fails(t, 5, "web: activate: ssh alice@relay", "it goes on there; its log on the target: /run/ferry/",
+		"back to what ran before, on the target: sudo "+before.runs+"/bin/switch-to-configuration test")
+	stage.release(r)
+	r.nothingRuns()
+	if got := r.onTarget("cat", "/etc/greeting"); got != greeting {
+		t.Errorf("the target greets with %q, want %q", got, greeting)
+	}
+	if after := r.state(); after.boots != before.boots || after.profile != before.profile {
+		t.Errorf("something was committed: %+v", after)
+	}
+}

@@ -48,6 +48,24 @@ func (e *Error) Unwrap() error {
 	return e.err
 }
 
+// MissingError means that there is no ssh in PATH.
+type MissingError struct{ Err error }
+
+func (e *MissingError) Error() string {
+	return "ssh is not in PATH: OpenSSH's client is not installed here"
+}
+
+// Unwrap gives what os/exec said.
+func (e *MissingError) Unwrap() error { return e.Err }
+
+// Output is nothing: no program has run.
+func (e *MissingError) Output() []string { return nil }
+
+// Hints says how to get it.
+func (e *MissingError) Hints() []string {
+	return []string{"install it: sudo apt install openssh-client on Debian"}
+}
+
 // Output is what else ssh said, where that matters: which key is wrong and where it is kept, or what ferry does not know.
 func (e *Error) Output() []string {
 	if e.err == nil || e.Kind != KeyChanged && e.Kind != KeyUnknown && e.Kind != Unknown {

@@ -103,6 +103,9 @@ func (d *Dialer) start(ctx context.Context, addr Address, argv []string, termina
 		ready()
 		stop()
 		cleanup()
+		if run.NotFound(err) {
+			err = &MissingError{Err: err}
+		}
 		return nil, err
 	}
 	return &Channel{In: in, Out: out, addr: addr, stderr: stderr, process: p, ready: ready, cleanup: cleanup, stop: stop}, nil
