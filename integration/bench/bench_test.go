@@ -19,14 +19,15 @@ func TestEveryToolDeploysWhatIsMeasured(t *testing.T) {
 	for i, m := range plan {
 		t.Logf("%d of %d: %s, %s", i+1, len(plan), m.closure.name, m.link)
 		results = append(m.run(t), results...)
-	}
-	text := report(results)
-	t.Log("\n" + text)
-	if *write != "" {
-		if err := os.WriteFile(*write, []byte(text), 0o644); err != nil {
+		if *write == "" {
+			continue
+		}
+		// After each one: a run that is ended early has not been for nothing.
+		if err := os.WriteFile(*write, []byte(report(results)), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
+	t.Log("\n" + report(results))
 }
 
 // everything is what the tables of doc/bench.md hold, the last row first: what takes long does so at once.
