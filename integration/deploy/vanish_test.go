@@ -25,7 +25,8 @@ func TestABundleThatVanishesHere(t *testing.T) {
 		}
 		return bundle != ""
 	})
-	// Nix puts the root there at the end of the build; the build is over when nothing holds the path any more.
+	// Nix puts the root there at the end of the build, and ferry looks at it a moment later: nothing shows from outside that it has.
+	time.Sleep(3 * time.Second)
 	s.must("rm", "-r", filepath.Join(s.builder.Home(), ".local/state/ferry"))
 	until(t, "the bundle can be deleted", func() bool {
 		_, err := s.builder.Output(t.Context(), "nix-store", "--delete", bundle)
