@@ -5,8 +5,6 @@ import (
 	"fmt"
 
 	"ferry/internal/deploy"
-	"ferry/internal/nix"
-	"ferry/internal/run"
 
 	"github.com/spf13/cobra"
 )
@@ -109,7 +107,7 @@ func (a *app) runDeploy(ctx context.Context, o deployOptions, args []string) err
 }
 
 func summary(node, target string, r deploy.Result) string {
-	system := run.Clean(nixosName(r.Toplevel))
+	system := r.Toplevel.Name()
 	switch r.Outcome {
 	case deploy.Nothing:
 		if target == "local" {
@@ -133,5 +131,3 @@ func summary(node, target string, r deploy.Result) string {
 	}
 	return done
 }
-
-func nixosName(toplevel nix.StorePath) string { return toplevel.Name() }
