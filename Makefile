@@ -6,15 +6,16 @@ FERRY_GO = internal cmd go.mod go.sum
 # Go tools run at a pinned version, so that a new release of one does not break an old checkout.
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: help setup agents build demo lab test unit integration lint matrix bench man fuzz clean
+.PHONY: help setup agents build demo lab test unit integration lint matrix bench chaos man fuzz clean
 
 help:
 	@echo 'make build        bin/ferry, with the agents embedded'
-	@echo 'make demo         start a target, deploy a web service to it, change it, deploy again'
+	@echo 'make demo         start a target, deploy a web service to it, change it, cut it off'
 	@echo 'make test         all checks and tests'
 	@echo 'make lab          a running target to play with; Ctrl-C takes it away'
 	@echo 'make bench        ferry against the commands by hand; writes doc/bench.md'
 	@echo 'make matrix       the deployment tests with every version of Nix that Debian has'
+	@echo 'make chaos        deployments with random faults; CHAOS="-seed 7 -rounds 1000" says which and how many'
 	@echo 'make fuzz         each fuzz test for half a minute'
 	@echo 'make man          man pages in bin/man'
 
@@ -50,9 +51,17 @@ lint: agents
 matrix: build
 	FERRY_LAB_SUITES=sid go test -count=1 -timeout 60m -parallel 6 ./integration/deploy/ -matrix
 
+# The machines' disks are in memory: ext4 is slow to make files where many were deleted a moment ago, as the lab does all the
+# time, and whoever makes more of them pays. It takes about 5 GB; TMPDIR says where else.
 bench: build
 	mkdir -p doc
-	go test -count=1 -timeout 120m -v ./integration/bench/ -write "$$PWD/doc/bench.md"
+	dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && lab/point-releases "$$dir" && \
+	TMPDIR="$${TMPDIR:-/dev/shm}" go test -count=1 -timeout 120m -v ./integration/bench/ -write "$$PWD/doc/bench.md" -releases "$$dir" $(BENCH)
+
+# The same faults every day are part of make test; this is a new seed each time, which it prints. CHAOS has flags for it.
+CHAOS =
+chaos: build
+	go test -count=1 -timeout 12h -v ./integration/chaos/ -seed 0 -rounds 300 -time 30m -targets 6 $(CHAOS)
 
 man: build
 	rm -rf bin/man

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"sync"
 	"syscall"
 
 	"ferry/internal/agent/server"
@@ -16,7 +17,8 @@ import (
 func main() {
 	if err := agentMain(os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "ferry-agent:", err)
-		os.Exit(1)
+		// Not 1: that is how doas says that the password was wrong.
+		os.Exit(70)
 	}
 }
 
@@ -33,7 +35,7 @@ func agentMain(args []string) error {
 		return err
 	}
 	if len(args) == 0 {
-		return fmt.Errorf("usage: ferry-agent serve|job|build-probe")
+		return fmt.Errorf("usage: ferry-agent serve|job|rollback|reboot-back|dial|build-probe")
 	}
 	switch args[0] {
 	case "serve":
@@ -49,8 +51,13 @@ func agentMain(args []string) error {
 		if opts.Program, err = os.Executable(); err != nil {
 			return err
 		}
+		// Jobs are processes of their own and go on.
+		opts.Gone = func() { os.Exit(1) }
+		busy := new(sync.Mutex)
+		opts.Busy = busy
 		go func() {
 			<-ctx.Done()
+			busy.Lock()
 			// The reader of requests waits in a read that no context ends. Jobs are processes of their own and go on.
 			os.Exit(0)
 		}()
@@ -59,7 +66,19 @@ func agentMain(args []string) error {
 		if len(args) != 2 {
 			return fmt.Errorf("usage: ferry-agent job FOLDER")
 		}
-		return server.RunJob(context.Background(), args[1])
+		return server.RunJob(ctx, args[1])
+	case "reboot-back":
+		return server.RunRebootBack(context.Background())
+	case "rollback":
+		if len(args) != 2 {
+			return fmt.Errorf("usage: ferry-agent rollback FOLDER")
+		}
+		return server.RunRollback(context.Background(), args[1])
+	case "dial":
+		if len(args) != 2 {
+			return fmt.Errorf("usage: ferry-agent dial HOST:PORT")
+		}
+		return server.Dial(ctx, args[1], os.Stdin, os.Stdout)
 	case "build-probe":
 		return server.BuildProbe()
 	}

@@ -1,8 +1,11 @@
 package bench
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"regexp"
 	"slices"
 	"testing"
 	"time"
@@ -12,25 +15,44 @@ import (
 // With -write it measures everything. It asserts what was deployed, never a time.
 func TestEveryToolDeploysWhatIsMeasured(t *testing.T) {
 	plan := []measurement{{closure: closures[0], link: links[0], rounds: 1}}
+	safe := []safety{measureSafety(t, safetyLinks[0], 1)}
+	before := ""
 	if *write != "" {
-		plan = everything()
+		text, err := os.ReadFile(*write)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
+		before = string(text)
+		plan = slices.DeleteFunc(everything(), func(m measurement) bool { return !wanted(m.closure.name) })
+		safe = nil
+		for _, l := range safetyLinks {
+			if wanted(safetyTitle) {
+				safe = append(safe, measureSafety(t, l, *rounds))
+			}
+		}
+		if err := os.WriteFile(*write, []byte(page(before, safetyReport(safe))), 0o644); err != nil {
+			t.Fatal(err)
+		}
 	}
 	var results []result
 	for i, m := range plan {
 		t.Logf("%d of %d: %s, %s", i+1, len(plan), m.closure.name, m.link)
-		results = append(m.run(t), results...)
+		results = append(results, m.run(t)...)
 		if *write == "" {
 			continue
 		}
 		// After each one: a run that is ended early has not been for nothing.
-		if err := os.WriteFile(*write, []byte(report(results)), 0o644); err != nil {
+		if err := os.WriteFile(*write, []byte(page(before, report(results)+safetyReport(safe))), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	t.Log("\n" + report(results))
+	t.Log("\n" + introduction() + report(results) + safetyReport(safe))
 }
 
-// everything is what the tables of doc/bench.md hold, the last row first: what takes long does so at once.
+// wanted tells whether a section of the page is to be measured.
+func wanted(title string) bool { return regexp.MustCompile(*only).MatchString(title) }
+
+// everything is what the tables of doc/bench.md hold, in their order: a run that is ended early has whole tables.
 func everything() []measurement {
 	var plan []measurement
 	for _, c := range closures {
@@ -49,7 +71,6 @@ func everything() []measurement {
 			plan = append(plan, m)
 		}
 	}
-	slices.Reverse(plan)
 	return plan
 }
 

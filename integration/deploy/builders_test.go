@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"ferry/integration/site"
 	"ferry/internal/agent"
 	"ferry/internal/lab"
 )
@@ -15,9 +16,9 @@ import (
 // TestARemoteBuilderOfTheUserBuilds: this machine may build nothing itself, --builders names one that does.
 func TestARemoteBuilderOfTheUserBuilds(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, siteOptions{alone: true})
+	s := site.New(t, site.Options{Alone: true})
 	remote := lab.StartTarget(t, lab.Options{})
-	if err := s.builder.Know(remote); err != nil {
+	if err := s.Builder.Know(remote); err != nil {
 		t.Fatal(err)
 	}
 	// What a lab target may not do is what a remote builder is for.
@@ -25,15 +26,15 @@ func TestARemoteBuilderOfTheUserBuilds(t *testing.T) {
 	if err := remote.WriteFile(t.Context(), "/etc/nix/nix.conf", []byte(conf), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	s.write("web/configuration.nix", configuration("built elsewhere"))
-	if o := s.ferry("build", "--max-jobs", "0", "--builders", ""); o.status == 0 {
+	s.Write("web/configuration.nix", site.Configuration("built elsewhere"))
+	if o := s.Ferry("build", "--max-jobs", "0", "--builders", ""); o.Status == 0 {
 		t.Fatal("a machine that may build nothing built")
 	}
-	s.deploy("--max-jobs", "0", "--builders", "ssh://root@"+remote.Name()+" x86_64-linux")
-	if got := s.onTarget("cat", "/etc/greeting"); got != "built elsewhere" {
+	s.Deploy("--max-jobs", "0", "--builders", "ssh://root@"+remote.Name()+" x86_64-linux")
+	if got := s.OnTarget("cat", "/etc/greeting"); got != "built elsewhere" {
 		t.Errorf("the target greets with %q", got)
 	}
-	toplevel := s.onTarget("readlink", "-f", "/run/current-system")
+	toplevel := s.OnTarget("readlink", "-f", "/run/current-system")
 	if _, err := remote.Output(t.Context(), "nix-store", "--check-validity", toplevel); err != nil {
 		t.Errorf("the remote builder did not build %s: %v", toplevel, err)
 	}
@@ -42,32 +43,32 @@ func TestARemoteBuilderOfTheUserBuilds(t *testing.T) {
 // TestSubstituteOnTargetFetchesThereFirst: with the flag the target takes paths from its own cache, without it none.
 func TestSubstituteOnTargetFetchesThereFirst(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, siteOptions{alone: true})
-	bundle := strings.TrimSuffix(s.ferry("build").out, "\n")
-	cache := filepath.Join(s.builder.Home(), "cache")
-	s.must("nix", "--extra-experimental-features", "nix-command", "copy", "--to", "file://"+cache, bundle)
-	if out, err := exec.CommandContext(t.Context(), "cp", "-r", s.builder.Path(cache), filepath.Join(s.target.Root(), "cache")).CombinedOutput(); err != nil {
+	s := site.New(t, site.Options{Alone: true})
+	bundle := strings.TrimSuffix(s.Ferry("build").Out, "\n")
+	cache := filepath.Join(s.Builder.Home(), "cache")
+	s.Must("nix", "--extra-experimental-features", "nix-command", "copy", "--to", "file://"+cache, bundle)
+	if out, err := exec.CommandContext(t.Context(), "cp", "-r", s.Builder.Path(cache), filepath.Join(s.Target.Root(), "cache")).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	conf, err := s.target.ReadFile(t.Context(), "/etc/nix/nix.conf")
+	conf, err := s.Target.ReadFile(t.Context(), "/etc/nix/nix.conf")
 	if err != nil {
 		t.Fatal(err)
 	}
 	text := string(conf) + "\nsubstituters = file:///cache\nrequire-sigs = false\n"
-	if err := s.target.WriteFile(t.Context(), "/etc/nix/nix.conf", []byte(text), 0o644); err != nil {
+	if err := s.Target.WriteFile(t.Context(), "/etc/nix/nix.conf", []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	o := s.deploy("--substitute-on-target")
-	if !strings.Contains(o.errors, "everything is there already") {
-		t.Errorf("ferry shipped what the target's cache had:\n%s", o.errors)
+	o := s.Deploy("--substitute-on-target")
+	if !strings.Contains(o.Errors, "everything is there already") {
+		t.Errorf("ferry shipped what the target's cache had:\n%s", o.Errors)
 	}
-	if root := s.onTarget("readlink", "-f", "/etc/nixos/current-configuration"); root != bundle {
+	if root := s.OnTarget("readlink", "-f", "/etc/nixos/current-configuration"); root != bundle {
 		t.Errorf("the GC root is %s, want %s", root, bundle)
 	}
-	s.write("web/configuration.nix", configuration("second"))
-	o = s.deploy()
-	if strings.Contains(o.errors, "everything is there already") {
-		t.Errorf("without the flag, the target fetched:\n%s", o.errors)
+	s.Write("web/configuration.nix", site.Configuration("second"))
+	o = s.Deploy()
+	if strings.Contains(o.Errors, "everything is there already") {
+		t.Errorf("without the flag, the target fetched:\n%s", o.Errors)
 	}
 }
 

@@ -4,107 +4,108 @@ import (
 	"strings"
 	"testing"
 
+	"ferry/integration/site"
 	"ferry/internal/lab"
 )
 
 // byHand runs what `ferry by-hand` prints in sh, on a terminal.
-func (s *site) byHand(args ...string) *person {
-	s.t.Helper()
-	o := s.ferry(append([]string{"by-hand"}, args...)...)
-	if o.status != 0 {
-		s.t.Fatalf("ferry by-hand: status %d", o.status)
+func byHand(s *site.Site, args ...string) *site.Person {
+	s.T.Helper()
+	o := s.Ferry(append([]string{"by-hand"}, args...)...)
+	if o.Status != 0 {
+		s.T.Fatalf("ferry by-hand: status %d", o.Status)
 	}
 	// Not the project's folder: the commands need nothing of it.
-	cmd := s.builder.Command(s.t.Context(), "sh", "-c", "cd /tmp && exec sh -eu /dev/fd/3 3<<'END'\n"+o.out+"END\n")
-	return s.atTerminal(cmd)
+	cmd := s.Builder.Command(s.T.Context(), "sh", "-c", "cd /tmp && exec sh -eu /dev/fd/3 3<<'END'\n"+o.Out+"END\n")
+	return s.AtTerminal(cmd)
 }
 
 // wantDeployed fails the test unless the target is what ferry deploy would make it.
-func (s *site) wantDeployed() {
-	s.t.Helper()
-	bundle := s.bundle()
-	toplevel := s.toplevel(bundle)
-	got := s.state()
-	s.want(got, state{toplevel, toplevel, "system-2-link", toplevel, bundle, "first", got.greeter})
-	s.deploy().says(s.t, "web: nothing to do")
-	s.want(s.state(), got)
+func wantDeployed(s *site.Site) {
+	s.T.Helper()
+	bundle := s.Bundle()
+	toplevel := s.Toplevel(bundle)
+	got := s.State()
+	s.Want(got, site.State{Runs: toplevel, Profile: toplevel, Generation: "system-2-link", Boots: toplevel, Bundle: bundle, Greeting: "first", Greeter: got.Greeter})
+	s.Deploy().Says(s.T, "web: nothing to do")
+	s.Want(s.State(), got)
 }
 
 // TestTheCommandsByHandDoTheSame runs what is printed for a user with sudo.
 func TestTheCommandsByHandDoTheSame(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, siteOptions{})
-	hand := s.byHand()
-	hand.sees("password for alice: ")
-	hand.types(lab.Password + "\n")
-	if shown := hand.wants(0); strings.Contains(shown, lab.Password) {
+	s := site.New(t, site.Options{})
+	hand := byHand(s)
+	hand.Sees("password for alice: ")
+	hand.Types(lab.Password + "\n")
+	if shown := hand.Wants(0); strings.Contains(shown, lab.Password) {
 		t.Error("the terminal shows the password")
 	}
-	if left := s.onTarget("find", "/home/alice", "-name", "ferry*"); left != "" {
+	if left := s.OnTarget("find", "/home/alice", "-name", "ferry*"); left != "" {
 		t.Errorf("left behind: %s", left)
 	}
-	s.wantDeployed()
+	wantDeployed(s)
 }
 
 // TestTheCommandsByHandForRootDoTheSame runs what is printed for root.
 func TestTheCommandsByHandForRootDoTheSame(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, siteOptions{login: "root"})
-	s.byHand().wants(0)
-	s.wantDeployed()
+	s := site.New(t, site.Options{Login: "root"})
+	byHand(s).Wants(0)
+	wantDeployed(s)
 }
 
 // TestTheCommandsByHandKnowOtherActionsAndPrograms has another action, doas, and another configuration of ssh.
 func TestTheCommandsByHandKnowOtherActionsAndPrograms(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, siteOptions{})
-	before := s.state()
-	config := s.sshConfig("Host front-door\n  HostName " + s.target.Addr().String() + "\n  User dora\n  HostKeyAlias " + s.target.Name() +
+	s := site.New(t, site.Options{})
+	before := s.State()
+	config := sshConfig(s, "Host front-door\n  HostName "+s.Target.Addr().String()+"\n  User dora\n  HostKeyAlias "+s.Target.Name()+
 		"\n  IdentityFile ~/.ssh/id_ed25519\n")
-	s.inventory(s.node("ssh://front-door:22", "    elevate = [ \"env\" \"A=it's\" \"doas\" ];\n"))
-	s.byHand("--action", "boot", "--ssh-config", config).wants(0)
-	bundle := s.bundle()
-	toplevel := s.toplevel(bundle)
-	s.want(s.state(), state{before.runs, toplevel, "system-2-link", toplevel, bundle, "installed", before.greeter})
+	s.Inventory(s.Node("ssh://front-door:22", "    elevate = [ \"env\" \"A=it's\" \"doas\" ];\n"))
+	byHand(s, "--action", "boot", "--ssh-config", config).Wants(0)
+	bundle := s.Bundle()
+	toplevel := s.Toplevel(bundle)
+	s.Want(s.State(), site.State{Runs: before.Runs, Profile: toplevel, Generation: "system-2-link", Boots: toplevel, Bundle: bundle, Greeting: "installed", Greeter: before.Greeter})
 }
 
 // TestTheMethodPlainNeedsNoAgent deploys by the classic commands: as root, and as a user whom the target's Nix trusts.
 func TestTheMethodPlainNeedsNoAgent(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, siteOptions{login: "root"})
-	o := s.ferry("deploy", "--method", "plain")
-	if o.status != 0 {
-		t.Errorf("as root: status %d", o.status)
+	s := site.New(t, site.Options{Login: "root"})
+	o := s.Ferry("deploy", "--method", "plain")
+	if o.Status != 0 {
+		t.Errorf("as root: status %d", o.Status)
 	}
-	o.says(t, "web: ship  ", "web: activate  ", "web: done: nixos-system-web-")
-	if s.target.Command(t.Context(), "test", "-e", "/var/lib/ferry").Run() == nil {
+	o.Says(t, "web: ship  ", "web: activate  ", "web: done: nixos-system-web-")
+	if s.Target.Command(t.Context(), "test", "-e", "/var/lib/ferry").Run() == nil {
 		t.Error("the agent is there")
 	}
-	s.inventory(s.node("alice@" + s.target.Name()))
-	s.write("web/configuration.nix", configuration("second"))
-	before := s.state()
+	s.Inventory(s.Node("alice@" + s.Target.Name()))
+	s.Write("web/configuration.nix", site.Configuration("second"))
+	before := s.State()
 
-	ferry := s.person("deploy", "--method", "plain")
-	if shown := ferry.wants(1); !strings.Contains(shown, "ferry: error: web: ship: ") ||
+	ferry := s.Person("deploy", "--method", "plain")
+	if shown := ferry.Wants(1); !strings.Contains(shown, "ferry: error: web: ship: ") ||
 		!strings.Contains(shown, "the target's Nix takes unsigned paths only from root and trusted-users\nferry: hint: leave out --method plain") {
 		t.Error("it does not say that the target's Nix does not trust alice")
 	}
-	s.want(s.state(), before)
+	s.Want(s.State(), before)
 
-	s.onTarget("sh", "-c", "echo trusted-users = root alice >>/etc/nix/nix.conf && systemctl restart nix-daemon")
-	logins := s.counts()
-	ferry = s.person("deploy", "--method", "plain")
-	ferry.sees("password for alice: ")
-	ferry.types(lab.Password + "\n")
-	if shown := ferry.wants(0); strings.Contains(shown, lab.Password) || !strings.Contains(shown, "web: done: ") {
+	s.OnTarget("sh", "-c", "echo trusted-users = root alice >>/etc/nix/nix.conf && systemctl restart nix-daemon")
+	logins := s.Counts()
+	ferry = s.Person("deploy", "--method", "plain")
+	ferry.Sees("password for alice: ")
+	ferry.Types(lab.Password + "\n")
+	if shown := ferry.Wants(0); strings.Contains(shown, lab.Password) || !strings.Contains(shown, "web: done: ") {
 		t.Error("the terminal shows the password, or not the end")
 	}
-	if got, want := s.counts().minus(logins), (counts{1, 1, 0}); got != want {
+	if got, want := s.Counts().Minus(logins), (site.Counts{Logins: 1, Elevations: 1}); got != want {
 		t.Errorf("%v, want %v", got, want)
 	}
-	bundle := s.bundle()
-	toplevel := s.toplevel(bundle)
-	got := s.state()
-	s.want(got, state{toplevel, toplevel, "system-3-link", toplevel, bundle, "second", got.greeter})
-	s.deploy().says(t, "web: nothing to do")
+	bundle := s.Bundle()
+	toplevel := s.Toplevel(bundle)
+	got := s.State()
+	s.Want(got, site.State{Runs: toplevel, Profile: toplevel, Generation: "system-3-link", Boots: toplevel, Bundle: bundle, Greeting: "second", Greeter: got.Greeter})
+	s.Deploy().Says(t, "web: nothing to do")
 }

@@ -6,6 +6,7 @@ import (
 	"syscall"
 	"testing"
 
+	"ferry/integration/site"
 	"ferry/internal/lab"
 )
 
@@ -26,10 +27,10 @@ const (
 // one clear error, in bounded memory, and the terminal is as it was.
 func TestAHostileTargetIsSurvived(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, siteOptions{target: lab.Options{NoSystemd: true}, bare: true})
+	s := site.New(t, site.Options{Target: lab.Options{NoSystemd: true}, Bare: true})
 	answer := func(text string) string {
-		s.t.Helper()
-		if err := s.target.WriteFile(t.Context(), "/home/bob/answer", []byte(text), 0o644); err != nil {
+		s.T.Helper()
+		if err := s.Target.WriteFile(t.Context(), "/home/bob/answer", []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		return "cat /home/bob/answer; cat >/dev/null"
@@ -60,32 +61,32 @@ func TestAHostileTargetIsSurvived(t *testing.T) {
 			"web: ship: ask what is missing: no?no"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			s := s.in(t)
+			s := s.In(t)
 			script := c.script
 			if said, fake := strings.CutPrefix(script, fakeAgent); fake {
 				script = answer(magic + said)
 			}
-			if err := s.target.WriteFile(t.Context(), "/home/bob/evil", []byte("#!/bin/sh\n"+script+"\n"), 0o755); err != nil {
+			if err := s.Target.WriteFile(t.Context(), "/home/bob/evil", []byte("#!/bin/sh\n"+script+"\n"), 0o755); err != nil {
 				t.Fatal(err)
 			}
-			s.inventory(s.node("bob@"+s.target.Name(), `elevate = [ "/home/bob/evil" ];`))
+			s.Inventory(s.Node("bob@"+s.Target.Name(), `elevate = [ "/home/bob/evil" ];`))
 			if strings.Contains(script, `p=$3`) {
 				// As sudo itself, which is told what to ask with.
-				s.onTarget("cp", "/home/bob/evil", "/home/bob/sudo")
-				s.inventory(s.node("bob@"+s.target.Name(), `elevate = [ "/home/bob/sudo" ];`))
+				s.OnTarget("cp", "/home/bob/evil", "/home/bob/sudo")
+				s.Inventory(s.Node("bob@"+s.Target.Name(), `elevate = [ "/home/bob/sudo" ];`))
 			}
-			cmd, ended := s.background("deploy", "--sudo-password-file", s.password)
+			cmd, ended := s.Background("deploy", "--unsafe", "--sudo-password-file", s.Password)
 			o := ended()
-			o.errors = withoutHints(o.errors)
-			o.fails(t, 1, c.text)
+			o.Errors = withoutHints(o.Errors)
+			o.Fails(t, 1, c.text)
 			if peak := cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss; peak > 256<<10 {
 				t.Errorf("ferry or Nix needed %d KiB", peak)
 			}
-			if strings.Contains(o.errors, "owned") {
-				t.Errorf("the text of an escape sequence is shown: %q", o.errors)
+			if strings.Contains(o.Errors, "owned") {
+				t.Errorf("the text of an escape sequence is shown: %q", o.Errors)
 			}
-			until(t, "the target's processes end", func() bool {
-				return s.onTarget("sh", "-c", "ps -u bob -o args= 2>/dev/null | grep -v sshd; true") == ""
+			site.Until(t, "the target's processes end", func() bool {
+				return s.OnTarget("sh", "-c", "ps -u bob -o args= 2>/dev/null | grep -v sshd; true") == ""
 			})
 		})
 	}
@@ -109,45 +110,45 @@ func withoutHints(text string) string {
 // TestALoginShellThatTalks prints before the agent starts: some lines are no harm, megabytes are an error.
 func TestALoginShellThatTalks(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, siteOptions{login: "bob"})
+	s := site.New(t, site.Options{Login: "bob"})
 	greet := func(script string) {
-		if err := s.target.WriteFile(t.Context(), "/home/bob/.bashrc", []byte(script+"\n"), 0o644); err != nil {
+		if err := s.Target.WriteFile(t.Context(), "/home/bob/.bashrc", []byte(script+"\n"), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
 	greet(`head -c 5000000 /dev/zero | tr '\0' x | fold -w 70`)
-	s.ferry("deploy").fails(t, 1, "web: connect: the target's login shell prints without end")
+	s.Ferry("deploy").Fails(t, 1, "web: connect: the target's login shell prints without end")
 	greet(`printf '\033]0;owned\007Welcome to \033[1mweb\033[0m\nferry-bootstrap: \nHave a nice day'; echo oh dear >&2`)
-	o := s.ferry("deploy")
-	o.says(t, "web: done: generation 2")
-	if o.status != 0 || strings.Contains(o.errors, "\x1b") || strings.Contains(o.errors, "owned") {
-		t.Errorf("status %d: %q", o.status, o.errors)
+	o := s.Ferry("deploy")
+	o.Says(t, "web: done: generation 2")
+	if o.Status != 0 || strings.Contains(o.Errors, "\x1b") || strings.Contains(o.Errors, "owned") {
+		t.Errorf("status %d: %q", o.Status, o.Errors)
 	}
 }
 
 // TestAnActivationThatWritesAnything is shown cleaned, of an endless line the beginning.
 func TestAnActivationThatWritesAnything(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, siteOptions{login: "bob"})
-	s.write("web/configuration.nix", with(configuration("first"), `system.activationScripts.noise = ''
+	s := site.New(t, site.Options{Login: "bob"})
+	s.Write("web/configuration.nix", site.With(site.Configuration("first"), `system.activationScripts.noise = ''
     printf 'one\033]0;owned\007\033[2J\033[1;1Htwo\rthree\nferry: error: a lie\n'
     head -c 3000000 /dev/zero | tr '\0' x
     printf '\nlast\n'
   '';`))
-	o := s.ferry("deploy")
-	for line := range strings.Lines(o.errors) {
-		if line = strings.TrimSuffix(line, "\n"); !visible.MatchString(line) || len(line) > 3000 {
+	o := s.Ferry("deploy")
+	for line := range strings.Lines(o.Errors) {
+		if line = strings.TrimSuffix(line, "\n"); !site.Visible.MatchString(line) || len(line) > 3000 {
 			t.Errorf("a line of %d bytes: %.200q", len(line), line)
 		}
 	}
-	o.says(t, "web | three\n", "web | ferry: error: a lie\n", "x…\nweb | last\n", "web: done: generation 2")
-	if o.status != 0 {
-		t.Errorf("status %d", o.status)
+	o.Says(t, "web | three\n", "web | ferry: error: a lie\n", "x…\nweb | last\n", "web: done: generation 2")
+	if o.Status != 0 {
+		t.Errorf("status %d", o.Status)
 	}
 
-	s.write("web/configuration.nix", with(configuration("second"), `system.activationScripts.noise = "printf 'one\\033]0;owned\\007two\\033[2J\\n'";`))
-	p := s.person("deploy")
-	if o := p.ends(); o.status != 0 || strings.Contains(strings.ReplaceAll(o.errors, "\x1b[K", ""), "\x1b") {
-		t.Errorf("status %d, or the terminal is not as it was", o.status)
+	s.Write("web/configuration.nix", site.With(site.Configuration("second"), `system.activationScripts.noise = "printf 'one\\033]0;owned\\007two\\033[2J\\n'";`))
+	p := s.Person("deploy")
+	if o := p.Ends(); o.Status != 0 || strings.Contains(strings.ReplaceAll(o.Errors, "\x1b[K", ""), "\x1b") {
+		t.Errorf("status %d, or the terminal is not as it was", o.Status)
 	}
 }

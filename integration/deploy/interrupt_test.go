@@ -2,13 +2,13 @@ package deploy_test
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"ferry/integration/site"
 	"ferry/internal/lab"
 )
 
@@ -16,31 +16,34 @@ import (
 // deployment works.
 func TestCtrlCInEachStep(t *testing.T) {
 	t.Parallel()
-	r := newRehearsal(t)
-	r.rewrite()
-	r.deploy()
-	nothing := func(*rehearsal) {}
-	asking := stage{name: "password", begin: nothing, reached: func(*rehearsal) bool { return true }, release: nothing}
-	for _, stage := range append(stages(), asking) {
-		t.Run(stage.name, func(t *testing.T) {
-			r := r.in(t)
-			r.rewrite()
-			r.interrupted(stage, func() outcome {
-				p := r.person("deploy")
-				switch stage.name {
+	r := site.NewRehearsal(t)
+	r.Rewrite()
+	r.Deploy()
+	nothing := func(*site.Rehearsal) {}
+	asking := site.Stage{Name: "password", Begin: nothing, Reached: func(*site.Rehearsal) bool { return true }, Release: nothing}
+	for _, stage := range append(site.Stages(), asking) {
+		t.Run(stage.Name, func(t *testing.T) {
+			r := r.In(t)
+			interrupted(r, stage, func() site.Outcome {
+				p := r.Person("deploy")
+				switch stage.Name {
 				case "login":
 				case "password":
-					p.sees("web: password for sudo: ")
+					p.Sees("web: password for sudo: ")
 				default:
-					p.sees("web: password for sudo: ")
-					p.types(lab.Password + "\n")
-					p.sees("web: connect ")
+					p.Sees("web: password for sudo: ")
+					p.Types(lab.Password + "\n")
+					p.Sees("web: connect ")
 				}
-				r.await(stage)
-				p.types("\x03")
-				o := p.ends()
-				if at := strings.LastIndex(o.errors, "\n") + 1; strings.TrimRight(o.errors[at:], "\r\x1b[K") != "" {
-					t.Errorf("the last line has no end: %q", o.errors[at:])
+				r.Await(stage)
+				p.Types("\x03")
+				if stage.Changes {
+					p.Sees(goesOn)
+					stage.Release(r)
+				}
+				o := p.Ends()
+				if at := strings.LastIndex(o.Errors, "\n") + 1; strings.TrimRight(o.Errors[at:], "\r\x1b[K") != "" {
+					t.Errorf("the last line has no end: %q", o.Errors[at:])
 				}
 				return o
 			})
@@ -51,18 +54,20 @@ func TestCtrlCInEachStep(t *testing.T) {
 // TestSIGTERMInEachStep does the same as a service manager would, without a terminal.
 func TestSIGTERMInEachStep(t *testing.T) {
 	t.Parallel()
-	r := newRehearsal(t)
-	r.rewrite()
-	r.deploy()
-	for _, stage := range stages() {
-		t.Run(stage.name, func(t *testing.T) {
-			r := r.in(t)
-			r.rewrite()
-			r.interrupted(stage, func() outcome {
-				cmd, ended := r.background("deploy", "--sudo-password-file", r.password)
-				r.await(stage)
+	r := site.NewRehearsal(t)
+	r.Rewrite()
+	r.Deploy()
+	for _, stage := range site.Stages() {
+		t.Run(stage.Name, func(t *testing.T) {
+			r := r.In(t)
+			interrupted(r, stage, func() site.Outcome {
+				cmd, ended := r.Background("deploy", "--sudo-password-file", r.Password)
+				r.Await(stage)
 				if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 					t.Fatal(err)
+				}
+				if stage.Changes {
+					stage.Release(r)
 				}
 				return ended()
 			})
@@ -70,67 +75,132 @@ func TestSIGTERMInEachStep(t *testing.T) {
 	}
 }
 
-// interrupted checks an interruption in a stage, and what it leaves.
-func (r *rehearsal) interrupted(s stage, interrupt func() outcome) {
-	r.t.Helper()
-	before := r.state()
-	s.begin(r)
+// goesOn is said on the first signal while the target is being changed.
+const goesOn = "web: note: it goes on there and goes back unless it is confirmed: wait, or press Ctrl-C again and run: ferry attach web"
+
+// interrupted checks an interruption in a stage, and what it leaves: a target that is being changed is not left by the first.
+func interrupted(r *site.Rehearsal, s site.Stage, interrupt func() site.Outcome) {
+	r.T.Helper()
+	before, greeting := r.State(), r.Rewrite()
+	s.Begin(r)
 	o := interrupt()
-	if s.changes {
-		// What has begun on the target goes on there.
-		o.says(r.t, "ferry: error: web: "+s.name+": interrupted\n", "ferry: hint: it goes on there; its log on the target: /run/ferry/")
-		if o.status != 5 {
-			r.t.Errorf("status %d, want 5", o.status)
+	if s.Changes {
+		o.Says(r.T, goesOn, "web | "+s.Name+": one", "web | "+s.Name+": two", "web: done: ")
+		if o.Status != 0 {
+			r.T.Errorf("status %d, want 0", o.Status)
 		}
-		log := r.onTarget("sh", "-c", "cat /run/ferry/*-"+s.name+"/log")
-		if !strings.Contains(log, s.name+": one") {
-			r.t.Errorf("the log on the target is %q", log)
+		if got := r.State(); got.Greeting != greeting || got.Boots != got.Runs {
+			r.T.Errorf("the target is left as %+v", got)
 		}
 	} else {
-		o.says(r.t, "ferry: interrupted; no node was changed")
-		if o.status != 130 || strings.Contains(o.errors, "error") {
-			r.t.Errorf("status %d, want 130, and no error", o.status)
+		o.Says(r.T, "ferry: interrupted; no node was changed")
+		if o.Status != 130 || strings.Contains(o.Errors, "error") {
+			r.T.Errorf("status %d, want 130, and no error", o.Status)
 		}
 	}
-	s.release(r)
-	r.nothingRuns()
-	if !s.changes {
-		r.want(r.state(), before)
+	if !s.Changes {
+		s.Release(r)
 	}
-	greeting := r.rewrite()
-	r.deploy()
-	if got := r.onTarget("cat", "/etc/greeting"); got != greeting {
-		r.t.Errorf("afterwards the target greets with %q, want %q", got, greeting)
+	r.NothingRuns()
+	if !s.Changes {
+		r.Want(r.State(), before)
+	}
+	greeting = r.Rewrite()
+	r.Deploy()
+	if got := r.OnTarget("cat", "/etc/greeting"); got != greeting {
+		r.T.Errorf("afterwards the target greets with %q, want %q", got, greeting)
+	}
+}
+
+// TestTheSecondSignalLeavesATargetThatGoesBack sends it by Ctrl-C and as a service manager would: ferry ends in good order,
+// and the target, which nobody confirms, goes back by itself.
+func TestTheSecondSignalLeavesATargetThatGoesBack(t *testing.T) {
+	t.Parallel()
+	r := site.NewRehearsal(t)
+	r.Rewrite()
+	r.Deploy()
+	stage := site.OnTarget("activate")
+	for name, leave := range map[string]func(*site.Rehearsal) site.Outcome{
+		"Ctrl-C": func(r *site.Rehearsal) site.Outcome {
+			p := r.Person("deploy", "--confirm-timeout", "1s")
+			p.Sees("web: password for sudo: ")
+			p.Types(lab.Password + "\n")
+			r.Await(stage)
+			p.Types("\x03")
+			p.Sees(goesOn)
+			p.Types("\x03")
+			o := p.Ends()
+			if at := strings.LastIndex(o.Errors, "\n") + 1; strings.TrimRight(o.Errors[at:], "\r\x1b[K") != "" {
+				t.Errorf("the last line has no end: %q", o.Errors[at:])
+			}
+			return o
+		},
+		"SIGTERM": func(r *site.Rehearsal) site.Outcome {
+			cmd, ended := r.Background("deploy", "--confirm-timeout", "1s", "--sudo-password-file", r.Password)
+			r.Await(stage)
+			for range 2 {
+				if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+					r.T.Fatal(err)
+				}
+				// The first is taken by now; two at once would be one.
+				time.Sleep(500 * time.Millisecond)
+			}
+			return ended()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := r.In(t)
+			before := r.State()
+			r.Rewrite()
+			stage.Begin(r)
+			o := leave(r)
+			o.Says(t, "ferry: error: web: activate: interrupted\n",
+				"ferry: hint: it goes back by itself unless it is confirmed in time: ferry attach web", "ferry: hint: its log on the target: /run/ferry/")
+			if o.Status != 5 {
+				t.Errorf("status %d, want 5", o.Status)
+			}
+			stage.Release(r)
+			r.NothingRunsThere()
+			r.NothingRuns()
+			after := r.State()
+			// It was stopped for the new system and started again for the old one.
+			after.Greeter = before.Greeter
+			r.Want(after, before)
+		})
 	}
 }
 
 // TestKilledInEachStep kills ferry with SIGKILL, which it cannot notice: the next deployment works.
 func TestKilledInEachStep(t *testing.T) {
 	t.Parallel()
-	r := newRehearsal(t)
-	r.rewrite()
-	r.deploy()
-	for _, stage := range stages() {
-		t.Run(stage.name, func(t *testing.T) {
-			r := r.in(t)
-			r.rewrite()
-			stage.begin(r)
-			cmd, ended := r.background("deploy", "--sudo-password-file", r.password)
-			r.await(stage)
+	r := site.NewRehearsal(t)
+	r.Rewrite()
+	r.Deploy()
+	for _, stage := range site.Stages() {
+		t.Run(stage.Name, func(t *testing.T) {
+			r := r.In(t)
+			before, killed := r.State(), r.Rewrite()
+			stage.Begin(r)
+			cmd, ended := r.Background("deploy", "--sudo-password-file", r.Password, "--confirm-timeout", "3s")
+			r.Await(stage)
 			if err := cmd.Process.Kill(); err != nil {
 				t.Fatal(err)
 			}
 			ended()
-			stage.release(r)
-			if stage.changes {
-				// The job is still at work, and would be said to be.
-				until(t, "the job ends", func() bool {
-					return r.onTarget("systemctl", "list-units", "--no-legend", "ferry-*") == ""
-				})
+			stage.Release(r)
+			// The target is still at work, and would be said to be.
+			r.NothingRunsThere()
+			want := before.Greeting
+			if stage.Name == "commit" {
+				// It was confirmed.
+				want = killed
 			}
-			greeting := r.rewrite()
-			r.deploy()
-			if got := r.onTarget("cat", "/etc/greeting"); got != greeting {
+			if got := r.State(); got.Greeting != want || got.Boots != got.Runs {
+				t.Errorf("the target is left as %+v, want the greeting %q", got, want)
+			}
+			greeting := r.Rewrite()
+			r.Deploy()
+			if got := r.OnTarget("cat", "/etc/greeting"); got != greeting {
 				t.Errorf("afterwards the target greets with %q, want %q", got, greeting)
 			}
 		})
@@ -140,11 +210,11 @@ func TestKilledInEachStep(t *testing.T) {
 // TestASecondSignalEndsFerryAtOnce sends it while ferry waits for a program that does not end.
 func TestASecondSignalEndsFerryAtOnce(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, siteOptions{bare: true, alone: true})
-	asked := filepath.Join(s.builder.Home(), "asked")
-	cmd, ended := s.background("deploy", "--sudo-password-command", "trap '' TERM INT; touch "+asked+"; while [ -e "+asked+" ]; do sleep 0.1; done")
-	until(t, "the password is asked for", func() bool {
-		_, err := os.Stat(s.builder.Path(asked))
+	s := site.New(t, site.Options{Bare: true, Alone: true})
+	asked := filepath.Join(s.Builder.Home(), "asked")
+	cmd, ended := s.Background("deploy", "--sudo-password-command", "trap '' TERM INT; touch "+asked+"; while [ -e "+asked+" ]; do sleep 0.1; done")
+	site.Until(t, "the password is asked for", func() bool {
+		_, err := os.Stat(s.Builder.Path(asked))
 		return err == nil
 	})
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
@@ -156,15 +226,8 @@ func TestASecondSignalEndsFerryAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	ended()
-	s.must("rm", asked)
+	s.Must("rm", asked)
 	if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || !status.Signaled() || status.Signal() != syscall.SIGTERM {
 		t.Errorf("ferry ended with %v, not by the second signal", cmd.ProcessState)
 	}
-}
-
-// background starts ferry; the function it returns waits for its end.
-func (s *site) background(args ...string) (*exec.Cmd, func() outcome) {
-	s.t.Helper()
-	cmd := s.command(args...)
-	return cmd, s.begin(cmd)
 }

@@ -4,24 +4,31 @@ import (
 	"strings"
 	"testing"
 
+	"ferry/integration/site"
 	"ferry/internal/lab"
 )
 
-// TestADeploymentLogsInOnceAndElevatesOnce counts in the target's own logs, and on the wire.
-func TestADeploymentLogsInOnceAndElevatesOnce(t *testing.T) {
+// TestADeploymentElevatesOnceAndLogsInAgainOnlyToConfirm counts in the target's own logs, and on the wire.
+func TestADeploymentElevatesOnceAndLogsInAgainOnlyToConfirm(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, siteOptions{})
-	since := s.watched("alice")
-	for _, step := range []struct{ what, configuration, says string }{
-		{"the first one, which installs the agent", configuration("first"), "done: generation 2"},
-		{"one that changes the system", configuration("second"), "done: generation 3"},
-		{"one with nothing to do", configuration("second"), "nothing to do"},
-		{"one that moves only the configuration", configuration("second") + "# edited\n", "new configuration kept"},
+	s := site.New(t, site.Options{})
+	since := s.Watched("alice")
+	once, confirmed := site.Counts{Logins: 1, Elevations: 1, Connections: 1}, site.Counts{Logins: 2, Elevations: 1, Connections: 2}
+	for _, step := range []struct {
+		what, configuration, action, says string
+		want                              site.Counts
+	}{
+		{"the first one, which installs the agent", site.Configuration("first"), "switch", "done: generation 2", confirmed},
+		{"one that changes the system", site.Configuration("second"), "switch", "done: generation 3", confirmed},
+		{"one with nothing to do", site.Configuration("second"), "switch", "nothing to do", once},
+		{"one that moves only the configuration", site.Configuration("second") + "# edited\n", "switch", "new configuration kept", once},
+		{"one for the next boot", site.Configuration("third"), "boot", "done: generation 4", once},
+		{"one until the next boot", site.Configuration("fourth"), "test", "until the next boot", confirmed},
 	} {
-		s.write("web/configuration.nix", step.configuration)
-		s.deploy().says(t, step.says)
-		if got, want := since(), (counts{1, 1, 1}); got != want {
-			t.Errorf("%s: %v, want %v", step.what, got, want)
+		s.Write("web/configuration.nix", step.configuration)
+		s.Deploy("--action", step.action).Says(t, step.says)
+		if got := since(); got != step.want {
+			t.Errorf("%s: %v, want %v", step.what, got, step.want)
 		}
 	}
 }
@@ -30,8 +37,8 @@ func TestADeploymentLogsInOnceAndElevatesOnce(t *testing.T) {
 // what their login shell is.
 func TestWhoDeploysAndHowRootIsHad(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, siteOptions{})
-	password := []string{"--sudo-password-file", s.password}
+	s := site.New(t, site.Options{})
+	password := []string{"--sudo-password-file", s.Password}
 	for _, who := range []struct {
 		name, login, elevate string
 		flags                []string
@@ -45,24 +52,26 @@ func TestWhoDeploysAndHowRootIsHad(t *testing.T) {
 		{"doas", "dora", `"doas"`, nil, 1},
 		{"doas with arguments", "dora", `[ "doas" "-u" "root" "--" ]`, nil, 1},
 		{"sudo with arguments", "alice", `[ "/usr/bin/sudo" "-u" "root" "-H" ]`, password, 1},
+		{"doas with a password", "dave", `[ "doas" "-u" "root" "--" ]`, password, 1},
+		{"another program that calls sudo and asks", "alice", `[ "env" "A=it's $HOME" "sudo" ]`, password, 1},
 		{"another program that calls sudo", "bob", `[ "env" "A=it's $HOME" "sudo" ]`, nil, 1},
 	} {
-		s.t.Run(who.name, func(t *testing.T) {
-			s := s.in(t)
+		s.T.Run(who.name, func(t *testing.T) {
+			s := s.In(t)
 			attribute := ""
 			if who.elevate != "" {
 				attribute = "    elevate = " + strings.ReplaceAll(who.elevate, "$", `\$`) + ";\n"
 			}
-			s.inventory(s.node(who.login+"@"+s.target.Name(), attribute))
-			s.write("web/configuration.nix", configuration(who.name))
-			before := s.counts()
-			if o := s.ferry(append([]string{"deploy"}, who.flags...)...); o.status != 0 {
-				t.Fatalf("status %d", o.status)
+			s.Inventory(s.Node(who.login+"@"+s.Target.Name(), attribute))
+			s.Write("web/configuration.nix", site.Configuration(who.name))
+			before := s.Counts()
+			if o := s.Ferry(append([]string{"deploy"}, who.flags...)...); o.Status != 0 {
+				t.Fatalf("status %d", o.Status)
 			}
-			if got, want := s.counts().minus(before), (counts{1, who.elevations, 0}); got != want {
+			if got, want := s.Counts().Minus(before), (site.Counts{Logins: 2, Elevations: who.elevations}); got != want {
 				t.Errorf("%v, want %v", got, want)
 			}
-			if got := s.state(); got.greeting != who.name || got.boots != got.runs {
+			if got := s.State(); got.Greeting != who.name || got.Boots != got.Runs {
 				t.Errorf("the target is left as %+v", got)
 			}
 		})
@@ -75,12 +84,12 @@ var askAsAlice = []string{"runuser", "-u", "alice", "--", "env", "NIX_REMOTE=dae
 // TestAUserWhoIsNobodyToNixDeploys has a target where group sudo may not even talk to the Nix daemon.
 func TestAUserWhoIsNobodyToNixDeploys(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, siteOptions{target: lab.Options{DebianDaemon: true}})
-	if s.target.Command(t.Context(), askAsAlice...).Run() == nil {
+	s := site.New(t, site.Options{Target: lab.Options{DebianDaemon: true}})
+	if s.Target.Command(t.Context(), askAsAlice...).Run() == nil {
 		t.Error("alice may talk to the Nix daemon")
 	}
-	s.deploy()
-	if got := s.state(); got.greeting != "first" || got.boots != got.runs {
+	s.Deploy()
+	if got := s.State(); got.Greeting != "first" || got.Boots != got.Runs {
 		t.Errorf("the target is left as %+v", got)
 	}
 }
@@ -88,13 +97,13 @@ func TestAUserWhoIsNobodyToNixDeploys(t *testing.T) {
 // TestAUserWhomNixDoesNotTrustDeploys shows that what ferry does is more than the user may do through the Nix daemon.
 func TestAUserWhomNixDoesNotTrustDeploys(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, siteOptions{})
-	s.onTarget(askAsAlice...)
-	toplevel := s.toplevel(s.bundle())
-	if _, err := s.builder.Output(t.Context(), "nix-copy-closure", "--to", "alice@"+s.target.Name(), toplevel); err == nil {
+	s := site.New(t, site.Options{})
+	s.OnTarget(askAsAlice...)
+	toplevel := s.Toplevel(s.Bundle())
+	if _, err := s.Builder.Output(t.Context(), "nix-copy-closure", "--to", "alice@"+s.Target.Name(), toplevel); err == nil {
 		t.Error("the target's Nix trusts alice")
 	} else if !strings.Contains(err.Error(), "signature") {
 		t.Error(err)
 	}
-	s.deploy()
+	s.Deploy()
 }

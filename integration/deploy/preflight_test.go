@@ -1,12 +1,11 @@
 package deploy_test
 
 import (
-	"context"
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
+	"ferry/integration/site"
 	"ferry/internal/lab"
 )
 
@@ -37,13 +36,13 @@ func TestTargetsThatCannotBeDeployedTo(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, siteOptions{target: c.target, bare: true})
-			s.onTarget("sh", "-c", c.prepare)
+			s := site.New(t, site.Options{Target: c.target, Bare: true})
+			s.OnTarget("sh", "-c", c.prepare)
 			if c.system != "" {
-				s.inventory(strings.Replace(s.node("alice@"+s.target.Name()), s.target.System(), c.system, 1))
+				s.Inventory(strings.Replace(s.Node("alice@"+s.Target.Name()), s.Target.System(), c.system, 1))
 			}
-			s.ferry("deploy", "--sudo-password-file", s.password).fails(t, 1, c.text, c.hints...)
-			left := s.onTarget("find", "/var/lib/ferry", "-name", ".new-*")
+			s.Ferry("deploy", "--sudo-password-file", s.Password).Fails(t, 1, c.text, c.hints...)
+			left := s.OnTarget("find", "/var/lib/ferry", "-name", ".new-*")
 			if left != "" {
 				t.Errorf("left in /var/lib/ferry: %s", left)
 			}
@@ -56,77 +55,50 @@ func fill(free int) string {
 	return fmt.Sprintf("fallocate -l $(($(stat -f -c '%%a * %%S' /nix) - %d * 1000000)) /nix/filler", free)
 }
 
-// TestForceNotNixOS deploys to a machine without the mark of a NixOS, on demand.
+// TestForceNotNixOS deploys to a machine without the mark of a NixOS, and so without a system that it could go back to: both
+// on demand only.
 func TestForceNotNixOS(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, siteOptions{target: lab.Options{NotNixOS: true}, bare: true})
-	s.deploy("--force-not-nixos").says(t, "web: done: generation 1, ")
-	if got := s.onTarget("cat", "/etc/greeting"); got != "first" {
+	s := site.New(t, site.Options{Target: lab.Options{NotNixOS: true}, Bare: true})
+	s.Ferry("deploy", "--sudo-password-file", s.Password, "--force-not-nixos").Fails(t, 1,
+		"web: connect: the target could not go back by itself: it has no /run/current-system that could be returned to", "--unsafe")
+	if got := s.OnTarget("sh", "-c", "ls -d /run/current-system /nix/var/nix/profiles/system 2>/dev/null; true"); got != "" {
+		t.Errorf("the target has %s", got)
+	}
+	s.Deploy("--force-not-nixos", "--unsafe").Says(t, "web: done: generation 1, ")
+	if got := s.OnTarget("cat", "/etc/greeting"); got != "first" {
 		t.Errorf("the target greets with %q", got)
-	}
-}
-
-// with is a configuration with more in it.
-func with(configuration, more string) string {
-	return strings.Replace(configuration, "{\n", "{\n"+more+"\n", 1)
-}
-
-// data is a part of a configuration: so many store paths of so many bytes each, which cannot be compressed. They are made
-// anew for every name.
-func data(name string, paths, bytes int) string {
-	var b strings.Builder
-	for i := range paths {
-		fmt.Fprintf(&b, `environment.etc."data/%d".source = derivation {
-    name = "data-%s-%d"; system = "x86_64-linux"; builder = "/bin/sh";
-    args = [ "-c" "/usr/bin/head -c %d /dev/urandom >$out" ];
-  };
-`, i, name, i, bytes)
-	}
-	return b.String()
-}
-
-// until waits for something to become true.
-func until(t *testing.T, what string, is func() bool) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
-	for !is() {
-		select {
-		case <-ctx.Done():
-			t.Fatalf("in two minutes it did not happen: %s", what)
-		case <-time.After(20 * time.Millisecond):
-		}
 	}
 }
 
 // TestADiskThatFillsUpInTheMiddle stops a ship for want of space, makes room, and runs the same command again.
 func TestADiskThatFillsUpInTheMiddle(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, siteOptions{target: lab.Options{StoreLimit: 256 << 20}})
-	before := s.state()
-	relay := s.relayed("alice", lab.RelayOptions{})
+	s := site.New(t, site.Options{Target: lab.Options{StoreLimit: 256 << 20}})
+	before := s.State()
+	relay := s.Relayed("alice", lab.RelayOptions{})
 	const paths, size = 12, 4 << 20
-	s.write("web/configuration.nix", with(configuration("first"), data("fill", paths, size)))
+	s.Write("web/configuration.nix", site.With(site.Configuration("first"), site.Data("fill", paths, size)))
 
-	s.onTarget("sh", "-c", fill(34))
-	s.ferry("deploy", "--sudo-password-file", s.password).fails(t, 1,
+	s.OnTarget("sh", "-c", fill(34))
+	s.Ferry("deploy", "--sudo-password-file", s.Password).Fails(t, 1,
 		"web: ship: the target's disk is too full: 5", "on the target: sudo nix-collect-garbage")
-	s.onTarget("rm", "/nix/filler")
+	s.OnTarget("rm", "/nix/filler")
 
-	_, ended := s.background("deploy", "--sudo-password-file", s.password)
+	_, ended := s.Background("deploy", "--sudo-password-file", s.Password)
 	sentBefore := relay.Traffic().Up
-	until(t, "a third is shipped", func() bool { return relay.Traffic().Up-sentBefore > paths*size/3 })
+	site.Until(t, "a third is shipped", func() bool { return relay.Traffic().Up-sentBefore > paths*size/3 })
 	relay.Freeze()
-	s.onTarget("sh", "-c", fill(6))
+	s.OnTarget("sh", "-c", fill(6))
 	relay.Thaw()
-	ended().fails(t, 1, "web: ship: the target's disk is full: ", "on the target: sudo nix-collect-garbage --delete-older-than 30d; then run this again, what has arrived is kept")
-	s.want(s.state(), before)
+	ended().Fails(t, 1, "web: ship: the target's disk is full: ", "on the target: sudo nix-collect-garbage --delete-older-than 30d; then run this again, what has arrived is kept")
+	s.Want(s.State(), before)
 
-	s.onTarget("rm", "/nix/filler")
+	s.OnTarget("rm", "/nix/filler")
 	sent := relay.Traffic().Up
-	s.deploy().says(t, "web: done: generation 2")
+	s.Deploy().Says(t, "web: done: generation 2")
 	if again := relay.Traffic().Up - sent; again > paths*size*3/4 {
 		t.Errorf("%d bytes were sent the second time, of %d", again, paths*size)
 	}
-	s.onTarget("nix-store", "--verify", "--check-contents")
+	s.OnTarget("nix-store", "--verify", "--check-contents")
 }

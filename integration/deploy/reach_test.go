@@ -7,31 +7,32 @@ import (
 	"strings"
 	"testing"
 
+	"ferry/integration/site"
 	"ferry/internal/lab"
 )
 
 // TestTargetsThatCannotBeReached tells apart why there is no connection, each with what to do, before anything is changed.
 func TestTargetsThatCannotBeReached(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, siteOptions{bare: true, alone: true})
+	s := site.New(t, site.Options{Bare: true, Alone: true})
 	other := lab.StartTarget(t, lab.Options{NoSystemd: true})
 	config := func(name, text string) string {
-		file := filepath.Join(s.builder.Home(), name)
-		if err := s.builder.WriteFile(file, []byte(text), 0o600); err != nil {
+		file := filepath.Join(s.Builder.Home(), name)
+		if err := s.Builder.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		return file
 	}
 	host := func(known string) string {
 		return config("ssh-"+known, fmt.Sprintf("Host web\n HostName %s\n UserKnownHostsFile %s\n IdentityFile ~/.ssh/id_ed25519\n",
-			s.target.Addr(), filepath.Join(s.builder.Home(), known)))
+			s.Target.Addr(), filepath.Join(s.Builder.Home(), known)))
 	}
 	// The key of another machine under the target's address.
-	config("changed", strings.ReplaceAll(other.KnownHost(), other.Addr().String(), s.target.Addr().String())+"\n")
+	config("changed", strings.ReplaceAll(other.KnownHost(), other.Addr().String(), s.Target.Addr().String())+"\n")
 	config("unknown", "")
-	silent := lab.StartRelay(t, netip.AddrPortFrom(s.target.Addr(), 22), lab.RelayOptions{})
+	silent := lab.StartRelay(t, netip.AddrPortFrom(s.Target.Addr(), 22), lab.RelayOptions{})
 	silent.Freeze()
-	addr := s.target.Addr().String()
+	addr := s.Target.Addr().String()
 	for name, c := range map[string]struct {
 		target string
 		args   []string
@@ -52,15 +53,15 @@ func TestTargetsThatCannotBeReached(t *testing.T) {
 			[]string{"connect once by hand, compare the fingerprint and accept it: ssh -F "}},
 		"a host key that has changed": {"alice@web", []string{"--ssh-config", host("changed")}, "web: connect: ssh alice@web: the host key has changed",
 			[]string{"someone may be listening in", `ssh-keygen -f "/root/changed" -R "`}},
-		"a login that is refused": {"mallory@" + s.target.Name(), nil, "web: connect: ssh mallory@" + s.target.Name() + ": mallory@" + addr + ": Permission denied (publickey",
-			[]string{"try the login by hand: ssh mallory@" + s.target.Name()}},
+		"a login that is refused": {"mallory@" + s.Target.Name(), nil, "web: connect: ssh mallory@" + s.Target.Name() + ": mallory@" + addr + ": Permission denied (publickey",
+			[]string{"try the login by hand: ssh mallory@" + s.Target.Name()}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := s.in(t)
+			s := s.In(t)
 			file := fmt.Sprintf("%x.nix", name)
-			s.write(file, fmt.Sprintf("{\n  nixpkgs = %q;\n  nodes.web = {\n%s  };\n}\n", s.nixpkgs, s.node(c.target)))
-			s.ferry(append([]string{"deploy", "-f", file}, c.args...)...).fails(t, 1, c.text, c.hints...)
+			s.Write(file, fmt.Sprintf("{\n  nixpkgs = %q;\n  nodes.web = {\n%s  };\n}\n", s.Nixpkgs, s.Node(c.target)))
+			s.Ferry(append([]string{"deploy", "-f", file}, c.args...)...).Fails(t, 1, c.text, c.hints...)
 		})
 	}
 }

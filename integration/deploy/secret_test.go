@@ -10,17 +10,19 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"ferry/integration/site"
 )
 
 // TestThePasswordIsNowhereWhileFerryRuns looks into the command line and environment of every process, and into files and
 // logs on both ends, while a deployment stands in the middle of its activation and after it.
 func TestThePasswordIsNowhereWhileFerryRuns(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, siteOptions{alone: true})
+	s := site.New(t, site.Options{Alone: true})
 	secret := "hunted-" + rand.Text()
-	s.setPassword("alice", secret)
-	file := filepath.Join(s.builder.Home(), "secret")
-	if err := s.builder.WriteFile(file, []byte(secret+"\n"), 0o600); err != nil {
+	setPassword(s, "alice", secret)
+	file := filepath.Join(s.Builder.Home(), "secret")
+	if err := s.Builder.WriteFile(file, []byte(secret+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	h := startHunt(secret)
@@ -28,26 +30,26 @@ func TestThePasswordIsNowhereWhileFerryRuns(t *testing.T) {
 		"file":    {"--sudo-password-file", file},
 		"command": {"--sudo-password-command", "cat " + file},
 	} {
-		s.write("web/configuration.nix", with(configuration(way),
+		s.Write("web/configuration.nix", site.With(site.Configuration(way),
 			`  system.activationScripts.pause = "touch /run/paused; while [ -e /run/paused ]; do sleep 0.1; done";`))
-		cmd := s.command(append([]string{"--verbose", "deploy"}, flags...)...)
+		cmd := s.Command(append([]string{"--verbose", "deploy"}, flags...)...)
 		var out bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &out, &out
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		until(t, "the activation begins", func() bool {
-			return s.target.Command(t.Context(), "test", "-e", "/run/paused").Run() == nil
+		site.Until(t, "the activation begins", func() bool {
+			return s.Target.Command(t.Context(), "test", "-e", "/run/paused").Run() == nil
 		})
-		s.grepFor(secret, file)
-		s.onTarget("rm", "/run/paused")
+		grepFor(s, secret, file)
+		s.OnTarget("rm", "/run/paused")
 		if err := cmd.Wait(); err != nil {
 			t.Fatalf("ferry deploy: %v\n%s", err, out.String())
 		}
 		if strings.Contains(out.String(), secret) {
 			t.Errorf("%s: ferry --verbose shows the password", way)
 		}
-		s.grepFor(secret, file)
+		grepFor(s, secret, file)
 	}
 	found, seen := h.stop()
 	for _, f := range found {
@@ -61,34 +63,34 @@ func TestThePasswordIsNowhereWhileFerryRuns(t *testing.T) {
 }
 
 // setPassword changes a user's password on the target.
-func (s *site) setPassword(user, password string) {
-	s.t.Helper()
-	cmd := s.target.Command(s.t.Context(), "chpasswd")
+func setPassword(s *site.Site, user, password string) {
+	s.T.Helper()
+	cmd := s.Target.Command(s.T.Context(), "chpasswd")
 	cmd.Stdin = strings.NewReader(user + ":" + password + "\n")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		s.t.Fatalf("chpasswd: %v: %s", err, out)
+		s.T.Fatalf("chpasswd: %v: %s", err, out)
 	}
 }
 
 // grepFor searches the files of both ends, and the target's journal, for a secret that may only be in the file except.
-func (s *site) grepFor(secret, except string) {
-	s.t.Helper()
+func grepFor(s *site.Site, secret, except string) {
+	s.T.Helper()
 	// The secret is no argument: the hunt would find it.
 	argv := []string{"grep", "-rlsF", "--devices=skip", "-f", "-", "/boot", "/dev/shm", "/etc", "/home", "/nix/var", "/root", "/run", "/tmp", "/var"}
-	target := s.target.Command(s.t.Context(), argv...)
-	builder := s.builder.Command(s.t.Context(), argv[0], argv[1:]...)
+	target := s.Target.Command(s.T.Context(), argv...)
+	builder := s.Builder.Command(s.T.Context(), argv[0], argv[1:]...)
 	target.Stdin, builder.Stdin = strings.NewReader(secret), strings.NewReader(secret)
 	// grep's status says what its output says as well.
 	onTarget, _ := target.Output()
 	onBuilder, _ := builder.Output()
 	if len(onTarget) > 0 {
-		s.t.Errorf("on the target, the password is in\n%s", onTarget)
+		s.T.Errorf("on the target, the password is in\n%s", onTarget)
 	}
 	if got := string(onBuilder); got != except+"\n" {
-		s.t.Errorf("on the builder, the password is in\n%swant it in %s only", got, except)
+		s.T.Errorf("on the builder, the password is in\n%swant it in %s only", got, except)
 	}
-	if strings.Contains(s.onTarget("journalctl", "--no-pager", "--output=export"), secret) {
-		s.t.Error("the password is in the target's journal")
+	if strings.Contains(s.OnTarget("journalctl", "--no-pager", "--output=export"), secret) {
+		s.T.Error("the password is in the target's journal")
 	}
 }
 

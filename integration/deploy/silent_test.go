@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"ferry/integration/site"
 	"ferry/internal/lab"
 )
 
@@ -12,54 +13,54 @@ import (
 func TestASilentLinkIsNoticed(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		stage  stage
-		silent func(r *rehearsal)
-		back   func(r *rehearsal)
+		stage  site.Stage
+		silent func(r *site.Rehearsal)
+		back   func(r *site.Rehearsal)
 	}{
-		"frozen in the middle of a ship": {onWire("ship", shipped/2), func(*rehearsal) {}, func(r *rehearsal) {
+		"frozen in the middle of a ship": {site.OnWire("ship", site.Shipped/2), func(*site.Rehearsal) {}, func(r *site.Rehearsal) {
 			// Nothing that was on its way may still arrive: a network that forgets a connection is meant.
-			r.relay.Cut()
-			r.relay.Thaw()
+			r.Relay.Cut()
+			r.Relay.Thaw()
 		}},
-		"unplugged in the middle of an activation": {onTarget("activate"),
-			func(r *rehearsal) {
-				if err := r.target.LinkDown(r.t.Context()); err != nil {
-					r.t.Fatal(err)
+		"unplugged in the middle of an activation": {site.OnTarget("activate"),
+			func(r *site.Rehearsal) {
+				if err := r.Target.LinkDown(r.T.Context()); err != nil {
+					r.T.Fatal(err)
 				}
 			},
-			func(r *rehearsal) {
-				if err := r.target.LinkUp(r.t.Context()); err != nil {
-					r.t.Fatal(err)
+			func(r *site.Rehearsal) {
+				if err := r.Target.LinkUp(r.T.Context()); err != nil {
+					r.T.Fatal(err)
 				}
-				r.onTarget("rm", "/run/hold-activate")
+				r.OnTarget("rm", "/run/hold-activate")
 			}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newRehearsal(t)
-			if c.stage.changes {
+			r := site.NewRehearsal(t)
+			if c.stage.Changes {
 				// The relay has ends that the cable knows nothing of.
-				r.inventory(r.node("alice@" + r.target.Name()))
+				r.Inventory(r.Node("alice@" + r.Target.Name()))
 			}
-			greeting := r.rewrite()
-			c.stage.begin(r)
-			p := r.person("deploy")
-			p.sees("web: password for sudo: ")
-			p.types(lab.Password + "\n")
-			r.await(c.stage)
+			greeting := r.Rewrite()
+			c.stage.Begin(r)
+			p := r.Person("deploy")
+			p.Sees("web: password for sudo: ")
+			p.Types(lab.Password + "\n")
+			r.Await(c.stage)
 			c.silent(r)
-			p.sees("web: note: connection lost (")
-			p.sees("connecting again")
+			p.Sees("web: note: connection lost (")
+			p.Sees("connecting again")
 			c.back(r)
-			o := p.ends()
-			if o.status != 0 || strings.Count(o.errors, "password for sudo") != 1 {
-				t.Errorf("status %d", o.status)
+			o := p.Ends()
+			if o.Status != 0 || strings.Count(o.Errors, "password for sudo") != 1 {
+				t.Errorf("status %d", o.Status)
 			}
-			o.says(t, "web | activate: one\n", "web | activate: two\n", "web: done: generation 2")
-			if got := r.onTarget("cat", "/etc/greeting"); got != greeting {
+			o.Says(t, "web | activate: one\n", "web | activate: two\n", "web: done: generation 2")
+			if got := r.OnTarget("cat", "/etc/greeting"); got != greeting {
 				t.Errorf("the target greets with %q, want %q", got, greeting)
 			}
-			r.nothingRuns()
+			r.NothingRuns()
 		})
 	}
 }
@@ -67,48 +68,45 @@ func TestASilentLinkIsNoticed(t *testing.T) {
 // TestAPowerCutInTheMiddleOfAnActivation comes back with the system that ran before, and what was begun is not begun again.
 func TestAPowerCutInTheMiddleOfAnActivation(t *testing.T) {
 	t.Parallel()
-	r := newRehearsal(t)
-	before := r.state()
-	r.rewrite()
-	stage := onTarget("activate")
-	stage.begin(r)
-	_, ended := r.background("deploy", "--sudo-password-file", r.password)
-	r.await(stage)
-	if err := r.target.Kill(); err != nil {
+	r := site.NewRehearsal(t)
+	before := r.State()
+	r.Rewrite()
+	stage := site.OnTarget("activate")
+	stage.Begin(r)
+	_, ended := r.Background("deploy", "--sudo-password-file", r.Password)
+	r.Await(stage)
+	if err := r.Target.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	r.relay.Cut()
-	if err := r.target.PowerOn(t.Context()); err != nil {
+	r.Relay.Cut()
+	if err := r.Target.PowerOn(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	ended().fails(t, 1, "web: activate: the connection was lost, and the target was restarted or deployed to by someone else before it was there again; "+
-		"it runs and boots what it did before", "run the same command again")
-	after := r.state()
-	before.greeter = after.greeter
-	r.want(after, before)
-	r.nothingRuns()
-	r.deploy().says(t, "web: done: generation 2")
+	ended().Fails(t, 4, "web: activate: the target was restarted in the middle; it runs and boots what it did before", "run the same command again")
+	after := r.State()
+	before.Greeter = after.Greeter
+	r.Want(after, before)
+	r.NothingRuns()
+	r.Deploy().Says(t, "web: done: generation 2")
 }
 
-// TestAConnectionThatDoesNotComeBack ends after some minutes: what has begun there is not known to have worked, and the
-// target keeps at it.
+// TestAConnectionThatDoesNotComeBack ends after some minutes: what has become of the target is not known here, and the target
+// itself goes back.
 func TestAConnectionThatDoesNotComeBack(t *testing.T) {
 	t.Parallel()
-	r := newRehearsal(t)
-	before, greeting := r.state(), r.rewrite()
-	stage := onTarget("activate")
-	stage.begin(r)
-	_, ended := r.background("deploy", "--sudo-password-file", r.password)
-	r.await(stage)
-	r.relay.Close()
-	ended().fails(t, 5, "web: activate: ssh alice@relay", "it goes on there; its log on the target: /run/ferry/",
-		"back to what ran before, on the target: sudo "+before.runs+"/bin/switch-to-configuration test")
-	stage.release(r)
-	r.nothingRuns()
-	if got := r.onTarget("cat", "/etc/greeting"); got != greeting {
-		t.Errorf("the target greets with %q, want %q", got, greeting)
-	}
-	if after := r.state(); after.boots != before.boots || after.profile != before.profile {
-		t.Errorf("something was committed: %+v", after)
-	}
+	r := site.NewRehearsal(t)
+	before := r.State()
+	r.Rewrite()
+	stage := site.OnTarget("activate")
+	stage.Begin(r)
+	_, ended := r.Background("deploy", "--sudo-password-file", r.Password, "--confirm-timeout", "3s")
+	r.Await(stage)
+	r.Relay.Close()
+	ended().Fails(t, 5, "web: activate: ssh alice@relay", "it goes back by itself unless it is confirmed in time: ferry attach web follows it again",
+		"its log on the target: /run/ferry/")
+	stage.Release(r)
+	r.NothingRuns()
+	after := r.State()
+	before.Greeter = after.Greeter
+	r.Want(after, before)
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"ferry/integration/site"
 	"ferry/internal/lab"
 )
 
@@ -23,8 +24,8 @@ func TestVersionsOfNixWorkTogether(t *testing.T) {
 	for _, p := range pairs {
 		t.Run(p.here+" to "+p.there, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, siteOptions{builder: lab.BuilderOptions{Suite: p.here}, target: lab.Options{Suite: p.there}})
-			s.deployTwice()
+			s := site.New(t, site.Options{Builder: lab.BuilderOptions{Suite: p.here}, Target: lab.Options{Suite: p.there}})
+			deployTwice(s)
 		})
 	}
 }
@@ -32,42 +33,42 @@ func TestVersionsOfNixWorkTogether(t *testing.T) {
 // TestAPlainUserBuildsAndDeploys has a builder where nobody is root.
 func TestAPlainUserBuildsAndDeploys(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, siteOptions{builder: lab.BuilderOptions{Plain: true}})
-	s.deployTwice()
+	s := site.New(t, site.Options{Builder: lab.BuilderOptions{Plain: true}})
+	deployTwice(s)
 }
 
 // deployTwice makes a first and a changed deployment, and one with nothing to do, and checks what they leave.
-func (s *site) deployTwice() {
-	s.t.Helper()
+func deployTwice(s *site.Site) {
+	s.T.Helper()
 	for i, greeting := range []string{"first", "second"} {
-		s.write("web/configuration.nix", configuration(greeting))
-		before := s.counts()
-		s.deploy()
-		if got, want := s.counts().minus(before), (counts{1, 1, 0}); got != want {
-			s.t.Errorf("%s: %v, want %v", greeting, got, want)
+		s.Write("web/configuration.nix", site.Configuration(greeting))
+		before := s.Counts()
+		s.Deploy()
+		if got, want := s.Counts().Minus(before), (site.Counts{Logins: 2, Elevations: 1}); got != want {
+			s.T.Errorf("%s: %v, want %v", greeting, got, want)
 		}
-		bundle := s.bundle()
-		toplevel := s.toplevel(bundle)
-		got := s.state()
-		s.want(got, state{toplevel, toplevel, fmt.Sprintf("system-%d-link", i+2), toplevel, bundle, greeting, got.greeter})
+		bundle := s.Bundle()
+		toplevel := s.Toplevel(bundle)
+		got := s.State()
+		s.Want(got, site.State{Runs: toplevel, Profile: toplevel, Generation: fmt.Sprintf("system-%d-link", i+2), Boots: toplevel, Bundle: bundle, Greeting: greeting, Greeter: got.Greeter})
 	}
-	s.deploy().says(s.t, "web: nothing to do")
+	s.Deploy().Says(s.T, "web: nothing to do")
 }
 
 // elfMachine is the machine that a program on the target is made for, as its header numbers it.
-func (s *site) elfMachine(program string) string {
-	s.t.Helper()
-	return strings.TrimSpace(s.onTarget("sh", "-c", "od -An -tu2 -j18 -N2 "+program))
+func elfMachine(s *site.Site, program string) string {
+	s.T.Helper()
+	return strings.TrimSpace(s.OnTarget("sh", "-c", "od -An -tu2 -j18 -N2 "+program))
 }
 
 // TestAnAarch64TargetIsDeployedFromAnEmulatingBuilder builds for another CPU, and has its own agent there.
 func TestAnAarch64TargetIsDeployedFromAnEmulatingBuilder(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, siteOptions{builder: lab.BuilderOptions{Aarch64: true}, target: lab.Options{System: "aarch64-linux"}})
-	s.deployTwice()
+	s := site.New(t, site.Options{Builder: lab.BuilderOptions{Aarch64: true}, Target: lab.Options{System: "aarch64-linux"}})
+	deployTwice(s)
 	const aarch64 = "183"
 	for _, program := range []string{"/var/lib/ferry/agent-*", "$(readlink -f /run/current-system/sw/bin/ls)"} {
-		if got := s.elfMachine(program); got != aarch64 {
+		if got := elfMachine(s, program); got != aarch64 {
 			t.Errorf("%s is for machine %s, want %s", program, got, aarch64)
 		}
 	}
@@ -76,14 +77,14 @@ func TestAnAarch64TargetIsDeployedFromAnEmulatingBuilder(t *testing.T) {
 // TestACrossCompiledSystemNeedsNoEmulation builds for another CPU with tools of this one, because the configuration says so.
 func TestACrossCompiledSystemNeedsNoEmulation(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, siteOptions{target: lab.Options{System: "aarch64-linux"}, bare: true})
-	s.write("web/configuration.nix", with(configuration("first"), `  nixpkgs.buildPlatform = "x86_64-linux";
+	s := site.New(t, site.Options{Target: lab.Options{System: "aarch64-linux"}, Bare: true})
+	s.Write("web/configuration.nix", site.With(site.Configuration("first"), `  nixpkgs.buildPlatform = "x86_64-linux";
   nixpkgs.hostPlatform = "aarch64-linux";`))
-	s.deploy("--action", "boot").says(t, "web: done: generation 1, ", "from the next boot on")
-	if got := s.onTarget("cat", "/nix/var/nix/profiles/system/system"); got != "aarch64-linux" {
+	s.Deploy("--action", "boot").Says(t, "web: done: generation 1, ", "from the next boot on")
+	if got := s.OnTarget("cat", "/nix/var/nix/profiles/system/system"); got != "aarch64-linux" {
 		t.Errorf("the system is for %s", got)
 	}
-	if got := s.elfMachine("$(readlink -f /nix/var/nix/profiles/system/sw/bin/ls)"); got != "183" {
+	if got := elfMachine(s, "$(readlink -f /nix/var/nix/profiles/system/sw/bin/ls)"); got != "183" {
 		t.Errorf("its programs are for machine %s", got)
 	}
 }
@@ -91,30 +92,30 @@ func TestACrossCompiledSystemNeedsNoEmulation(t *testing.T) {
 // TestAnotherMachineThanTheNodesIsRefused finds out before anything is built or shipped.
 func TestAnotherMachineThanTheNodesIsRefused(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, siteOptions{bare: true})
+	s := site.New(t, site.Options{Bare: true})
 	refused := func(what, says string) {
 		t.Helper()
-		o := s.ferry("deploy", "--sudo-password-file", s.password)
-		if o.status != 1 {
-			t.Errorf("%s: status %d", what, o.status)
+		o := s.Ferry("deploy", "--sudo-password-file", s.Password)
+		if o.Status != 1 {
+			t.Errorf("%s: status %d", what, o.Status)
 		}
-		o.says(t, says)
-		if paths := s.onTarget("sh", "-c", "ls -d /nix/store/*-ferry-web 2>/dev/null || true"); paths != "" {
+		o.Says(t, says)
+		if paths := s.OnTarget("sh", "-c", "ls -d /nix/store/*-ferry-web 2>/dev/null || true"); paths != "" {
 			t.Errorf("%s: shipped %s", what, paths)
 		}
 	}
 	// systemd makes the kernel tell those who log in that they are on a 32-bit machine.
 	personality := "[Service]\nPersonality=x86\n"
-	if err := s.target.WriteFile(t.Context(), "/etc/systemd/system/ssh.service.d/x86.conf", []byte(personality), 0o644); err != nil {
+	if err := s.Target.WriteFile(t.Context(), "/etc/systemd/system/ssh.service.d/x86.conf", []byte(personality), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	s.onTarget("sh", "-c", "systemctl daemon-reload && systemctl restart ssh")
+	s.OnTarget("sh", "-c", "systemctl daemon-reload && systemctl restart ssh")
 	refused("i686", "ferry: error: web: connect: the node is built for x86_64-linux, but the target is i686-linux\n"+
 		"ferry: hint: set system = \"i686-linux\" for this node in the inventory\n")
-	if got := s.elfMachine("/var/lib/ferry/agent-*"); got != "3" {
+	if got := elfMachine(s, "/var/lib/ferry/agent-*"); got != "3" {
 		t.Errorf("the agent is for machine %s, want 3, a 386", got)
 	}
-	if err := s.target.WriteFile(t.Context(), "/usr/local/bin/uname", []byte("#!/bin/sh\necho mips64\n"), 0o755); err != nil {
+	if err := s.Target.WriteFile(t.Context(), "/usr/local/bin/uname", []byte("#!/bin/sh\necho mips64\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	refused("unknown", "ferry: error: web: connect: the target is a \"mips64\" machine, and ferry has no agent for that\n")

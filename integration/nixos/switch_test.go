@@ -70,10 +70,12 @@ func TestStatusTellsWhatWentWrong(t *testing.T) {
 			"test", 4, "warning: the following units failed: bad.service\n", true},
 		"a snippet fails":            {`system.activationScripts.bad = "false";`, "test", 2, "activating the configuration...\n", true},
 		"a check fails":              {`system.preSwitchChecks.no = "false";`, "test", 1, "Pre-switch check 'no' failed\n", false},
+		"a rule of tmpfiles fails":   {`systemd.tmpfiles.rules = [ "d /proc/nowhere" ];`, "test", 3, "activating the configuration...\n", true},
 		"another init":               {`system.initInterfaceVersion = "other";`, "test", 100, "reboot", false},
 		"another init, dry":          {`system.initInterfaceVersion = "other";`, "dry-activate", 100, "reboot", false},
 		"an unknown action":          {``, "swich", 1, "Usage: ", false},
 		"fault before the units":     {`system.switch.fault = { phase = "units"; exitCode = 101; };`, "test", 101, "fault: ", true},
+		"fault at the end":           {`system.switch.fault = { phase = "end"; exitCode = 3; };`, "test", 3, "fault: ", true},
 		"fault only at another time": {`system.switch.fault = { phase = "end"; exitCode = 3; actions = [ "boot" ]; };`, "test", 0, "activating", true},
 	}
 	for name, c := range cases {
@@ -90,6 +92,28 @@ func TestStatusTellsWhatWentWrong(t *testing.T) {
 			h.switchTo(t, base, "test").expect(t, 0)
 		})
 	}
+}
+
+func TestADeafSwitchHasToBeKilledAndLeavesADaemon(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, lab.Options{})
+	deaf := h.build(t, `system.switch.fault = { phase = "activate"; sleep = 7777; deaf = true; };`)
+	if err := h.InstallClosure(t.Context(), h.builder, deaf); err != nil {
+		t.Fatal(err)
+	}
+	// It is killed a second after it was asked to end.
+	const killed = "/usr/bin/timeout --kill-after=1 1 $0/bin/switch-to-configuration test >/dev/null 2>&1; echo $?"
+	if got := h.out(t, "sh", "-c", killed, deaf); got != "137" {
+		t.Errorf("it ended with status %s", got)
+	}
+	h.out(t, "pkill", "-TERM", "-x", "sleep")
+	left := strings.Fields(h.out(t, "/usr/bin/ps", "-o", "pid=,ppid=,sid=", "-C", "sleep"))
+	if len(left) != 3 || left[1] != "1" || left[2] != left[0] {
+		t.Errorf("processes left: %q", left)
+	}
+	// Whoever is next is not kept waiting by it.
+	h.switchTo(t, h.build(t, ""), "test").expect(t, 0)
+	h.out(t, "pkill", "-KILL", "-x", "sleep")
 }
 
 func TestWhoMaySwitch(t *testing.T) {
@@ -182,61 +206,6 @@ func TestEtcIsTheSystems(t *testing.T) {
 	if got := h.out(t, "sh", "-c", "ls -A /etc/a; cat /etc/theirs /etc/hostname"); got != "mine\n"+h.Name() {
 		t.Errorf("left in /etc: %q", got)
 	}
-}
-
-func TestUsersAreTheSystems(t *testing.T) {
-	t.Parallel()
-	h := newHost(t, lab.Options{})
-	const user = `users.groups.app = { };
-		users.users.eve = { isNormalUser = true; uid = 1234; extraGroups = [ "wheel" "app" ]; initialPassword = "pass word";
-			description = "Eve, of course"; openssh.authorizedKeys.keys = [ "ssh-ed25519 AAAA eve" ]; };
-		users.users.app = { isSystemUser = true; group = "app"; };
-		security.sudo.wheelNeedsPassword = false;`
-	h.switchTo(t, h.build(t, user), "test").expect(t, 0)
-	for command, want := range map[string]string{
-		"getent passwd eve":                  "eve:x:1234:100:Eve, of course:/home/eve:/bin/bash",
-		"id -Gn eve":                         "users wheel app",
-		"stat -c %a:%U /home/eve":            "700:eve",
-		"cat /etc/ssh/authorized_keys.d/eve": "ssh-ed25519 AAAA eve",
-		"id -gn app":                         "app",
-		"su - eve -c 'sudo -n id -u'":        "0",
-	} {
-		if got := h.out(t, "sh", "-c", command); got != want {
-			t.Errorf("%s: %q, want %q", command, got, want)
-		}
-	}
-	hash := h.out(t, "getent", "shadow", "eve")
-	if !strings.HasPrefix(hash, "eve:$") {
-		t.Errorf("no password: %s", hash)
-	}
-	h.switchTo(t, h.build(t, strings.ReplaceAll(user, "pass word", "other")), "test").expect(t, 0)
-	if h.out(t, "getent", "shadow", "eve") != hash {
-		t.Error("the password of a user that was there has changed")
-	}
-	h.switchTo(t, h.build(t, ""), "test").expect(t, 0)
-	if got := h.try(t, "getent", "passwd", "eve", "app"); got.stdout != "" {
-		t.Errorf("still there: %s", got.stdout)
-	}
-	if h.try(t, "getent", "passwd", "alice").status != 0 {
-		t.Error("a user that no system declared is gone")
-	}
-}
-
-func TestSSHIsTheSystems(t *testing.T) {
-	t.Parallel()
-	h := newHost(t, lab.Options{})
-	listens := func() string { return h.out(t, "sh", "-c", "ss -Hltn4 | awk '{ print $4 }' | sort | tr '\\n' ' '") }
-	h.switchTo(t, h.build(t, "services.openssh.ports = [ 22 2222 ];"), "test").
-		expect(t, 0, "restarting the following units: ssh.service\n")
-	if got := listens(); got != "0.0.0.0:22 0.0.0.0:2222" {
-		t.Errorf("listens on %s", got)
-	}
-	h.switchTo(t, h.build(t, "imports = [ { services.openssh.enable = false; } ];"), "test").
-		expect(t, 0, "stopping the following units: ssh.service\n")
-	if got := listens(); got != "" {
-		t.Errorf("listens on %s", got)
-	}
-	h.switchTo(t, h.build(t, ""), "test").expect(t, 0, "the following new units were started: ssh.service\n")
 }
 
 func TestBootAndReboot(t *testing.T) {

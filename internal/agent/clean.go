@@ -9,11 +9,23 @@ import (
 
 func (h *Hello) clean() {
 	f := &h.Facts
-	cleanText(&h.Version, &f.Host, &f.Machine, &f.System, &f.Nix, &f.NixError, &f.BootID)
+	cleanText(&h.Version, &f.Host, &f.Machine, &f.System, &f.Nix, &f.NixError, &f.BootID, &f.BootOnce)
 	// These become a part of commands that a person is told to run.
 	cleanPath(&f.Current, &f.Booted, &f.Profile, &f.Bundle, &f.Committed)
+	cleanPath(&f.Pending)
+	cleanShort(&f.Version, &f.Specialisation)
+	f.Deployed.Clean()
+	for _, e := range []*JournalEntry{f.Last, f.LastCommit} {
+		if e != nil {
+			e.Clean()
+		}
+	}
+	if f.Previous != nil {
+		f.Previous.clean()
+	}
 	if f.Lock != nil {
-		cleanText(&f.Lock.Who)
+		cleanText(&f.Lock.Who, &f.Lock.From)
+		cleanPath(&f.Lock.Bundle)
 	}
 }
 

@@ -27,6 +27,8 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	case "sudo":
 		os.Exit(fakeSudo(os.Args[1:]))
+	case "doas":
+		os.Exit(fakeDoas())
 	}
 	os.Exit(m.Run())
 }
@@ -35,6 +37,10 @@ func TestMain(m *testing.M) {
 func fakeSSH(line string) int {
 	if said := os.Getenv("FAKE_SSH_SAYS"); said != "" {
 		fmt.Fprint(os.Stderr, said)
+		return 255
+	}
+	if os.Getenv("FAKE_NO_TTY") != "" && slices.Contains(os.Args, "-tt") {
+		fmt.Fprint(os.Stderr, "PTY allocation request failed on channel 0\r\n")
 		return 255
 	}
 	if shell := os.Getenv("FAKE_LOGIN_SHELL"); shell != "" {
@@ -135,7 +141,9 @@ func fakeServe(how string) int {
 	wire := NewWire(os.Stdin, os.Stdout)
 	_ = wire.WriteJSON(FrameHello, Hello{Protocol: Protocol, Facts: Facts{
 		Host: "pi\x1b[31m", Current: "/nix/store/x; reboot", Profile: "/nix/store/00000000000000000000000000000000-system",
-		Lock: &Lock{Who: "bob\nferry: done"},
+		Lock:     &Lock{Who: "bob\nferry: done"},
+		Deployed: Manifest{Node: "\x1b[31mpi", Revision: "$(reboot)"}, Pending: "/", Version: "\x07", Specialisation: "\n",
+		Last: &JournalEntry{Who: "bob\n"}, LastCommit: &JournalEntry{Who: "carol\n"}, Previous: &JournalState{Current: "/"},
 	}})
 	for {
 		_, payload, err := wire.Read()
@@ -209,8 +217,16 @@ func fakeAnswer(wire *Wire, data *DataReader, r Request) {
 			_ = wire.Write(FrameLog, fmt.Appendf(nil, "line %d\n", i))
 		}
 		response.Activate = &ActivateResult{Status: 4, Current: "/nix/store/$(reboot)", Failed: []string{"a\x1b[31m.service"}}
+	case MethodInspect:
+		for range 2 * maxRisks {
+			response.Risks = append(response.Risks, Risk{Kind: "port\n", Text: "sshd \x1b[31mmoves\nferry: done"})
+		}
 	case MethodCommit:
 		response.Commit = &CommitResult{Generation: 7, Error: "\x1b]0;x\x07bad"}
+	case MethodGenerations:
+		response.Generations = &GenerationsResult{Current: "here", Booted: string(pathB), Generations: []Generation{
+			{Number: 7, Toplevel: string(pathA), Version: "24\x1b[31m.05", Bundle: "/etc", Revision: "--help"},
+		}}
 	}
 	_ = wire.WriteJSON(FrameResponse, response)
 }

@@ -40,19 +40,42 @@ type Facts struct {
 	// Committed is the toplevel of that bundle: the last one whose commit went to its end.
 	Committed string `json:"committed"`
 
+	Generation        int    `json:"generation,omitempty"`         // number of the system profile; 0: none
+	ProfileTime       int64  `json:"profile_time,omitempty"`       // when that was made, seconds since 1970
+	CurrentGeneration int    `json:"current_generation,omitempty"` // number that stands for Current, where that is not Profile; 0: none
+	Specialisation    string `json:"specialisation,omitempty"`     // name of the one of Profile that Current is; "": none
+	Version           string `json:"version,omitempty"`            // NixOS's version of Current
+	// Deployed is what the manifest of Bundle says. Pending is the toplevel of a bundle that was shipped and not committed.
+	Deployed Manifest `json:"deployed,omitzero"`
+	Pending  string   `json:"pending,omitempty"`
+	// Last is the newest entry of the journal, LastCommit the newest that committed Bundle; nil: there is none.
+	Last       *JournalEntry `json:"last,omitempty"`
+	LastCommit *JournalEntry `json:"last_commit,omitempty"`
+	// Previous is how the target was before the newest deployment that changed what runs or boots and was no rollback; nil:
+	// none is known.
+	Previous *JournalState `json:"previous,omitempty"`
+	// InitInterface and Inhibitors are the files init-interface-version and switch-inhibitors of the toplevel that runs. A
+	// switch to a system that has others needs a reboot. They are compared and not cleaned.
+	InitInterface string `json:"init_interface,omitempty"`
+	Inhibitors    string `json:"inhibitors,omitempty"`
+
 	StoreFree int64 `json:"store_free"`
 	// StoreCompresses says that the store is on a file system that may compress, so that StoreFree says little.
 	StoreCompresses bool   `json:"store_compresses"`
 	BootFree        int64  `json:"boot_free"`
 	BootID          string `json:"boot_id"`
-	Time            int64  `json:"time"` // seconds since 1970
-	Lock            *Lock  `json:"lock"` // another deployment is at work; the agent will change nothing
+	// BootOnce is the boot loader that can try an entry once: systemd-boot, grub, or "".
+	BootOnce string `json:"boot_once,omitempty"`
+	Time     int64  `json:"time"` // seconds since 1970
+	Lock     *Lock  `json:"lock"` // another deployment is at work; the agent will change nothing
 }
 
 // Lock says who holds the target.
 type Lock struct {
-	Who   string `json:"who"`   // user@machine, as that ferry said
-	Since int64  `json:"since"` // seconds since 1970
+	Who    string `json:"who"`              // user@machine, as that ferry said
+	Since  int64  `json:"since"`            // seconds since 1970
+	From   string `json:"from,omitempty"`   // the address that it came from
+	Bundle string `json:"bundle,omitempty"` // what it deploys, once that is known
 }
 
 // Method is what a request asks for.
@@ -70,6 +93,21 @@ const (
 	MethodActivate Method = "activate"
 	// MethodCommit makes the bundle what the target boots, and its GC root. Log: what that writes. Result: CommitResult.
 	MethodCommit Method = "commit"
+	// MethodBootOnce reboots into the toplevel, with the old system still the default, or removes what is left of that. Log:
+	// what that writes. Result: BootOnceResult.
+	MethodBootOnce Method = "boot-once"
+	// MethodReboot reboots the target.
+	MethodReboot Method = "reboot"
+	// MethodBooted waits until the target has finished booting. Result: BootedResult.
+	MethodBooted Method = "booted"
+	// MethodSwitch begins a guarded switch, or finds it again, and follows it until it waits to be confirmed, or has ended.
+	// Log: what it writes. Progress: its phases. Result: SwitchResult.
+	MethodSwitch Method = "switch"
+	// MethodFinish tells a guarded switch what ferry has to say, if anything, and follows it to its end. Log, Progress and
+	// Result as for MethodSwitch.
+	MethodFinish Method = "finish"
+	// MethodInspect compares what runs with Toplevel and changes nothing. Result: Risks.
+	MethodInspect Method = "inspect"
 )
 
 // Request is one thing to do.
@@ -79,11 +117,11 @@ type Request struct {
 
 	// Substitute lets MethodMissing fetch missing paths from the target's own caches first.
 	Substitute bool `json:"substitute,omitempty"`
-	// Bundle and Toplevel are what MethodActivate and MethodCommit are about.
+	// Bundle and Toplevel are what MethodActivate and MethodCommit are about; Toplevel alone, MethodInspect.
 	Bundle   nix.StorePath `json:"bundle,omitempty"`
 	Toplevel nix.StorePath `json:"toplevel,omitempty"`
 	// Action is what switch-to-configuration is to do, for MethodActivate: test or dry-activate. For MethodCommit "boot", or
-	// "root" to move only the GC root.
+	// "root" to move only the GC root. For MethodBootOnce "try" or "forget".
 	Action string `json:"action,omitempty"`
 	// Root says that MethodShip's stream ends with the bundle, which is kept by a GC root until it is committed.
 	Root nix.StorePath `json:"root,omitempty"`
@@ -93,7 +131,38 @@ type Request struct {
 	Offset int64  `json:"offset,omitempty"`
 	// ForceNotNixOS lets MethodActivate and MethodCommit work on a machine that is no NixOS, and makes /etc/NIXOS there.
 	ForceNotNixOS bool `json:"force_not_nixos,omitempty"`
+	// Within is a time in seconds: in which, from its boot on, a system that MethodBootOnce tries has to be committed, or in
+	// which MethodBooted waits.
+	Within int `json:"within,omitempty"`
+
+	// Switch says how MethodSwitch is to be done; nil: find the one named by Job, or the last one if that is empty, and begin
+	// none.
+	Switch *Switch `json:"switch,omitempty"`
+	// Record is what MethodSwitch and MethodCommit write into the target's journal.
+	Record Record `json:"record,omitzero"`
+	// Token is what MethodSwitch and MethodFinish let the switch be confirmed by from now on.
+	Token *Token `json:"token,omitempty"`
+	// Verdict is what MethodFinish tells the switch.
+	Verdict Verdict `json:"verdict,omitempty"`
+	// Reason says why the Verdict is to go back.
+	Reason string `json:"reason,omitempty"`
+	// Check is what MethodCheck runs.
+	Check *CheckRequest `json:"check,omitempty"`
+	// Limit is how many entries MethodHistory asks for.
+	Limit int `json:"limit,omitempty"`
+	// Argv is the command that MethodExec runs.
+	Argv []string `json:"argv,omitempty"`
 }
+
+// Verdict is what ferry decides about a system that runs on the target and waits.
+type Verdict string
+
+// The verdicts.
+const (
+	VerdictConfirm Verdict = "confirm" // the target can be reached, though the token could not be written
+	VerdictKeep    Verdict = "keep"    // the checks went well
+	VerdictBack    Verdict = "back"    // go back now
+)
 
 // Response ends a request.
 type Response struct {
@@ -104,6 +173,20 @@ type Response struct {
 	Ship     *ShipResult     `json:"ship,omitempty"`
 	Activate *ActivateResult `json:"activate,omitempty"`
 	Commit   *CommitResult   `json:"commit,omitempty"`
+	BootOnce *BootOnceResult `json:"boot_once,omitempty"`
+	Booted   *BootedResult   `json:"booted,omitempty"`
+	Switch   *SwitchResult   `json:"switch,omitempty"` // MethodSwitch, MethodFinish
+
+	Generations *GenerationsResult `json:"generations,omitempty"`
+	Risks       []Risk             `json:"risks,omitempty"` // MethodInspect
+	Check       *CheckResult       `json:"check,omitempty"`
+	Look        *LookResult        `json:"look,omitempty"`
+	History     *HistoryResult     `json:"history,omitempty"`
+	Exec        *ExecResult        `json:"exec,omitempty"`
+	Closure     *ClosureResult     `json:"closure,omitempty"`
+	Units       []string           `json:"units,omitempty"` // MethodUnits
+	Evaluate    *EvaluateResult    `json:"evaluate,omitempty"`
+	Derivations *Derivations       `json:"derivations,omitempty"`
 }
 
 // ErrorKind sorts what went wrong on the target.
@@ -116,6 +199,9 @@ const (
 	KindNoNix    ErrorKind = "no nix"
 	KindNotNixOS ErrorKind = "not nixos"
 	KindInvalid  ErrorKind = "invalid path"
+	KindUnsafe   ErrorKind = "unsafe"
+	KindNone     ErrorKind = "none there" // no switch to attach to
+	KindBase     ErrorKind = "base"       // MethodShip: the path could not be rebuilt from its bases; what came before is there
 	KindOther    ErrorKind = ""
 )
 
@@ -125,6 +211,8 @@ type ResponseError struct {
 	Text    string    `json:"text"`    // one line, cleaned
 	Command string    `json:"command"` // the command that failed on the target, if one did
 	Stderr  []string  `json:"stderr"`  // its last lines, cleaned
+	// Path is the one that KindBase is about.
+	Path nix.StorePath `json:"path,omitempty"`
 }
 
 func (e *ResponseError) Error() string {
@@ -150,9 +238,10 @@ func (e *ResponseError) Hints() []string {
 // Output is what the command wrote last.
 func (e *ResponseError) Output() []string { return e.Stderr }
 
-// Progress tells how far MethodShip is.
+// Progress tells how far a request is.
 type Progress struct {
-	Registered int `json:"registered"` // paths that the target's Nix has verified and registered
+	Registered int   `json:"registered,omitempty"` // MethodShip: paths that the target's Nix has verified and registered
+	Phase      Phase `json:"phase,omitempty"`      // MethodSwitch, MethodFinish: what has begun
 }
 
 // ShipResult is what MethodShip did.
@@ -185,7 +274,8 @@ type CommitResult struct {
 
 // ShipHeader comes before each path's NAR in MethodShip's stream. The stream is one zstd frame sequence with a window of at
 // most [ShipWindow]; in it, for each path, references first: four bytes of header length (big endian), the header as JSON,
-// then exactly NarSize bytes of NAR. A length of zero ends it.
+// then, if there are no Bases, exactly NarSize bytes of NAR; else the NAR as a difference from the Bases, in the format of package
+// delta. A length of zero ends it.
 type ShipHeader struct {
 	Path       nix.StorePath   `json:"path"`
 	Deriver    nix.StorePath   `json:"deriver,omitempty"`
@@ -194,6 +284,8 @@ type ShipHeader struct {
 	References []nix.StorePath `json:"references,omitempty"`
 	Signatures []string        `json:"signatures,omitempty"`
 	CA         string          `json:"ca,omitempty"`
+	// Bases are paths that are on the target already, and that the NAR is made of in part.
+	Bases []nix.StorePath `json:"bases,omitempty"`
 }
 
 // MaxShipHeader is the longest ShipHeader in bytes.

@@ -24,15 +24,17 @@ import (
 type Options struct {
 	// Elevate is the command that makes root of the login user, such as sudo; not used when the user is root.
 	Elevate []string
-	// Password gives the password for sudo when it asks: attempt counts from 1. What it returns is overwritten once it is
-	// sent. An error ends the session with that error.
-	Password func(ctx context.Context, attempt int) ([]byte, error)
+	// Password gives the password for command, which is sudo or what Elevate says, when it asks: attempt counts from 1. What
+	// it returns is overwritten once it is sent. An error ends the session with that error.
+	Password func(ctx context.Context, command string, attempt int) ([]byte, error)
 	// Who is said to others that find the target locked.
 	Who string
 	// Session names the deployment: an agent of the same one that has not noticed its lost connection yet gives way.
 	Session string
 	// Lock takes the target's lock for the life of the session; without it the agent changes nothing.
 	Lock bool
+	// AsUser runs the agent as the login user where it is installed already: for what needs no root.
+	AsUser bool
 	// Trace, when set, gets what the login shell and sudo say.
 	Trace io.Writer
 }
@@ -48,14 +50,35 @@ type Session struct {
 	channel *target.Channel
 	wire    *Wire
 	watch   *promptWatch
+	talk    *talk
 	lastID  int
 	wait    func() error
 }
 
-// Open starts the agent on the target, installs it first where it is missing, answers sudo's question for a password, and
-// returns when the agent has said hello. The session goes on when ctx ends after that. Errors are a [*target.Error], an
+// Open starts the agent on the target, installs it first where it is missing, answers sudo's or doas's question for a
+// password, and returns when the agent has said hello. The session goes on when ctx ends after that. Errors are a [*target.Error], an
 // [*ElevateError], a [*StartError], or what opts.Password returned.
 func Open(ctx context.Context, d *target.Dialer, addr target.Address, opts Options) (*Session, error) {
+	if opts.AsUser {
+		s, err := begin(ctx, d, addr, opts, false)
+		var elevate *ElevateError
+		if !errors.As(err, &elevate) || elevate.Kind != NeedsTerminal {
+			return s, err
+		}
+		// It is not installed there, and what makes root asks on a terminal.
+		opts.AsUser = false
+	}
+	s, err := begin(ctx, d, addr, opts, asksOnTerminal(opts.Elevate))
+	var connect *target.Error
+	if errors.As(err, &connect) && connect.Kind == target.NoTerminal {
+		// What makes root may not ask at all.
+		return begin(ctx, d, addr, opts, false)
+	}
+	return s, err
+}
+
+// begin is Open with a terminal on the target, or without.
+func begin(ctx context.Context, d *target.Dialer, addr target.Address, opts Options, onTerminal bool) (*Session, error) {
 	programs, err := Programs()
 	if err != nil {
 		return nil, err
@@ -71,14 +94,27 @@ func Open(ctx context.Context, d *target.Dialer, addr target.Address, opts Optio
 	life, stop := context.WithCancel(context.WithoutCancel(ctx))
 	opening := context.AfterFunc(ctx, stop)
 	defer opening()
-	channel, err := d.Start(life, addr, commandLine(opts.Elevate, marker, bootstrapScript(Folder, programs, args)), watch)
+	start, line := d.Start, commandLine(opts.Elevate, marker, bootstrapScript(Folder, programs, args))
+	switch {
+	case opts.AsUser:
+		line = commandLineTrying(installedScript(Folder, programs, args), opts.Elevate, marker, bootstrapScript(Folder, programs, args))
+	case onTerminal:
+		start, line = d.StartOnTerminal, terminalLine(opts.Elevate, marker, bootstrapScript(Folder, programs, args))
+	}
+	channel, err := start(life, addr, line, watch)
 	if err != nil {
 		stop()
 		return nil, err
 	}
 	s := &Session{address: addr, channel: channel, watch: watch}
+	if onTerminal {
+		channel.Out = &questions{ReadCloser: channel.Out, marker: marker, asked: watch.asked}
+		s.talk = new(talk)
+	}
+	over := make(chan struct{})
 	s.wait = sync.OnceValue(func() error {
 		defer stop()
+		defer close(over)
 		return channel.Wait()
 	})
 	if err := s.start(ctx, programs, opts); err != nil {
@@ -91,8 +127,33 @@ func Open(ctx context.Context, d *target.Dialer, addr target.Address, opts Optio
 		_ = s.end()
 		return nil, ctx.Err()
 	}
+	go s.stayAlive(over)
 	return s, nil
 }
+
+// AlivePause is how often ferry tells the agent that it is there, and AliveLimit how long the agent believes it without: a
+// machine that is gone without a word must not hold a target's lock.
+const (
+	AlivePause = 20 * time.Second
+	AliveLimit = 90 * time.Second
+)
+
+func (s *Session) stayAlive(over <-chan struct{}) {
+	ticker := time.NewTicker(AlivePause)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-over:
+			return
+		case <-ticker.C:
+			// A lost connection is noticed by the next request.
+			_ = s.wire.Write(FrameAlive, nil)
+		}
+	}
+}
+
+// Interactive tells whether the login needed a person, see [target.Channel.Interactive].
+func (s *Session) Interactive() bool { return s.channel.Interactive() }
 
 // endGrace is how long a connection that is over, or is to be over, may take to end by itself: then ssh says why.
 const endGrace = 5 * time.Second
@@ -190,7 +251,11 @@ func (s *Session) take(ctx context.Context, line string, programs []Program) (do
 		}
 		_, machine, _ := strings.Cut(line, bootstrapNeed)
 		return false, s.install(strings.TrimSpace(machine), programs)
+	case s.talk != nil && strings.HasSuffix(line, bootstrapRefused):
+		s.refused()
+		return false, nil
 	}
+	s.heard(line)
 	return false, nil
 }
 
@@ -214,10 +279,11 @@ func (s *Session) install(machine string, programs []Program) error {
 }
 
 func (s *Session) answer(ctx context.Context, attempt int, opts Options) error {
+	command := elevateCommand(opts.Elevate)
 	if opts.Password == nil {
-		return &ElevateError{Kind: PasswordNeeded, Text: "sudo asks for a password, and there is nobody to ask"}
+		return &ElevateError{Command: command, Kind: PasswordNeeded, Text: command + " asks for a password, and there is nobody to ask"}
 	}
-	password, err := opts.Password(ctx, attempt)
+	password, err := opts.Password(ctx, command, attempt)
 	if err != nil {
 		return err
 	}
@@ -227,6 +293,9 @@ func (s *Session) answer(ctx context.Context, attempt int, opts Options) error {
 	// A failed write is a connection that ends: the reader finds out why.
 	_, _ = s.channel.In.Write(line)
 	clear(line)
+	if s.talk != nil {
+		s.talk.answered, s.talk.attempts = true, attempt
+	}
 	return nil
 }
 
@@ -254,18 +323,7 @@ func (s *Session) hello() error {
 // Missing tells which of paths are not valid on the target, in their order, and keeps the valid ones from being collected
 // there until the session ends. With substitute the target fetches what its own caches have first.
 func (s *Session) Missing(ctx context.Context, paths []nix.StorePath, substitute bool) ([]nix.StorePath, error) {
-	response, err := s.request(ctx, Request{Method: MethodMissing, Substitute: substitute}, func(w io.Writer) error {
-		z, err := zstd.NewWriter(w, zstd.WithWindowSize(1<<20), zstd.WithEncoderConcurrency(1))
-		if err != nil {
-			return err
-		}
-		for _, p := range paths {
-			if _, err := io.WriteString(z, string(p)+"\n"); err != nil {
-				return err
-			}
-		}
-		return z.Close()
-	}, nil, nil)
+	response, err := s.request(ctx, Request{Method: MethodMissing, Substitute: substitute}, func(w io.Writer) error { return writePaths(w, paths) }, nil, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -279,6 +337,20 @@ func (s *Session) Missing(ctx context.Context, paths []nix.StorePath, substitute
 		missing = append(missing, paths[i])
 	}
 	return missing, nil
+}
+
+// writePaths writes a stream of store paths.
+func writePaths(w io.Writer, paths []nix.StorePath) error {
+	z, err := zstd.NewWriter(w, zstd.WithWindowSize(1<<20), zstd.WithEncoderConcurrency(1))
+	if err != nil {
+		return err
+	}
+	for _, p := range paths {
+		if _, err := io.WriteString(z, string(p)+"\n"); err != nil {
+			return err
+		}
+	}
+	return z.Close()
 }
 
 // Ship sends the stream that send writes (see [ShipHeader]) and calls progress as paths are registered. root, the path that
@@ -320,6 +392,28 @@ func (s *Session) Commit(ctx context.Context, r Request, log io.Writer) (CommitR
 	}
 	response.Commit.clean()
 	return *response.Commit, nil
+}
+
+// Switch begins a guarded switch, or finds it again, and returns when it waits to be confirmed or has ended. What it writes
+// goes to log, its phases to phase.
+func (s *Session) Switch(ctx context.Context, r Request, log io.Writer, phase func(Phase)) (SwitchResult, error) {
+	r.Method = MethodSwitch
+	return s.guarded(ctx, r, log, phase)
+}
+
+// Finish tells a guarded switch r.Verdict, if there is one, and returns when the switch has ended.
+func (s *Session) Finish(ctx context.Context, r Request, log io.Writer, phase func(Phase)) (SwitchResult, error) {
+	r.Method = MethodFinish
+	return s.guarded(ctx, r, log, phase)
+}
+
+func (s *Session) guarded(ctx context.Context, r Request, log io.Writer, phase func(Phase)) (SwitchResult, error) {
+	response, err := s.request(ctx, r, nil, func(p Progress) { phase(p.Phase) }, log)
+	if err != nil || response.Switch == nil {
+		return SwitchResult{}, orMissing(err)
+	}
+	response.Switch.clean()
+	return *response.Switch, nil
 }
 
 func orMissing(err error) error {
@@ -428,9 +522,10 @@ func (s *Session) lost(ctx context.Context, err error) error {
 		return fmt.Errorf("the agent on %s: %w", s.address, err)
 	}
 	var connect *target.Error
-	if errors.As(ended, &connect) {
+	if errors.As(ended, &connect) && connect.Kind != target.Unknown {
 		return connect
 	}
+	// What ssh has said may be about anything: an agent that is killed ends it with the status that it has for itself.
 	return &LostError{Address: s.address, Stderr: s.stderr()}
 }
 
@@ -442,7 +537,9 @@ func (s *Session) Close() {
 	_ = s.end()
 }
 
-func (s *Session) stderr() []string { return run.LastLines(s.watch.tail.String(), 20) }
+func (s *Session) stderr() []string {
+	return withoutFarewell(run.LastLines(s.watch.tail.String(), 20))
+}
 
 const (
 	// maxLine is how long a line before the agent's first frame may be, in bytes: a login shell's greeting, not a flood.

@@ -32,7 +32,7 @@ func soon(t *testing.T) context.Context {
 func sudoOptions(passwords ...string) (Options, *int) {
 	asked := new(int)
 	return Options{Elevate: []string{"sudo"}, Who: "alice@here", Session: "s1", Lock: true,
-		Password: func(_ context.Context, attempt int) ([]byte, error) {
+		Password: func(_ context.Context, _ string, attempt int) ([]byte, error) {
 			*asked = attempt
 			if attempt > len(passwords) {
 				return nil, errors.New("no more passwords")
@@ -171,7 +171,7 @@ func TestPasswordIsForgottenAndStaysOutOfProcesses(t *testing.T) {
 	opts, _ := sudoOptions()
 	var lines []string
 	d.Runner.Trace = func(argv []string) { lines = append(lines, run.QuoteAll(argv)) }
-	opts.Password = func(context.Context, int) ([]byte, error) { return password, nil }
+	opts.Password = func(context.Context, string, int) ([]byte, error) { return password, nil }
 	s, err := Open(soon(t), d, addr, opts)
 	if err != nil {
 		t.Fatal(err)
@@ -204,7 +204,7 @@ func TestOpenEndsWithItsContext(t *testing.T) {
 			d, addr := fakeTarget(t, password, agent)
 			ctx, cancel := context.WithCancel(soon(t))
 			opts, _ := sudoOptions()
-			opts.Password = func(ctx context.Context, _ int) ([]byte, error) {
+			opts.Password = func(ctx context.Context, _ string, _ int) ([]byte, error) {
 				cancel()
 				<-ctx.Done()
 				return nil, ctx.Err()
@@ -240,6 +240,10 @@ func TestHelloIsCleaned(t *testing.T) {
 	facts := open(t, "serves").Hello.Facts
 	if facts.Host != "pi" || facts.Current != "" || facts.Profile == "" || facts.Lock.Who != "bob?ferry: done" {
 		t.Errorf("got %+v, %+v", facts, facts.Lock)
+	}
+	if facts.Deployed != (Manifest{Node: "pi"}) || facts.Pending != "" || facts.Version+facts.Specialisation != "??" ||
+		facts.Last.Who != "bob?" || facts.LastCommit.Who != "carol?" || facts.Previous.Current != "" {
+		t.Errorf("got %+v, %+v, %+v, %+v", facts, facts.Last, facts.LastCommit, facts.Previous)
 	}
 }
 

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path"
 	"strings"
 	"sync"
 	"syscall"
@@ -61,7 +60,7 @@ func (e *ElevateError) Hints() []string {
 		if e.Command == "sudo" {
 			return []string{"on the target: take `Defaults requiretty` out of sudoers; or use --method plain, which gives sudo a terminal"}
 		}
-		return []string{e.Command + " cannot take a password from ferry: allow this user without one (nopass), or use --method plain"}
+		return []string{"its sshd gives no terminal (PermitTTY): allow this user without a password (nopass)"}
 	case NotFound:
 		return []string{"set `elevate` of the node to what makes root there, such as \"doas\", or log in as root"}
 	}
@@ -113,9 +112,11 @@ func (s *Session) startError(ctx context.Context, err, ended error, opts Options
 	if errors.As(ended, &connect) {
 		return connect
 	}
-	command := "sudo"
-	if len(opts.Elevate) > 0 {
-		command = path.Base(opts.Elevate[0])
+	command := elevateCommand(opts.Elevate)
+	// What doas says of a wrong password, and when it finds no terminal to ask on.
+	failed, why := NeedsTerminal, command+" wants to ask for a password on a terminal"
+	if s.talk != nil && s.talk.answered {
+		failed, why = WrongPassword, "the password was wrong"
 	}
 	all := s.watch.tail.String()
 	for _, c := range []struct {
@@ -128,8 +129,7 @@ func (s *Session) startError(ctx context.Context, err, ended error, opts Options
 		{"is not allowed to", NotAllowed, "the user may not run commands as root there"},
 		{"may not run sudo", NotAllowed, "the user may not use sudo there"},
 		{command + ": Operation not permitted", NotAllowed, command + " does not let this user in"},
-		// What doas says when it finds no terminal to ask on.
-		{command + ": Authentication failed", NeedsTerminal, command + " wants to ask for a password on a terminal"},
+		{command + ": Authentication failed", failed, why},
 		{"you must have a tty", NeedsTerminal, "sudo insists on a terminal there"},
 		{"a tty is required", NeedsTerminal, command + " wants to ask for a password on a terminal"},
 		{"a terminal is required", NeedsTerminal, command + " wants to ask for a password on a terminal"},

@@ -24,6 +24,7 @@ const (
 	FrameResponse FrameType = 'r' // from the agent, one per request: Response as JSON
 	FrameProgress FrameType = 'p' // from the agent, while it works on a request: Progress as JSON
 	FrameLog      FrameType = 'l' // from the agent: bytes that the activation wrote
+	FrameAlive    FrameType = 'k' // from ferry, empty, at any time: it is still there
 )
 
 // MaxFrame is the longest payload of a frame, in bytes. A longer one ends the connection.
@@ -51,8 +52,18 @@ func NewWire(r io.Reader, w io.Writer) *Wire {
 // Read returns the next frame. The payload is the caller's. io.EOF says that the far side ended between two frames.
 func (c *Wire) Read() (FrameType, []byte, error) { return c.readInto(nil) }
 
-// readInto is Read with a payload that uses buffer where it is large enough.
+// readInto is Read with a payload that uses buffer where it is large enough. Frames that only say that somebody is there
+// are not for the caller.
 func (c *Wire) readInto(buffer []byte) (FrameType, []byte, error) {
+	for {
+		t, payload, err := c.readFrame(buffer)
+		if err != nil || t != FrameAlive {
+			return t, payload, err
+		}
+	}
+}
+
+func (c *Wire) readFrame(buffer []byte) (FrameType, []byte, error) {
 	var head [5]byte
 	if _, err := io.ReadFull(c.r, head[:1]); err != nil {
 		return 0, nil, err

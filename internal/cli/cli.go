@@ -6,8 +6,11 @@ import (
 	"context"
 	"io"
 	"os"
+	"sync"
 	"time"
 
+	"ferry/internal/fleet"
+	"ferry/internal/logs"
 	"ferry/internal/run"
 	"ferry/internal/target"
 	"ferry/internal/ui"
@@ -27,6 +30,9 @@ type Env struct {
 	Err    io.Writer // for people
 	Getenv func(string) string
 	Now    func() time.Time
+	// Leave tells that what goes on would rather not be broken off by the first signal, which ends Main's context. The
+	// context it gives is done at the second one; until over is called, that does not end ferry at once.
+	Leave func() (leave context.Context, over func())
 }
 
 // Main runs one command line and gives the exit status. It prints every error.
@@ -39,7 +45,9 @@ func Main(ctx context.Context, env Env) int {
 	root.SetErr(env.Err)
 	err := root.ExecuteContext(ctx)
 	a.close()
-	return a.report(ctx, err)
+	status := a.report(ctx, err)
+	a.endLog(status)
+	return status
 }
 
 // app is what the commands of one command line share.
@@ -53,6 +61,10 @@ type app struct {
 	runner   *run.Runner
 	started  bool // a command runs: errors are no longer about how it was called
 	password passwordFlags
+	terminal sync.Mutex // held by who asks on the terminal
+	log      *logs.Run  // nil: nothing is kept
+	events   *events    // nil: they are not wanted
+	outcomes []fleet.Outcome
 }
 
 func (a *app) root() *cobra.Command {
@@ -80,8 +92,10 @@ The machines are described in ferry.nix; "ferry help inventory" says how.`,
 		},
 	}
 	root.PersistentFlags().BoolVarP(&a.verbose, "verbose", "v", false, "show every command that runs on this machine, and build logs")
-	root.AddCommand(a.deployCommand(), a.buildCommand(), a.byHandCommand(), a.abandonCommand(), a.nodesCommand(), a.versionCommand(),
-		a.manCommand(), inventoryTopic())
+	root.AddCommand(a.deployCommand(), a.attachCommand(), a.buildCommand(), a.byHandCommand(), a.abandonCommand(), a.nodesCommand(),
+		a.planCommand(), a.diffCommand(), a.verifyCommand(), a.whyBuildCommand(),
+		a.statusCommand(), a.historyCommand(), a.checkCommand(), a.generationsCommand(), a.rollbackCommand(), a.execCommand(), a.sshCommand(),
+		a.logCommand(), a.cacheCommand(), a.versionCommand(), a.manCommand(), inventoryTopic())
 	root.SetUsageTemplate(usageTemplate)
 	root.SetVersionTemplate("ferry {{.Version}}\n")
 	root.SetHelpTemplate(root.HelpTemplate() + "\nExit status:\n" + exitStatusHelp)
@@ -115,5 +129,5 @@ func (a *app) close() {
 }
 
 func (a *app) dialer() *target.Dialer {
-	return &target.Dialer{Runner: a.runner, SSHConfig: a.sshConfig, Terminal: a.tty, Asking: a.printer.Suspend}
+	return &target.Dialer{Runner: a.runner, SSHConfig: a.sshConfig, Terminal: a.tty, Asking: a.printer.Suspend, Turn: &a.terminal}
 }

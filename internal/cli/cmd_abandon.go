@@ -1,23 +1,69 @@
 package cli
 
 import (
+	"context"
 	"fmt"
+
+	"ferry/internal/deploy"
 
 	"github.com/spf13/cobra"
 )
 
+// abandonOptions are the flags of ferry abandon.
+type abandonOptions struct {
+	nodeFlags
+	nixFlags
+	write string
+}
+
 func (a *app) abandonCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "abandon",
-		Short: "Print how to go on without ferry on a target",
+	var o abandonOptions
+	cmd := &cobra.Command{
+		Use:   "abandon [NODE]",
+		Short: "Print how to go on without ferry",
 		Long: `Print the line that goes on from a deployment with plain nixos-rebuild, on the target itself. The configuration and the
-nixpkgs that the deployment was evaluated from are there, so nothing is rebuilt.`,
-		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			_, err := fmt.Fprint(a.Out, abandonText)
-			return err
+nixpkgs that the deployment was evaluated from are there, so nothing is rebuilt ("ferry verify" proves it).
+
+With --write, a folder is made for a node that builds its bundle without ferry, on this machine: a default.nix to read and
+edit, the two scripts of the bundle, and a copy of the source. ferry builds it, and fails unless it is the same store path
+that ferry makes. nixpkgs is taken where it is in the store; result keeps it there.`,
+		Example: `  ferry abandon
+  ferry abandon --write ./by-hand pi && cd by-hand && nix-build`,
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: a.completeNodes(&o.nodeFlags),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.write == "" {
+				_, err := fmt.Fprint(a.Out, abandonText)
+				return err
+			}
+			return a.runAbandon(cmd.Context(), o, args)
 		},
 	}
+	flags := cmd.Flags()
+	flags.SortFlags = false
+	flags.StringVar(&o.write, "write", "", "make the folder `DIR`, which builds the node's bundle without ferry")
+	_ = cmd.MarkFlagDirname("write")
+	o.nodeFlags.add(flags)
+	o.nixFlags.add(flags)
+	return cmd
+}
+
+func (a *app) runAbandon(ctx context.Context, o abandonOptions, args []string) error {
+	opts, err := a.openWork(o.nixFlags)
+	if err != nil {
+		return err
+	}
+	inv, node, err := a.openNode(ctx, opts.Nix, o.nodeFlags, args)
+	if err != nil {
+		return err
+	}
+	bundle, err := deploy.Abandon(ctx, inv, node, o.write, opts)
+	if err != nil {
+		return err
+	}
+	a.printer.Print(fmt.Sprintf("%s: %s builds the same bundle without ferry: nix-build, then result/nixos-rebuild-switch", node.Name, o.write))
+	_, err = fmt.Fprintln(a.Out, bundle)
+	return err
 }
 
 const abandonText = `# on the target: build and switch to the deployed configuration again, without ferry

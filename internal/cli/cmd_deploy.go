@@ -5,8 +5,13 @@ import (
 	"fmt"
 
 	"ferry/internal/deploy"
+	"ferry/internal/fleet"
+	"ferry/internal/inventory"
+	"ferry/internal/nix"
+	"ferry/internal/ship"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // deployOptions are the flags of ferry deploy.
@@ -15,21 +20,27 @@ type deployOptions struct {
 	nixFlags
 	action             string
 	method             string
+	json               bool
 	substituteOnTarget bool
 	forceNotNixOS      bool
+	noDelta            bool
+	switchFlags
+	rebootFlags
+	fleetFlags
 }
 
-func (a *app) deployCommand() *cobra.Command {
-	var o deployOptions
-	cmd := &cobra.Command{
-		Use:   "deploy [NODE]",
-		Short: "Build a node's system here, ship it, and switch the node to it",
-		Long: `Build a node's system on this machine, ship what its target lacks, and switch the target to it. NODE may be left out when
-the inventory has only one.
+const deployHelp = `Build a node's system on this machine, ship what its target lacks, and switch the target to it.
 
-The connection is made at once, and the password for sudo asked for and checked, while evaluation and build go on. The
-boot default moves last. If the target has what is asked for already, nothing is touched. There is no automatic way
-back yet: what a failed activation leaves, and the command that goes back, is said.
+` + chooseHelp + `
+
+The connection is made at once, and the password for sudo asked for and checked, while evaluation and build go on. If the
+target has what is asked for already, nothing is touched. On a terminal ferry shows in short what "ferry plan" shows, and
+asks; --yes answers that.
+
+Before anything changes, the target arms a timer that returns to exactly what runs. It activates the new system and waits
+for ferry to come in over a new connection and to make the node's checks; only then the new system becomes what boots.
+Otherwise the target goes back by itself, and ferry exits with 4. After a lost connection or Ctrl-C, "ferry attach"
+follows it again and finishes it.
 
 Actions:
   switch        run the new system now and boot it from now on (default)
@@ -37,31 +48,63 @@ Actions:
   test          run it now; the next boot brings the old one back
   dry-activate  say what would change; change nothing
 
+With --reboot the new system comes by a reboot, and is committed when it has come up and passed its checks. Where the boot
+loader can try a system once (systemd-boot, GRUB), the old one is the boot default until then: a power cycle brings it
+back, and a new system that cannot be reached goes back by itself. Where it cannot, ferry asks first.
+
+Several nodes go side by side: as many evaluations as there are cores and memory, then up to --parallel nodes at a time.
+One that fails does not stop the others, unless --max-failures says so. With --batch, all nodes are connected, evaluated
+and built before any is changed; then one batch is changed after another, each when every node of the one before has
+been confirmed and is healthy. A node that fails, in whatever step, stops the rest, which is left untouched;
+--rollback-batch takes its whole batch back. --resume goes on with the nodes that were left over. The password is asked
+for once for all nodes with the same user.
+
+--json prints what happens on standard output, one JSON object per line; the last one has the summary and the exit
+status. doc/events.md describes them. The whole log of every node is kept: ferry log NODE shows it.
+
 Methods:
   agent         one login, one sudo, one compressed stream (default)
   plain         nix-copy-closure, and ssh with a terminal for sudo; no agent on the target. The target's Nix has to
-                trust the user that logs in.`,
+                trust the user that logs in.`
+
+func (a *app) deployCommand() *cobra.Command {
+	var o deployOptions
+	cmd := &cobra.Command{
+		Use:   "deploy [NODES]",
+		Short: "Build the nodes' systems here, ship them, and switch the nodes to them",
+		Long:  deployHelp,
 		Example: `  ferry deploy pi
   ferry deploy --action test pi
+  ferry deploy --all
+  ferry deploy @web '!web3' --batch 1,10%,rest --pause 5m
+  ferry deploy --reboot pi
   ferry deploy --sudo-password-command 'pass show pi' pi
   ferry deploy --configuration ./configuration.nix --nixpkgs ./nixpkgs --system aarch64-linux alice@raspberry-pi.local`,
-		ValidArgsFunction: a.completeNodes(&o.nodeFlags),
+		ValidArgsFunction: a.completeMany(&o.nodeFlags),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.runDeploy(cmd.Context(), o, args)
+			if !o.json {
+				return a.runDeploy(cmd.Context(), o, cmd.Flags(), args)
+			}
+			return a.withEvents(cmd.Context(), func() error { return a.runDeploy(cmd.Context(), o, cmd.Flags(), args) })
 		},
 	}
 	flags := cmd.Flags()
 	flags.SortFlags = false
 	flags.StringVarP(&o.action, "action", "a", "switch", "the `ACTION`: switch, boot, test or dry-activate")
-	o.nodeFlags.add(flags)
-	flags.StringVar(&a.sshConfig, "ssh-config", "", "let ssh read `FILE` instead of ~/.ssh/config")
-	a.password.add(flags)
+	o.nodeFlags.addMany(flags)
+	o.fleetFlags.add(flags)
+	flags.BoolVar(&o.json, "json", false, "print what happens as JSON, one event per line")
+	a.addLogin(flags)
 	o.nixFlags.add(flags)
+	o.switchFlags.add(flags)
+	o.rebootFlags.add(flags)
 	flags.BoolVar(&o.substituteOnTarget, "substitute-on-target", false, "let the target fetch what its own caches have, before the rest is shipped")
+	flags.BoolVar(&o.noDelta, "no-delta", false, "ship every store path as a whole, not as a difference from what the target has")
 	flags.BoolVar(&o.forceNotNixOS, "force-not-nixos", false, "deploy to a machine that is not NixOS, and mark it as one with /etc/NIXOS")
 	flags.StringVar(&o.method, "method", "agent", "the `METHOD`: agent or plain")
 	complete(cmd, "action", "switch", "boot", "test", "dry-activate")
 	complete(cmd, "method", "agent", "plain")
+	complete(cmd, "unreachable", "fail", "skip")
 	return cmd
 }
 
@@ -69,7 +112,7 @@ func complete(cmd *cobra.Command, flag string, values ...cobra.Completion) {
 	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
 }
 
-func (a *app) runDeploy(ctx context.Context, o deployOptions, args []string) error {
+func (a *app) runDeploy(ctx context.Context, o deployOptions, flags *pflag.FlagSet, args []string) error {
 	action, err := deploy.ParseAction(o.action)
 	if err != nil {
 		return &usageError{err: err}
@@ -81,7 +124,11 @@ func (a *app) runDeploy(ctx context.Context, o deployOptions, args []string) err
 	if err != nil {
 		return err
 	}
-	inv, node, err := a.openNode(ctx, client, o.nodeFlags, args)
+	if o.resume && (len(args) > 0 || o.all || o.configuration != "") {
+		return usagef("", "--resume knows its nodes: name none")
+	}
+	o.all = o.all || o.resume
+	inv, nodes, err := a.openNodes(ctx, client, o.nodeFlags, args)
 	if err != nil {
 		return err
 	}
@@ -89,21 +136,81 @@ func (a *app) runDeploy(ctx context.Context, o deployOptions, args []string) err
 	if err != nil {
 		return err
 	}
-	opts := deploy.Options{
-		Action: action, Nix: client, Dialer: a.dialer(), Roots: roots, Password: a.ask, Who: a.who(),
-		SubstituteOnTarget: o.substituteOnTarget, ForceNotNixOS: o.forceNotNixOS, Observe: a.printer.Observe,
+	opts := a.deployOptions(client, roots)
+	if len(nodes) == 1 {
+		opts.Agree = a.agree(o.yes)
 	}
+	for _, node := range nodes {
+		if opts.Action, err = o.rebootFlags.apply(flags, &o, action, node.Target, &opts); err != nil {
+			return err
+		}
+	}
+	opts.Memory = new(ship.Memory)
+	opts.SubstituteOnTarget, opts.ForceNotNixOS, opts.NoDelta = o.substituteOnTarget, o.forceNotNixOS, o.noDelta
+	if err := o.switchFlags.apply(&opts); err != nil {
+		return err
+	}
+	several := fleet.Options{Deploy: opts, Last: fleet.LastFile(roots.Dir, inv.File)}
+	if o.resume {
+		if nodes, err = a.rest(inv, several.Last, opts.Action); err != nil {
+			return err
+		}
+		if len(nodes) == 0 {
+			a.printer.Print("ferry: nothing to resume: the last deployment brought every node to its end")
+			return nil
+		}
+	}
+	if err := o.fleetFlags.apply(flags, opts.Action, &several); err != nil {
+		return err
+	}
+	one := len(nodes) == 1 && !o.resume && !o.json
+	if !one && o.method == "plain" {
+		return usagef("deploy them one after another", "--method plain takes one node at a time, and has no --json")
+	}
+	a.beginLog("deploy", inv, nodes)
+	if one {
+		return a.deployOne(ctx, inv, nodes[0], o, opts)
+	}
+	return a.deployFleet(ctx, inv, nodes, several)
+}
+
+func (a *app) deployOne(ctx context.Context, inv *inventory.Inventory, node inventory.Node, o deployOptions, opts deploy.Options) error {
 	var result deploy.Result
+	var err error
 	if o.method == "plain" {
 		result, err = deploy.RunPlain(ctx, inv, node, opts, a.In, a.Out, a.Err)
 	} else {
 		result, err = deploy.Run(ctx, inv, node, opts)
 	}
+	return a.concludeOne(node, result, err)
+}
+
+// concludeOne tells how a command on one node went, and keeps it in its log.
+func (a *app) concludeOne(node inventory.Node, result deploy.Result, err error) error {
 	if err != nil {
+		a.logLines(node.Name, explanation(err))
 		return err
 	}
-	a.printer.Print(summary(node.Name, node.Target, result))
+	end := summary(node.Name, node.Target, result)
+	a.logLines(node.Name, []string{end})
+	a.printer.Print(end)
 	return nil
+}
+
+// deployOptions are what every command that works on a target needs.
+func (a *app) deployOptions(client *nix.Client, roots deploy.Roots) deploy.Options {
+	var ask func(context.Context, string) (bool, error)
+	if a.tty != nil {
+		ask = func(ctx context.Context, question string) (bool, error) {
+			a.terminal.Lock()
+			defer a.terminal.Unlock()
+			return a.printer.AskYesNo(ctx, a.tty, question)
+		}
+	}
+	return deploy.Options{
+		Ask: ask, Nix: client, Dialer: a.dialer(), Roots: roots, Password: a.ask, Who: a.who(), Leave: a.Leave, Limits: deploy.DefaultLimits(),
+		Observe: a.observe,
+	}
 }
 
 func summary(node, target string, r deploy.Result) string {
@@ -128,6 +235,9 @@ func summary(node, target string, r deploy.Result) string {
 	done += system
 	if r.Outcome == deploy.Installed {
 		done += ", from the next boot on"
+	}
+	if r.NeedsReboot != "" {
+		done += "; REBOOT IT to run it"
 	}
 	return done
 }

@@ -1,7 +1,11 @@
 package cli
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
+	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -10,38 +14,89 @@ import (
 	"github.com/spf13/cobra"
 )
 
+// nodesOptions are the flags of ferry nodes.
+type nodesOptions struct {
+	nodeFlags
+	nixFlags
+	json bool
+}
+
 func (a *app) nodesCommand() *cobra.Command {
-	var nixes nixFlags
-	var file string
+	var o nodesOptions
 	cmd := &cobra.Command{
-		Use:   "nodes",
+		Use:   "nodes [NODES]",
 		Short: "List the nodes of the inventory",
 		Long: `List the nodes of the inventory, with system, target and tags. Every attribute of every node is checked; no
-configuration is evaluated.`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, err := nixes.client(a)
-			if err != nil {
-				return err
-			}
-			if _, err := client.Version(cmd.Context()); err != nil {
-				return err
-			}
-			inv, err := inventory.Open(cmd.Context(), client, inventory.Options{
-				File: file, FerryVersion: Version, Note: func(text string) { a.printer.Print("ferry: note: " + text) },
-			})
-			if err != nil {
-				return err
-			}
-			w := tabwriter.NewWriter(a.Out, 0, 8, 2, ' ', 0)
-			fmt.Fprintln(w, "NODE\tSYSTEM\tTARGET\tTAGS")
-			for _, n := range inv.Nodes() {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", n.Name, n.System, n.Target, strings.Join(n.Tags, " "))
-			}
-			return w.Flush()
+configuration is evaluated.
+
+Without NODES, all of them are listed. Otherwise those that a deployment would choose, in its order: each is a name, a
+pattern ('web*'), or a tag (@web, '@eu-*'); behind a ! it leaves out what the others chose.
+
+With --json it is one object: nodes, a list of objects with name, system, targets (in the order in which they are tried),
+tags, configuration (its path below the source) and impure.`,
+		Example: `  ferry nodes
+  ferry nodes @web '!web3'
+  ferry nodes --json | jq -r '.nodes[].targets[0]'`,
+		ValidArgsFunction: a.completeMany(&o.nodeFlags),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.runNodes(cmd.Context(), o, args)
 		},
 	}
-	cmd.Flags().StringVarP(&file, "file", "f", "", "the inventory `FILE` (default: ferry.nix here, or in a folder above it in the same git work tree)")
-	nixes.add(cmd.Flags())
+	flags := cmd.Flags()
+	flags.SortFlags = false
+	flags.BoolVar(&o.json, "json", false, "print JSON")
+	flags.StringVarP(&o.file, "file", "f", "", "the inventory `FILE` (default: ferry.nix here, or in a folder above it in the same git work tree)")
+	o.nixFlags.add(flags)
 	return cmd
+}
+
+func (a *app) runNodes(ctx context.Context, o nodesOptions, args []string) error {
+	client, err := o.client(a)
+	if err != nil {
+		return err
+	}
+	inv, err := a.openInventory(ctx, client, o.nodeFlags, args)
+	if err != nil {
+		return err
+	}
+	nodes := inv.Nodes()
+	if len(args) > 0 {
+		leavesOut := func(arg string) bool { return strings.HasPrefix(arg, "!") }
+		if nodes, err = inv.Choose(args, !slices.ContainsFunc(args, func(arg string) bool { return !leavesOut(arg) })); err != nil {
+			return err
+		}
+	}
+	if o.json {
+		return writeNodesJSON(a.Out, nodes)
+	}
+	w := tabwriter.NewWriter(a.Out, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, "NODE\tSYSTEM\tTARGET\tTAGS")
+	for _, n := range nodes {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", n.Name, n.System, n.Target, strings.Join(n.Tags, " "))
+	}
+	return w.Flush()
+}
+
+// nodeJSON is a node as --json prints it.
+type nodeJSON struct {
+	Name          string   `json:"name"`
+	System        string   `json:"system"`
+	Targets       []string `json:"targets"`
+	Tags          []string `json:"tags"`
+	Configuration string   `json:"configuration"`
+	Impure        bool     `json:"impure"`
+}
+
+func writeNodesJSON(w io.Writer, nodes []inventory.Node) error {
+	list := []nodeJSON{}
+	for _, n := range nodes {
+		targets := append([]string{n.Target}, n.Fallbacks...)
+		list = append(list, nodeJSON{n.Name, n.System, targets, append([]string{}, n.Tags...), n.Configuration, n.Impure})
+	}
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(struct {
+		Nodes []nodeJSON `json:"nodes"`
+	}{list})
 }

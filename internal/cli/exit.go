@@ -14,6 +14,8 @@ import (
 const (
 	exitOK          = 0
 	exitFailed      = 1
+	exitPartly      = 3
+	exitRolledBack  = 4
 	exitUnknown     = 5
 	exitUsage       = 10
 	exitInterrupted = 130
@@ -21,6 +23,8 @@ const (
 
 const exitStatusHelp = `  0    every selected node is as asked
   1    failed, and no node was changed
+  3    some nodes are as asked, others failed; those are unchanged
+  4    a node was changed and went back; every node is in a known state
   5    a node is in an unknown state and needs a person
   10   wrong usage, or a wrong inventory
   130  interrupted, and no node was changed
@@ -44,17 +48,27 @@ func usagef(hint, format string, args ...any) error {
 	return e
 }
 
+// toldError is an exit status whose reasons have been printed already.
+type toldError struct{ status int }
+
+func (e *toldError) Error() string { return fmt.Sprintf("exit status %d", e.status) }
+
 // exitStatus is the one place where an error becomes a number. The most serious wins.
 func exitStatus(ctx context.Context, err error) int {
 	var usage interface{ Usage() bool }
 	var mine *usageError
 	var failed *deploy.Error
+	var told *toldError
 	switch {
 	case err == nil:
 		return exitOK
+	case errors.As(err, &told):
+		return told.status
 	case errors.As(err, &failed) && failed.State == deploy.Unknown:
 		return exitUnknown
-	case interrupted(ctx, err):
+	case errors.As(err, &failed) && failed.State == deploy.RolledBack:
+		return exitRolledBack
+	case interrupted(ctx, err) && !(failed != nil && failed.Settled):
 		return exitInterrupted
 	case errors.As(err, &mine), errors.As(err, &usage) && usage.Usage():
 		return exitUsage
@@ -62,6 +76,8 @@ func exitStatus(ctx context.Context, err error) int {
 	return exitFailed
 }
 
+// interrupted tells whether the user has asked for an end. Programs that ran here may have got the same signal, and failed in
+// any way.
 func interrupted(ctx context.Context, err error) bool {
 	return errors.Is(err, context.Canceled) || errors.Is(err, target.ErrInterrupted) || ctx.Err() != nil
 }
@@ -70,7 +86,8 @@ func interrupted(ctx context.Context, err error) bool {
 // and the command if one failed; then what the program that failed wrote; then at most two hints, each something to do.
 func (a *app) report(ctx context.Context, err error) int {
 	status := exitStatus(ctx, err)
-	if err == nil {
+	var told *toldError
+	if err == nil || errors.As(err, &told) {
 		return status
 	}
 	if status == exitInterrupted {
@@ -81,18 +98,27 @@ func (a *app) report(ctx context.Context, err error) int {
 		err = &usageError{err: err, hints: []string{"ferry help shows how it is used"}}
 		status = exitUsage
 	}
-	for _, line := range output(err) {
-		fmt.Fprintf(a.Err, "  %s\n", line)
+	for _, line := range explanation(err) {
+		fmt.Fprintln(a.Err, line)
 	}
-	fmt.Fprintf(a.Err, "ferry: error: %s\n", message(err))
+	return status
+}
+
+// explanation is what is printed of an error.
+func explanation(err error) []string {
+	var lines []string
+	for _, line := range output(err) {
+		lines = append(lines, "  "+line)
+	}
+	lines = append(lines, "ferry: error: "+message(err))
 	var with interface{ Hints() []string }
 	if errors.As(err, &with) {
 		hints := with.Hints()
 		for _, hint := range hints[:min(2, len(hints))] {
-			fmt.Fprintf(a.Err, "ferry: hint: %s\n", oneLine(hint))
+			lines = append(lines, "ferry: hint: "+oneLine(hint))
 		}
 	}
-	return status
+	return lines
 }
 
 // output is what the program that failed wrote last, unless that is one line that the message has already.

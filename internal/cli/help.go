@@ -46,11 +46,21 @@ Attributes of a node:
   configuration   the path of its NixOS configuration; must be in the inventory's folder or git work tree
   nixpkgs         the nixpkgs tree for this node; default: the inventory's
   system          its platform; default: this machine's
-  target          what ssh takes as a destination, ~/.ssh/config included, or "local"; default: its name
+  target          what ssh takes as a destination, ~/.ssh/config included, or "local"; default: its name. Of a list,
+                  they are tried in order
   elevate         what makes the user root there: "sudo" (default), "doas", or a list of words
-  tags            a list of words
+  tags            a list of words to choose it by: ferry deploy @web
   impure          true: evaluate it impurely, without trying purely first
-  checks          an attribute set, kept for later
+  checks          what it must answer after a switch; if it does not, it goes back:
+
+    checks = {
+      units.failed = "none";    # default "no-new": no unit fails that did not fail before; or "ignore"
+      http = [ { url = "http://web1/healthz"; status = 200; contains = "ok"; from = "here"; timeout = 10; } ];
+      commands = [ { run = [ "pg_isready" "-q" ]; timeout = 20; } ];
+    };
+
+A request is tried until its timeout, from this machine or, with from = "target", from the node. A command runs there as
+root and has to end with status 0. Everything but url and run may be left out.
 
 The inventory may be a function; it is called with "source", the snapshot's store path, and "system", this machine's
 platform, as far as it names them.

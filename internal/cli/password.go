@@ -15,33 +15,33 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// passwordFlags say where the password for sudo comes from.
+// passwordFlags say where the password for sudo, or what a node has instead, comes from.
 type passwordFlags struct {
 	file    string
 	command string
 }
 
 func (f *passwordFlags) add(flags *pflag.FlagSet) {
-	flags.StringVar(&f.file, "sudo-password-file", "", "read the password for sudo on the target from the first line of `FILE`")
+	flags.StringVar(&f.file, "sudo-password-file", "", "read the password for sudo, or what else makes root there, from the first line of `FILE`")
 	flags.StringVar(&f.command, "sudo-password-command", "", "read it from what the shell `COMMAND` prints, as 'pass show pi'")
 }
 
 // passwordTries is how often a person is asked; sudo itself gives up after as many.
 const passwordTries = 3
 
-// ask gives the password for sudo on a node: from the file or the command, else from the terminal.
-func (a *app) ask(ctx context.Context, node string, attempt int) ([]byte, error) {
-	wrong := &agent.ElevateError{Command: "sudo", Kind: agent.WrongPassword, Text: "sudo: the password was wrong"}
+// ask gives the password for command, sudo or its like, on a node: from the file or the command, else from the terminal.
+func (a *app) ask(ctx context.Context, node, command string, attempt int) ([]byte, error) {
+	wrong := &agent.ElevateError{Command: command, Kind: agent.WrongPassword, Text: command + ": the password was wrong"}
 	switch {
 	case a.password.file != "":
 		if attempt > 1 {
-			wrong.Text = "sudo: the password from --sudo-password-file was wrong"
+			wrong.Text = command + ": the password from --sudo-password-file was wrong"
 			return nil, wrong
 		}
 		return passwordFromFile(a.password.file)
 	case a.password.command != "":
 		if attempt > 1 {
-			wrong.Text = "sudo: the password from --sudo-password-command was wrong"
+			wrong.Text = command + ": the password from --sudo-password-command was wrong"
 			return nil, wrong
 		}
 		out, err := a.runner.Output(ctx, run.Command{Argv: []string{"/bin/sh", "-c", a.password.command}, In: os.Stdin})
@@ -52,14 +52,16 @@ func (a *app) ask(ctx context.Context, node string, attempt int) ([]byte, error)
 	case attempt > passwordTries:
 		return nil, wrong
 	}
-	prompt := fmt.Sprintf("%s: password for sudo: ", node)
+	prompt := fmt.Sprintf("%s: password for %s: ", node, run.Clean(command))
 	if attempt > 1 {
 		prompt = fmt.Sprintf("%s: wrong password, try again: ", node)
 	}
+	a.terminal.Lock()
+	defer a.terminal.Unlock()
 	password, err := a.printer.AskPassword(ctx, a.tty, prompt)
 	switch {
 	case errors.Is(err, ui.ErrNoTerminal):
-		return nil, &agent.ElevateError{Command: "sudo", Kind: agent.PasswordNeeded, Text: "sudo asks for a password, and there is no terminal to ask on"}
+		return nil, &agent.ElevateError{Command: command, Kind: agent.PasswordNeeded, Text: command + " asks for a password, and there is no terminal to ask on"}
 	case errors.Is(err, io.EOF):
 		return nil, context.Canceled
 	}

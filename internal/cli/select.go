@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"ferry/internal/deploy"
@@ -23,14 +24,27 @@ type nodeFlags struct {
 	configuration string
 	nixpkgs       string
 	system        string
+	all           bool
+	noCache       bool
 }
 
 func (f *nodeFlags) add(flags *pflag.FlagSet) {
 	flags.StringVarP(&f.file, "file", "f", "", "the inventory `FILE` (default: ferry.nix here, or in a folder above it in the same git work tree)")
 	flags.StringVar(&f.configuration, "configuration", "", "without an inventory: the NixOS configuration `FILE` of one machine")
 	flags.StringVar(&f.nixpkgs, "nixpkgs", "", "without an inventory: the nixpkgs `PATH` to build from")
+	flags.BoolVar(&f.noCache, "no-cache", false, "evaluate again, whatever the cache of evaluations has")
 	flags.StringVar(&f.system, "system", "", "without an inventory: the target's `SYSTEM`, such as aarch64-linux (default: this machine's)")
 }
+
+// addMany is add for a command that works on several nodes.
+func (f *nodeFlags) addMany(flags *pflag.FlagSet) {
+	flags.BoolVar(&f.all, "all", false, "all nodes of the inventory; with '!NAME' all but that one")
+	f.add(flags)
+}
+
+// chooseHelp says in the help of a command how several nodes are named.
+const chooseHelp = `Each of NODES is a name, a pattern ('web*'), or a tag (@web, '@eu-*'); behind a ! it leaves out what the others chose
+('!web3'). --all chooses every node. Without any of them, the only node of the inventory is meant.`
 
 // nixFlags reach Nix.
 type nixFlags struct {
@@ -70,14 +84,77 @@ func (f *nixFlags) client(a *app) (*nix.Client, error) {
 	return &nix.Client{Runner: a.runner, Options: o}, nil
 }
 
-// open opens the inventory and picks the one node that args name, or the only one there is.
+// openNode opens the inventory and picks the one node that args name, or the only one there is.
 func (a *app) openNode(ctx context.Context, client *nix.Client, f nodeFlags, args []string) (*inventory.Inventory, inventory.Node, error) {
-	if _, err := client.Version(ctx); err != nil {
+	if f.configuration == "" && len(args) > 1 {
+		return nil, inventory.Node{}, usagef("deploy them one after another", "one node at a time: %s", strings.Join(args, " "))
+	}
+	inv, err := a.openInventory(ctx, client, f, args)
+	if err != nil {
 		return nil, inventory.Node{}, err
+	}
+	nodes := inv.Nodes()
+	switch {
+	case f.configuration != "":
+		return inv, nodes[0], nil
+	case len(args) == 1 && isChoice(args[0]):
+		if nodes, err = inv.Choose(args, false); err == nil && len(nodes) != 1 {
+			err = usagef("name one of them", "one node at a time: %s means %s", args[0], nodeNames(nodes))
+		}
+		if err != nil {
+			return nil, inventory.Node{}, err
+		}
+		return inv, nodes[0], nil
+	case len(args) == 1:
+		node, err := inv.Node(args[0])
+		return inv, node, err
+	case len(nodes) == 0:
+		return nil, inventory.Node{}, noNodes(inv)
+	case len(nodes) > 1:
+		return nil, inventory.Node{}, usagef("name one of them", "which node? %s has %s", inv.File, nodeNames(nodes))
+	}
+	return inv, nodes[0], nil
+}
+
+// openNodes opens the inventory and picks the nodes that args mean: names, patterns, @tags, and what is left out behind a !.
+// There is at least one. None is guessed: without args it is the only node there is, or all of them with --all.
+func (a *app) openNodes(ctx context.Context, client *nix.Client, f nodeFlags, args []string) (*inventory.Inventory, []inventory.Node, error) {
+	if f.configuration != "" && f.all {
+		return nil, nil, usagef("", "--all and --configuration exclude each other")
+	}
+	inv, err := a.openInventory(ctx, client, f, args)
+	if err != nil {
+		return nil, nil, err
+	}
+	nodes, err := chooseNodes(inv, f, args)
+	return inv, nodes, err
+}
+
+// chooseNodes is openNodes for an inventory that is open.
+func chooseNodes(inv *inventory.Inventory, f nodeFlags, args []string) ([]inventory.Node, error) {
+	all := inv.Nodes()
+	switch {
+	case len(all) == 0:
+		return nil, noNodes(inv)
+	case f.configuration != "", len(args) == 0 && len(all) == 1:
+		return all, nil
+	case !f.all && !slices.ContainsFunc(args, func(arg string) bool { return !strings.HasPrefix(arg, "!") }):
+		return nil, usagef("name some of them, or add --all for all of them", "no node is chosen: %s has %s", inv.File, nodeNames(all))
+	}
+	nodes, err := inv.Choose(args, f.all)
+	if err == nil && len(nodes) == 0 {
+		err = usagef("", "no node is left: every one that is chosen is left out again")
+	}
+	return nodes, err
+}
+
+func (a *app) openInventory(ctx context.Context, client *nix.Client, f nodeFlags, args []string) (*inventory.Inventory, error) {
+	if _, err := client.Version(ctx); err != nil {
+		return nil, err
 	}
 	o := inventory.Options{
 		File: f.file, FerryVersion: Version, Configuration: f.configuration, Nixpkgs: f.nixpkgs, System: f.system,
-		Note: func(text string) { a.printer.Print("ferry: note: " + text) },
+		Note: a.note, Cache: inventory.Cache{Dir: a.cacheFolder(), Afresh: f.noCache},
 	}
 	if a.password.file != "" {
 		o.Private = []string{a.password.file}
@@ -85,61 +162,105 @@ func (a *app) openNode(ctx context.Context, client *nix.Client, f nodeFlags, arg
 	single := f.configuration != ""
 	switch {
 	case single && f.file != "":
-		return nil, inventory.Node{}, usagef("", "--file and --configuration exclude each other")
+		return nil, usagef("", "--file and --configuration exclude each other")
 	case !single && (f.nixpkgs != "" || f.system != ""):
-		return nil, inventory.Node{}, usagef("in an inventory they are attributes of the node", "--nixpkgs and --system go with --configuration")
+		return nil, usagef("in an inventory they are attributes of the node", "--nixpkgs and --system go with --configuration")
 	case single && len(args) != 1:
-		return nil, inventory.Node{}, usagef("for example: ferry deploy --configuration ./configuration.nix --nixpkgs ./nixpkgs alice@host",
+		return nil, usagef("for example: ferry deploy --configuration ./configuration.nix --nixpkgs ./nixpkgs alice@host",
 			"with --configuration, name one target")
 	case single:
 		o.Target = args[0]
-	case len(args) > 1:
-		return nil, inventory.Node{}, usagef("deploy them one after another", "one node at a time: %s", strings.Join(args, " "))
 	}
-	inv, err := inventory.Open(ctx, client, o)
-	if err != nil {
-		return nil, inventory.Node{}, err
+	return inventory.Open(ctx, client, o)
+}
+
+func noNodes(inv *inventory.Inventory) error {
+	return usagef("add one: nodes.NAME = { configuration = ./configuration.nix; };", "%s has no nodes", inv.File)
+}
+
+// isChoice tells whether a word that stands for nodes is more than a name.
+func isChoice(word string) bool {
+	return strings.HasPrefix(word, "@") || strings.HasPrefix(word, "!") || inventory.IsPattern(word)
+}
+
+// maxListed is how many nodes a message names.
+const maxListed = 24
+
+func nodeNames(nodes []inventory.Node) string {
+	if len(nodes) == 0 {
+		return "none"
 	}
-	nodes := inv.Nodes()
-	if single {
-		return inv, nodes[0], nil
+	var names []string
+	for _, n := range nodes[:min(len(nodes), maxListed)] {
+		names = append(names, n.Name)
 	}
-	if len(args) == 1 {
-		node, err := inv.Node(args[0])
-		return inv, node, err
+	text := strings.Join(names, ", ")
+	if more := len(nodes) - len(names); more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
 	}
-	if len(nodes) != 1 {
-		names := make([]string, len(nodes))
-		for i, n := range nodes {
-			names[i] = n.Name
-		}
-		if len(names) == 0 {
-			return nil, inventory.Node{}, usagef("add one: nodes.NAME = { configuration = ./configuration.nix; };", "%s has no nodes", inv.File)
-		}
-		return nil, inventory.Node{}, usagef("name one of them", "which node? %s has %s", inv.File, strings.Join(names, ", "))
-	}
-	return inv, nodes[0], nil
+	return text
 }
 
 // completeNodes completes a node's name in the shell.
 func (a *app) completeNodes(f *nodeFlags) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, toComplete string) ([]cobra.Completion, cobra.ShellCompDirective) {
-		if len(args) > 0 || f.configuration != "" {
+		if len(args) > 0 {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		a.open()
-		inv, err := inventory.Open(cmd.Context(), &nix.Client{Runner: a.runner}, inventory.Options{File: f.file, FerryVersion: Version})
-		if err != nil {
-			return nil, cobra.ShellCompDirectiveNoFileComp
+		return a.completions(cmd.Context(), f, nil, toComplete, false), cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// completeMany completes what chooses nodes, as often as there is something left: names, @tags, both also behind a !, and
+// the names that a pattern means.
+func (a *app) completeMany(f *nodeFlags) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, toComplete string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		return a.completions(cmd.Context(), f, args, toComplete, true), cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+func (a *app) completions(ctx context.Context, f *nodeFlags, args []string, toComplete string, many bool) []cobra.Completion {
+	if f.configuration != "" {
+		return nil
+	}
+	a.open()
+	inv, err := inventory.Open(ctx, &nix.Client{Runner: a.runner}, inventory.Options{File: f.file, FerryVersion: Version})
+	if err != nil {
+		return nil
+	}
+	not, word := "", toComplete
+	if many && strings.HasPrefix(word, "!") {
+		not, word = "!", word[1:]
+	}
+	var found []cobra.Completion
+	add := func(word, description string) {
+		if !slices.Contains(args, word) {
+			found = append(found, cobra.CompletionWithDesc(word, description))
 		}
-		var names []cobra.Completion
-		for _, n := range inv.Nodes() {
-			if strings.HasPrefix(n.Name, toComplete) {
-				names = append(names, cobra.CompletionWithDesc(n.Name, n.Target))
+	}
+	if many && strings.HasPrefix(word, "@") {
+		for _, tag := range inv.Tags() {
+			if strings.HasPrefix("@"+tag, word) {
+				nodes, _ := inv.Choose([]string{"@" + tag}, false)
+				add(not+"@"+tag, nodeNames(nodes))
 			}
 		}
-		return names, cobra.ShellCompDirectiveNoFileComp
+		return found
 	}
+	nodes := inv.Nodes()
+	if inventory.IsPattern(word) {
+		// It may be a whole pattern, or the beginning of what is meant.
+		if nodes, err = inv.Choose([]string{word}, false); err != nil {
+			nodes, _ = inv.Choose([]string{word + "*"}, false)
+		}
+		word = ""
+	}
+	for _, n := range nodes {
+		if strings.HasPrefix(n.Name, word) {
+			add(not+n.Name, n.Target)
+		}
+	}
+	return found
 }
 
 // roots is ferry's folder of GC roots.
@@ -155,6 +276,19 @@ func (a *app) roots() (deploy.Roots, error) {
 	return deploy.Roots{Dir: filepath.Join(state, "ferry")}, nil
 }
 
+// cacheFolder is where evaluations are kept; "" where there is no place for them.
+func (a *app) cacheFolder() string {
+	cache := a.Getenv("XDG_CACHE_HOME")
+	if cache == "" || !filepath.IsAbs(cache) {
+		home := a.Getenv("HOME")
+		if !filepath.IsAbs(home) {
+			return ""
+		}
+		cache = filepath.Join(home, ".cache")
+	}
+	return filepath.Join(cache, "ferry", "evaluations")
+}
+
 // who names the person and machine that deploy, for those who find the target locked.
 func (a *app) who() string {
 	name := a.Getenv("USER")
@@ -166,4 +300,23 @@ func (a *app) who() string {
 		host = "unknown"
 	}
 	return fmt.Sprintf("%s@%s", name, host)
+}
+
+// addLogin adds the flags of the commands that log in to a target.
+func (a *app) addLogin(flags *pflag.FlagSet) {
+	flags.StringVar(&a.sshConfig, "ssh-config", "", "let ssh read `FILE` instead of ~/.ssh/config")
+	a.password.add(flags)
+}
+
+// openWork is what the commands that build begin with: Nix by the flags, this machine's GC roots, and how a target is reached.
+func (a *app) openWork(o nixFlags) (deploy.Options, error) {
+	client, err := o.client(a)
+	if err != nil {
+		return deploy.Options{}, err
+	}
+	roots, err := a.roots()
+	if err != nil {
+		return deploy.Options{}, err
+	}
+	return a.deployOptions(client, roots), nil
 }

@@ -79,7 +79,7 @@ func build(ctx context.Context, inv *inventory.Inventory, node inventory.Node, e
 			}
 		}
 	}
-	bundle, err := client.Build(ctx, evaluation.Bundle, roots.Built(inv.File, node.Name), func(p nix.BuildProgress) {
+	err := client.Build(ctx, evaluation.Bundle, roots.Built(inv.File, node.Name), func(p nix.BuildProgress) {
 		if p.Line != "" {
 			emit(Event{Kind: Line, Step: Build, Text: p.Line})
 		}
@@ -96,7 +96,7 @@ func build(ctx context.Context, inv *inventory.Inventory, node inventory.Node, e
 		text += ", " + Count(n, "path") + " fetched"
 	}
 	emit(Event{Kind: Finished, Step: Build, Text: text, Duration: time.Since(begin)})
-	return bundle, nil
+	return evaluation.BundleOut, nil
 }
 
 // canBuild finds out whether this machine, or a builder of the user's, builds for system, before hours are spent on the part
@@ -109,6 +109,11 @@ func canBuild(ctx context.Context, client *nix.Client, system string) error {
 	if settings.System == system {
 		return nil
 	}
+	return withProbe(system, func(probe string) error { return client.CanBuild(ctx, system, probe) })
+}
+
+// withProbe lets f use a program for system that builds a tiny derivation: the agent.
+func withProbe(system string, f func(probe string) error) error {
 	program, err := agent.ProgramFor(system)
 	if err != nil {
 		return &nix.PlatformError{System: system, Reason: err.Error()}
@@ -126,7 +131,7 @@ func canBuild(ctx context.Context, client *nix.Client, system string) error {
 	if err := os.WriteFile(probe, text, 0o755); err != nil {
 		return err
 	}
-	return client.CanBuild(ctx, system, probe)
+	return f(probe)
 }
 
 // buildHints says how to make this machine build for another system.

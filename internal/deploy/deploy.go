@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -26,15 +27,47 @@ type Options struct {
 	Nix    *nix.Client
 	Dialer *target.Dialer
 	Roots  Roots
-	// Password gives the password that sudo asks for; see agent.Options.
-	Password func(ctx context.Context, node string, attempt int) ([]byte, error)
+	// Password gives the password that command, such as sudo, asks for on node; see agent.Options.
+	Password func(ctx context.Context, node, command string, attempt int) ([]byte, error)
 	// Who is said to others that find the target locked: user@machine.
 	Who                string
 	SubstituteOnTarget bool
 	ForceNotNixOS      bool
+	// NoDelta ships every path as a whole.
+	NoDelta bool
+	// Memory, if set, has differences that were made for other nodes.
+	Memory *ship.Memory
+	// Limits are how long the target waits: for the activation, and for ferry to come back after it. Checks is not used.
+	Limits Limits
+	// ReplaceUnknown goes on where the target has a system that nobody here knows of.
+	ReplaceUnknown bool
+	// AllowLockout goes on where the new system may lock out the login that deploys it. Else Ask asks a person; nil: nobody.
+	AllowLockout bool
+	Ask          func(ctx context.Context, question string) (bool, error)
+	// Agree, when set, is asked with what is planned before anything is shipped; false ends the deployment.
+	Agree func(ctx context.Context, planned *Planned) (bool, error)
+	// Unsafe goes on where the target cannot go back by itself.
+	Unsafe bool
+	// Reboot says how the target is rebooted into the system, with the action Boot.
+	Reboot RebootOptions
+	// Leave, when set, tells that a target is being changed: the end of Run's context does not end that any more. The context
+	// it gives is done when the user insists on leaving, and the function ends the listening. Without it the end of Run's
+	// context has to do.
+	Leave func() (leave context.Context, over func())
+	// Turn, when set, makes a deployment of several nodes wait for its turn: see [Turn].
+	Turn Turn
 	// Observe gets every event, one at a time.
 	Observe func(Event)
 }
+
+// Limits are the times of a switch.
+type Limits struct {
+	Activation time.Duration // switch-to-configuration may take that long
+	Confirm    time.Duration // from its end until ferry must have come back over a new connection
+}
+
+// DefaultLimits are what a user gets who does not say anything.
+func DefaultLimits() Limits { return Limits{Activation: 15 * time.Minute, Confirm: time.Minute} }
 
 // Outcome is what a deployment that went well did.
 type Outcome string
@@ -57,6 +90,8 @@ type Result struct {
 	Generation int // of the target's system profile, when committed
 	Shipped    ship.Result
 	Failed     []string // units that failed
+	// NeedsReboot says why an action switch was done as boot: only a restart brings the new system. Empty otherwise.
+	NeedsReboot string
 }
 
 // deployment is one node on its way.
@@ -65,22 +100,21 @@ type deployment struct {
 	inv  *inventory.Inventory
 	node inventory.Node
 	job  string
+	// what is the word for it in the target's journal, if the action is not.
+	what string
 	link *link
+	// agreed says that the user wants a reboot that has no way back.
+	agreed bool
 
 	mu sync.Mutex // one event at a time
 }
 
 // Run deploys node. A failure is an [*Error], which says what state the node is left in.
 func Run(ctx context.Context, inv *inventory.Inventory, node inventory.Node, opts Options) (Result, error) {
-	address, err := target.ParseAddress(node.Target)
+	d, err := newDeployment(inv, node, opts, true)
 	if err != nil {
-		return Result{}, &Error{Node: node.Name, Step: Connect, State: Unchanged, Err: err}
+		return Result{}, err
 	}
-	d := &deployment{opts: opts, inv: inv, node: node, job: strings.ToLower(rand.Text())}
-	d.link = newLink(opts.Dialer, address, agent.Options{
-		Elevate: elevation(node), Who: opts.Who, Session: d.job, Lock: true,
-		Password: func(ctx context.Context, attempt int) ([]byte, error) { return opts.Password(ctx, node.Name, attempt) },
-	}, d.note)
 	defer d.link.close()
 	ready, facts, err := d.prepare(ctx)
 	if err != nil {
@@ -89,7 +123,88 @@ func Run(ctx context.Context, inv *inventory.Inventory, node inventory.Node, opt
 	if d.isDone(ready, facts) {
 		return Result{Outcome: Nothing, Bundle: ready.bundle, Toplevel: ready.toplevel}, nil
 	}
-	return d.apply(ctx, ready)
+	if d.opts.Action != DryActivate && !d.opts.ReplaceUnknown {
+		if err := surprise(facts, d.project(ctx, ready)); err != nil {
+			return Result{}, d.fail(Connect, Unchanged, err)
+		}
+	}
+	needsReboot, err := d.checkReboot(facts, ready)
+	if err != nil {
+		return Result{}, err
+	}
+	if err := goesBack(facts, d.opts); err != nil && !d.sameSystem(ready, facts) {
+		return Result{}, d.fail(Connect, Unchanged, err)
+	}
+	if err := d.agree(ctx, ready, facts); err != nil {
+		return Result{}, err
+	}
+	over, err := d.turn(ctx, Ship)
+	if err != nil {
+		return Result{}, d.fail(Ship, Unchanged, err)
+	}
+	defer over()
+	result, err := d.apply(ctx, ready)
+	if err == nil {
+		d.keepHere(ctx, result)
+	}
+	result.NeedsReboot = orElse(result.NeedsReboot, needsReboot)
+	return result, err
+}
+
+// checkReboot finds out before anything is shipped whether only a reboot can bring the new system, and why: a switch is then
+// done as boot.
+func (d *deployment) checkReboot(facts agent.Facts, ready built) (reason string, err error) {
+	if reason = rebootNeeded(facts, ready.toplevel); reason == "" {
+		return "", nil
+	}
+	switch d.opts.Action {
+	case Test:
+		return "", d.fail(Activate, Unchanged, hint("this system cannot be tried without a reboot: "+reason, "use --action boot, then restart the target"))
+	case Switch:
+		d.note("this change needs a reboot: " + reason + "; it is installed, and runs from the next boot on")
+		d.opts.Action = Boot
+		return reason, nil
+	}
+	return "", nil
+}
+
+// checkLockout finds out whether the new system, which is on the target, may lock this login out.
+func (d *deployment) checkLockout(ctx context.Context, toplevel nix.StorePath) error {
+	var risks []agent.Risk
+	err := d.link.do(ctx, func(session *agent.Session) error {
+		var err error
+		risks, err = session.Inspect(ctx, toplevel)
+		return err
+	})
+	if err == nil && d.opts.Action == DryActivate {
+		for _, r := range risks {
+			d.note("it may lock this very login out: " + r.Text)
+		}
+		return nil
+	}
+	if err == nil {
+		err = lockout(ctx, risks, d.opts.AllowLockout, d.opts.Ask)
+	}
+	if err != nil {
+		return d.fail(Activate, Unchanged, err)
+	}
+	return nil
+}
+
+// newDeployment makes a deployment of node that is not connected yet. One that does not lock the target only looks.
+func newDeployment(inv *inventory.Inventory, node inventory.Node, opts Options, lock bool) (*deployment, error) {
+	addresses, err := addressesOf(node)
+	if err != nil {
+		return nil, &Error{Node: node.Name, Step: Connect, State: Unchanged, Err: err}
+	}
+	d := &deployment{opts: opts, inv: inv, node: node, job: strings.ToLower(rand.Text())}
+	d.link = newLink(opts.Dialer, addresses, agent.Options{
+		Elevate: elevation(node), Who: opts.Who, Session: d.job, Lock: lock,
+		Password: func(ctx context.Context, command string, attempt int) ([]byte, error) {
+			return opts.Password(ctx, node.Name, command, attempt)
+		},
+	}, d.note)
+	return d, nil
 }
 
 // built is what evaluate and build leave.
@@ -124,6 +239,11 @@ func (d *deployment) prepare(ctx context.Context) (built, agent.Facts, error) {
 }
 
 func (d *deployment) connect(ctx context.Context) (agent.Facts, error) {
+	over, err := d.turn(ctx, Connect)
+	if err != nil {
+		return agent.Facts{}, d.fail(Connect, Unchanged, err)
+	}
+	defer over()
 	done := d.start(Connect)
 	facts, err := d.link.open(ctx)
 	if err == nil {
@@ -158,11 +278,21 @@ func (d *deployment) evaluateAndBuild(ctx context.Context, connected <-chan agen
 }
 
 func (d *deployment) evaluate(ctx context.Context) (*inventory.Evaluation, error) {
+	over, err := d.turn(ctx, Evaluate)
+	if err != nil {
+		return nil, d.fail(Evaluate, Unchanged, err)
+	}
+	defer over()
 	return evaluate(ctx, d.inv, d.node, d.emit)
 }
 
 func (d *deployment) build(ctx context.Context, evaluation *inventory.Evaluation) error {
-	_, err := build(ctx, d.inv, d.node, evaluation, d.opts.Nix, d.opts.Roots, d.emit)
+	over, err := d.turn(ctx, Build)
+	if err != nil {
+		return d.fail(Build, Unchanged, err)
+	}
+	defer over()
+	_, err = build(ctx, d.inv, d.node, evaluation, d.opts.Nix, d.opts.Roots, d.emit)
 	return err
 }
 
@@ -185,6 +315,9 @@ func (d *deployment) sameSystem(ready built, facts agent.Facts) bool {
 	case Switch:
 		return runs && boots
 	case Boot:
+		if d.opts.Reboot.Timeout > 0 {
+			return runs && boots && facts.Booted == string(ready.toplevel)
+		}
 		return boots
 	case Test:
 		return runs
@@ -192,10 +325,13 @@ func (d *deployment) sameSystem(ready built, facts agent.Facts) bool {
 	return false
 }
 
-// apply changes the target. The place of arming a way back is before activate, that of confirming after it.
+// apply changes the target.
 func (d *deployment) apply(ctx context.Context, ready built) (Result, error) {
 	result := Result{Bundle: ready.bundle, Toplevel: ready.toplevel}
 	var err error
+	if err := d.askEarly(ctx, ready); err != nil {
+		return result, err
+	}
 	if result.Shipped, err = d.ship(ctx, ready); err != nil {
 		return result, err
 	}
@@ -206,64 +342,45 @@ func (d *deployment) apply(ctx context.Context, ready built) (Result, error) {
 		result.Generation, err = d.commit(ctx, ready, "root", facts)
 		return result, err
 	}
-	if d.opts.Action.activates() != "" {
-		if result.Failed, err = d.activate(ctx, ready, facts); err != nil {
-			return result, err
-		}
-		result.Outcome = Activated
+	if err := d.checkLockout(ctx, ready.toplevel); err != nil {
+		return result, err
 	}
-	if d.opts.Action == DryActivate {
+	switch d.opts.Action {
+	case DryActivate:
 		result.Outcome = Described
-	}
-	if d.opts.Action.commits() {
-		result.Outcome = Committed
-		if d.opts.Action == Boot && facts.Current != string(ready.toplevel) {
-			result.Outcome = Installed
+		result.Failed, err = d.activate(ctx, ready, facts)
+	case Boot:
+		if d.opts.Reboot.Timeout > 0 {
+			err = d.rebooted(ctx, ready, facts, &result)
+		} else {
+			err = d.install(ctx, ready, facts, &result)
 		}
-		if result.Generation, err = d.commit(ctx, ready, "boot", facts); err != nil {
-			return result, err
-		}
+	default:
+		err = d.guarded(ctx, ready, facts, &result)
 	}
-	return result, nil
+	return result, err
+}
+
+// install makes the system what boots, and leaves what runs as it is.
+func (d *deployment) install(ctx context.Context, ready built, facts agent.Facts, result *Result) error {
+	result.Outcome = Committed
+	if facts.Current != string(ready.toplevel) {
+		result.Outcome = Installed
+	}
+	var err error
+	result.Generation, err = d.commit(ctx, ready, "boot", facts)
+	return err
 }
 
 func (d *deployment) ship(ctx context.Context, ready built) (ship.Result, error) {
 	done := d.start(Ship)
-	var result ship.Result
-	var total ship.Result
-	err := d.link.do(ctx, func(session *agent.Session) error {
-		local, err := d.opts.Nix.OpenServe(ctx)
-		if err != nil {
-			return err
-		}
-		defer local.Close()
-		plan, err := ship.MakePlan(ctx, local.Serve, session, ready.bundle, d.opts.SubstituteOnTarget)
-		if err != nil {
-			return err
-		}
-		if len(plan.Missing) == 0 {
-			return nil
-		}
-		if err := fits(session.Hello.Facts, plan.Bytes); err != nil {
-			return err
-		}
-		result, err = plan.Send(ctx, session, func(p ship.Progress) { d.emit(Event{Kind: Shipping, Step: Ship, Ship: p}) })
-		total.Paths += result.Paths
-		total.Bytes += result.Bytes
-		total.Wire += result.Wire
-		total.Duration += result.Duration
-		total.Peak = max(total.Peak, result.Peak)
-		return err
-	})
+	shipment := &shipment{d: d, root: ready.bundle, whole: map[nix.StorePath]bool{}}
+	err := d.link.do(ctx, shipment.run(ctx))
 	if err != nil {
-		return total, d.fail(Ship, Unchanged, shipError(err))
+		return shipment.total, d.fail(Ship, Unchanged, shipError(err))
 	}
-	text := "everything is there already"
-	if total.Paths > 0 {
-		text = fmt.Sprintf("%s as %s, %s", Size(total.Bytes), Size(total.Wire), Count(total.Paths, "path"))
-	}
-	done(text)
-	return total, nil
+	done(shipment.summary())
+	return shipment.total, nil
 }
 
 func shipError(err error) error {
@@ -337,19 +454,11 @@ func (d *deployment) commit(ctx context.Context, ready built, action string, bef
 	done := d.start(Commit)
 	log := &lineWriter{emit: func(line string) { d.emit(Event{Kind: Line, Step: Commit, Text: line}) }}
 	var result agent.CommitResult
-	// What has been shipped is there, whatever becomes of the commit: it is the base of the next ship's differences.
-	kept := make(chan error, 1)
-	go func() { kept <- d.opts.Nix.Root(ctx, d.opts.Roots.Deployed(d.inv.File, d.node.Name), ready.bundle) }()
-	defer func() {
-		// A root that cannot be made here costs a full ship next time, not this deployment.
-		if err := <-kept; err != nil && ctx.Err() == nil {
-			d.note("the deployed bundle is not kept on this machine: " + err.Error())
-		}
-	}()
 	err := d.link.follow(ctx, func(session *agent.Session) error {
 		var err error
 		result, err = session.Commit(ctx, agent.Request{
 			Job: d.job, Offset: log.total, Toplevel: ready.toplevel, Bundle: ready.bundle, Action: action, ForceNotNixOS: d.opts.ForceNotNixOS,
+			Record: d.record(),
 		}, log)
 		return err
 	})
@@ -370,6 +479,31 @@ func (d *deployment) commit(ctx context.Context, ready built, action string, bef
 	}
 	done(text)
 	return result.Generation, nil
+}
+
+// keepHere keeps the bundle that the node has now by a GC root of this machine. It says what was deployed from here, and is the
+// base of the next ship's differences; so what was gone back from does not count. What waits to be deployed is kept as the
+// bundle built last.
+func (d *deployment) keepHere(ctx context.Context, result Result) {
+	link, tried := d.opts.Roots.Deployed(d.inv.File, d.node.Name), d.opts.Roots.Tried(d.inv.File, d.node.Name)
+	switch result.Outcome {
+	case Committed, Installed, RootMoved:
+		_ = os.Remove(tried)
+	case Activated:
+		link = tried
+	default:
+		return
+	}
+	if _, err := os.Lstat(string(result.Bundle)); result.Bundle == "" || err != nil {
+		// A rollback may be to a bundle that was never here.
+		return
+	}
+	// The node has it, whether or not the user wants an end now.
+	err := d.opts.Nix.Root(context.WithoutCancel(ctx), link, result.Bundle)
+	if err != nil {
+		// That costs a full ship next time, not this deployment.
+		d.note("the deployed bundle is not kept on this machine: " + err.Error())
+	}
 }
 
 func (d *deployment) start(step Step) (done func(text string)) {

@@ -13,8 +13,9 @@ type State string
 
 // The states, from harmless to serious.
 const (
-	Unchanged State = "unchanged" // the node runs and boots what it did before
-	Unknown   State = "unknown"   // a person has to look
+	Unchanged  State = "unchanged"   // the node runs and boots what it did before
+	RolledBack State = "rolled back" // it was changed, and runs and boots what it did before again
+	Unknown    State = "unknown"     // a person has to look
 )
 
 // Error is a deployment of one node that failed.
@@ -23,7 +24,9 @@ type Error struct {
 	Step  Step
 	State State
 	Err   error
-	hints []string
+	// Settled says that the node itself came to this end: a signal of the user's, if there was one, has nothing to do with it.
+	Settled bool
+	hints   []string
 }
 
 func (e *Error) Error() string { return fmt.Sprintf("%s: %s: %v", e.Node, e.Step, e.Err) }
@@ -31,17 +34,28 @@ func (e *Error) Error() string { return fmt.Sprintf("%s: %s: %v", e.Node, e.Step
 // Unwrap gives what went wrong.
 func (e *Error) Unwrap() error { return e.Err }
 
+// settled marks the error of work on a node that does not end at the user's first signal.
+func settled(err error) error {
+	var e *Error
+	if errors.As(err, &e) {
+		e.Settled = true
+	}
+	return err
+}
+
 // Hints says what the user can do, at most two things.
 func (e *Error) Hints() []string {
-	hints := e.hints
+	hints := slices.Concat(e.hints, hintsOf(e.Err))
+	return hints[:min(2, len(hints))]
+}
+
+// hintsOf are the hints of an error, the outermost that has some.
+func hintsOf(err error) []string {
 	var with interface{ Hints() []string }
-	if errors.As(e.Err, &with) {
-		hints = append(hints, with.Hints()...)
+	if !errors.As(err, &with) {
+		return nil
 	}
-	if len(hints) > 2 {
-		hints = hints[:2]
-	}
-	return hints
+	return slices.Clone(with.Hints())
 }
 
 // Output is the last lines of what the program that failed wrote, if there are any.

@@ -17,7 +17,10 @@ const (
 	Build    Step = "build"
 	Ship     Step = "ship"
 	Activate Step = "activate"
+	Confirm  Step = "confirm"
 	Commit   Step = "commit"
+	RollBack Step = "roll back"
+	Reboot   Step = "reboot"
 )
 
 // Event is something that happened to a node. Which fields are set follows from Kind.
@@ -30,6 +33,7 @@ type Event struct {
 	Duration time.Duration     // Finished
 	Build    nix.BuildProgress // Building
 	Ship     ship.Progress     // Shipping
+	Sent     ship.Sent         // PathSent
 }
 
 // EventKind is what an Event tells.
@@ -37,10 +41,11 @@ type EventKind string
 
 // The kinds of events.
 const (
-	Started  EventKind = "started"  // a step has begun
-	Finished EventKind = "finished" // a step is over and went well
-	Building EventKind = "building" // how far the build is
-	Shipping EventKind = "shipping" // how far the ship is
-	Line     EventKind = "line"     // a line that a program wrote: evaluation, build log, activation
-	Note     EventKind = "note"     // something that the user should know, and no error
+	Started  EventKind = "started"   // a step has begun
+	Finished EventKind = "finished"  // a step is over and went well
+	Building EventKind = "building"  // how far the build is
+	Shipping EventKind = "shipping"  // how far the ship is
+	PathSent EventKind = "path sent" // how a path was sent
+	Line     EventKind = "line"      // a line that a program wrote: evaluation, build log, activation
+	Note     EventKind = "note"      // something that the user should know, and no error
 )

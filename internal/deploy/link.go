@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"ferry/internal/agent"
@@ -14,30 +16,38 @@ import (
 
 // link is the connection to a node's agent. A lost one is made again without asking the user again.
 type link struct {
-	dialer   *target.Dialer
-	address  target.Address
-	options  agent.Options
-	note     func(string)
-	mu       sync.Mutex
-	session  *agent.Session
-	password []byte
+	dialer  *target.Dialer
+	options agent.Options
+	note    func(string)
+	// patience is how long a lost connection is tried again before ferry gives up, counted from its loss.
+	patience time.Duration
+	// alone says that the user is not asked for a password again.
+	alone atomic.Bool
+	// rebootPause is the time between two attempts to reach a target that reboots.
+	rebootPause time.Duration
+	mu          sync.Mutex
+	addresses   []target.Address // the one that it was reached at first
+	session     *agent.Session
+	password    []byte
 }
 
-// retryFor is how long a lost connection is tried again before ferry gives up, counted from its loss: a router restarts
-// within it.
+// retryFor is a link's patience at first: a router restarts within it.
 const retryFor = 2 * time.Minute
 
-func newLink(dialer *target.Dialer, address target.Address, options agent.Options, note func(string)) *link {
-	l := &link{dialer: dialer, address: address, note: note}
+func newLink(dialer *target.Dialer, addresses []target.Address, options agent.Options, note func(string)) *link {
+	l := &link{dialer: dialer, addresses: addresses, note: note, patience: retryFor, rebootPause: 2 * time.Second}
 	ask := options.Password
-	options.Password = func(ctx context.Context, attempt int) ([]byte, error) {
+	options.Password = func(ctx context.Context, command string, attempt int) ([]byte, error) {
 		if attempt == 1 && l.password != nil {
 			return bytes.Clone(l.password), nil
 		}
-		if ask == nil {
-			return nil, &agent.ElevateError{Command: "sudo", Kind: agent.PasswordNeeded, Text: "sudo asks for a password, and there is nobody to ask"}
+		if l.alone.Load() && attempt > 1 {
+			return nil, &agent.ElevateError{Command: "sudo", Kind: agent.WrongPassword, Text: "sudo does not take the password any more"}
 		}
-		password, err := ask(ctx, attempt)
+		if ask == nil {
+			return nil, &agent.ElevateError{Command: command, Kind: agent.PasswordNeeded, Text: command + " asks for a password, and there is nobody to ask"}
+		}
+		password, err := ask(ctx, command, attempt)
 		if err == nil {
 			clear(l.password)
 			l.password = bytes.Clone(password)
@@ -50,12 +60,17 @@ func newLink(dialer *target.Dialer, address target.Address, options agent.Option
 
 // open makes the first connection. It does not try twice: a wrong name or a machine that is off should be said at once.
 func (l *link) open(ctx context.Context) (agent.Facts, error) {
-	session, err := agent.Open(ctx, l.dialer, l.address, l.options)
+	l.mu.Lock()
+	addresses := slices.Clone(l.addresses)
+	l.mu.Unlock()
+	session, at, err := openAny(ctx, l.dialer, addresses, l.options, l.note)
 	if err != nil {
 		return agent.Facts{}, err
 	}
+	reached := addresses[at]
+	addresses = slices.Insert(slices.Delete(addresses, at, at+1), 0, reached)
 	l.mu.Lock()
-	l.session = session
+	l.session, l.addresses = session, addresses
 	l.mu.Unlock()
 	return session.Hello.Facts, nil
 }
@@ -72,7 +87,7 @@ func (l *link) do(ctx context.Context, f func(*agent.Session) error) error {
 	for quick := 0; ; {
 		begin := time.Now()
 		err := f(l.current())
-		if err == nil || !agent.IsLost(err) || ctx.Err() != nil || l.address.Local() {
+		if err == nil || !agent.IsLost(err) || ctx.Err() != nil || l.address().Local() {
 			return err
 		}
 		if quick++; time.Since(begin) > quickLoss {
@@ -112,7 +127,7 @@ func (e *forgottenError) Error() string {
 func (l *link) reconnect(ctx context.Context, lost error) error {
 	l.note(fmt.Sprintf("connection lost (%v); connecting again", lost))
 	l.current().Close()
-	deadline := time.Now().Add(retryFor)
+	deadline := time.Now().Add(l.patience)
 	for pause := time.Second; ; pause = min(2*pause, 15*time.Second) {
 		facts, err := l.open(ctx)
 		if err == nil && facts.Lock != nil {
@@ -147,6 +162,16 @@ func (l *link) current() *agent.Session {
 	defer l.mu.Unlock()
 	return l.session
 }
+
+// address is where the node was reached last.
+func (l *link) address() target.Address {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.addresses[0]
+}
+
+// interactive tells whether the connection was made with the help of a person.
+func (l *link) interactive() bool { return l.current().Interactive() }
 
 // facts is what the agent said of the target last.
 func (l *link) facts() agent.Facts { return l.current().Hello.Facts }

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -33,9 +34,12 @@ func TestMain(m *testing.M) {
 var sudoPrompt = regexp.MustCompile(`ferry-[A-Z0-9]+`)
 
 func fakeSSH(dir, line string) int {
+	if _, address, found := strings.Cut(line, " dial "); found {
+		return fakeDial(dir, line, address)
+	}
 	words := strings.Fields(nextLine(dir))
 	hello := agent.Hello{Protocol: agent.Protocol, Facts: agent.Facts{
-		Nix: "2.18", NixOS: true, System: "x86_64-linux", Current: oldSystem, Profile: oldSystem, Bundle: oldBundle, Committed: oldSystem,
+		Machine: "x86_64", Nix: "2.18", NixOS: true, System: "x86_64-linux", Current: oldSystem, Profile: oldSystem, Bundle: oldBundle, Committed: oldSystem,
 	}}
 	wire := agent.NewWire(os.Stdin, os.Stdout)
 	said := false
@@ -57,6 +61,13 @@ func fakeSSH(dir, line string) int {
 		case "denied":
 			fmt.Fprintln(os.Stderr, "alice@pi: Permission denied (publickey).")
 			return 255
+		case "hangs":
+			time.Sleep(time.Hour)
+		case "fails":
+			fmt.Fprintln(os.Stderr, "sh: disk full")
+			return 1
+		case "runs":
+			_ = syscall.Exec("/bin/sh", []string{"sh", "-c", line}, os.Environ())
 		case "asks":
 			fmt.Fprint(os.Stderr, sudoPrompt.FindString(line)+"'s question: ")
 			var password string
@@ -68,6 +79,20 @@ func fakeSSH(dir, line string) int {
 			hello.Resumed = true
 		case "moved":
 			hello.Facts.Current = newSystem
+		case "once":
+			hello.Facts.BootOnce = "systemd-boot"
+		case "first", "second", "third":
+			hello.Facts.BootID = word
+			hello.Facts.Booted = oldSystem
+		case "default":
+			hello.Facts.Profile = newSystem
+		case "tried":
+			hello.Facts.Booted, hello.Facts.Current = newSystem, newSystem
+		case "other":
+			hello.Facts.Booted, hello.Facts.Current = otherSystem, otherSystem
+		case "answers":
+			hi()
+			return fakeAnswers(dir, wire, words)
 		case "dies":
 			hi()
 			_, _, _ = wire.Read()
@@ -86,6 +111,11 @@ func fakeSSH(dir, line string) int {
 			_ = wire.WriteJSON(agent.FrameResponse, agent.Response{
 				ID: r.ID, Activate: &agent.ActivateResult{Current: newSystem}, Commit: &agent.CommitResult{Generation: 7},
 			})
+		case "checks":
+			hi()
+			r := readRequest(wire)
+			record(dir, fmt.Sprintf("%s %q for %d s", r.Method, r.Check.Argv, r.Check.Timeout))
+			_ = wire.WriteJSON(agent.FrameResponse, agent.Response{ID: r.ID, Check: fakeCheck(r.Check.Argv)})
 		}
 	}
 	hi()
@@ -160,9 +190,9 @@ func newFakeNode(t *testing.T, action Action, plan ...string) *fakeNode {
 		}},
 		inv: &inventory.Inventory{File: "/ferry.nix"}, node: inventory.Node{Name: "pi"}, job: "job12345",
 	}
-	n.link = newLink(&target.Dialer{Runner: runner}, address, agent.Options{
+	n.link = newLink(&target.Dialer{Runner: runner}, []target.Address{address}, agent.Options{
 		Elevate: []string{"sudo"}, Session: "job12345", Lock: true,
-		Password: func(_ context.Context, attempt int) ([]byte, error) {
+		Password: func(_ context.Context, _ string, attempt int) ([]byte, error) {
 			n.asked++
 			return []byte("secret" + strconv.Itoa(attempt)), nil
 		},

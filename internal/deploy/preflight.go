@@ -12,40 +12,68 @@ import (
 // minimumFree is how many bytes a store must have free to begin at all: less is a full disk.
 const minimumFree = 32 << 20
 
+// condition is something that has to be so on a target before anything is deployed there.
+type condition struct {
+	about string
+	err   error // why it is not so; nil: it is
+}
+
 // preflight tells from what the agent says whether a deployment of system can work there, before anything is built for it.
 func preflight(facts agent.Facts, system string, opts Options) error {
-	if facts.Lock != nil {
-		return locked(facts.Lock)
-	}
-	if facts.Nix == "" {
-		reason := facts.NixError
-		if reason == "" {
-			reason = "nix-store does not work there"
+	for _, c := range conditions(facts, system, opts) {
+		if c.err != nil {
+			return c.err
 		}
-		return hint("the target has no working Nix: "+reason, "install Nix there first; on NixOS it is there unless nix.enable = false")
-	}
-	if !facts.NixOS && !opts.ForceNotNixOS {
-		return hint("the target is not a NixOS machine: /etc/NIXOS is missing",
-			"check the target's name; if you mean it, use --force-not-nixos")
-	}
-	if !runsOn(system, facts) {
-		return hint(fmt.Sprintf("the node is built for %s, but the target is %s", system, facts.System),
-			fmt.Sprintf("set system = %q for this node in the inventory", facts.System))
-	}
-	if facts.StoreFree > 0 && facts.StoreFree < minimumFree {
-		return hint(fmt.Sprintf("the target's disk is full: %s free for /nix/store", Size(uint64(facts.StoreFree))),
-			"on the target: sudo nix-collect-garbage --delete-older-than 30d")
 	}
 	return nil
 }
 
-// locked says who is at work on a target. Its clock may be another one than this machine's.
-func locked(l *agent.Lock) error {
-	since := ""
-	if l.Since > 0 {
-		since = " since " + time.Unix(l.Since, 0).Format("15:04:05")
+// conditions are all that preflight looks at, what matters most first.
+func conditions(facts agent.Facts, system string, opts Options) []condition {
+	free := condition{about: "lock"}
+	if facts.Lock != nil {
+		free.err = locked(facts.Lock)
 	}
-	return hint(run.Clean(orElse(l.Who, "someone"))+" is deploying to this target"+since, "wait until that is done, then run this again")
+	nix := condition{about: "nix"}
+	if facts.Nix == "" {
+		nix.err = hint("the target has no working Nix: "+orElse(facts.NixError, "nix-store does not work there"),
+			"install Nix there first; on NixOS it is there unless nix.enable = false")
+	}
+	nixos := condition{about: "nixos"}
+	if !facts.NixOS && !opts.ForceNotNixOS {
+		nixos.err = hint("the target is not a NixOS machine: /etc/NIXOS is missing",
+			"check the target's name; if you mean it, use --force-not-nixos")
+	}
+	platform := condition{about: "system"}
+	if !runsOn(system, facts) {
+		platform.err = hint(fmt.Sprintf("the node is built for %s, but the target is %s", system, facts.System),
+			fmt.Sprintf("set system = %q for this node in the inventory", facts.System))
+	}
+	store := condition{about: "store"}
+	if facts.StoreFree > 0 && facts.StoreFree < minimumFree {
+		store.err = hint(fmt.Sprintf("the target's disk is full: %s free for /nix/store", Size(uint64(facts.StoreFree))), makeRoom)
+	}
+	return []condition{free, nix, nixos, platform, store}
+}
+
+// makeRoom is what to do about a full disk.
+const makeRoom = "on the target: sudo nix-collect-garbage --delete-older-than 30d"
+
+// locked says who is at work on a target, from where, since when and with what. Its clock may be another one than this
+// machine's.
+func locked(l *agent.Lock) error {
+	text := run.Clean(orElse(l.Who, "someone"))
+	if l.From != "" {
+		text += " (from " + run.Clean(l.From) + ")"
+	}
+	text += " is deploying to this target"
+	if l.Since > 0 {
+		text += " since " + time.Unix(l.Since, 0).Format("15:04:05")
+	}
+	if l.Bundle != "" {
+		text += ": " + run.Clean(l.Bundle)
+	}
+	return hint(text, "wait until that is done, then run this again")
 }
 
 // runsOn tells whether a target runs programs of a Nix system: its own, and 32-bit ones on their 64-bit machines.
@@ -67,8 +95,7 @@ func fits(facts agent.Facts, n uint64) error {
 	if facts.StoreFree == 0 || facts.StoreCompresses || n <= uint64(facts.StoreFree) {
 		return nil
 	}
-	return hint(fmt.Sprintf("the target's disk is too full: %s to ship, %s free for /nix/store", Size(n), Size(uint64(facts.StoreFree))),
-		"on the target: sudo nix-collect-garbage --delete-older-than 30d")
+	return hint(fmt.Sprintf("the target's disk is too full: %s to ship, %s free for /nix/store", Size(n), Size(uint64(facts.StoreFree))), makeRoom)
 }
 
 func orElse(s, otherwise string) string {
@@ -102,4 +129,25 @@ func Size(n uint64) string {
 		return fmt.Sprintf("%.1f %s", value, unit)
 	}
 	return fmt.Sprintf("%.0f %s", value, unit)
+}
+
+// oldestSystemd is the version that a way back is armed with: that of NixOS 17.03.
+const oldestSystemd = 232
+
+// goesBack tells why a target could not go back by itself from a switch; nil if it can, or need not.
+func goesBack(facts agent.Facts, opts Options) error {
+	reason := ""
+	switch {
+	case opts.Unsafe || opts.Action.activates() != "test":
+	case facts.Systemd == 0:
+		reason = "PID 1 is not systemd there, or its version is not known, so no timer can be armed"
+	case facts.Systemd < oldestSystemd:
+		reason = fmt.Sprintf("its systemd %d is older than %d, and a timer may not work", facts.Systemd, oldestSystemd)
+	case facts.Current == "":
+		reason = "it has no /run/current-system that could be returned to"
+	}
+	if reason == "" {
+		return nil
+	}
+	return hint("the target could not go back by itself: "+reason, unsafeHint)
 }

@@ -100,7 +100,7 @@ func (d decoder) node() (Node, error) {
 		}
 		return n, err
 	}
-	if err := d.text("target", &n.Target, checkTarget); err != nil {
+	if err := d.targets(&n); err != nil {
 		return n, err
 	}
 	if n.Tags, err = d.tags(); err != nil {
@@ -115,13 +115,8 @@ func (d decoder) node() (Node, error) {
 		}
 		n.Impure = string(v.Value) == "true"
 	}
-	if v, given := d.attributes["checks"]; given {
-		if v.Type != "set" {
-			return n, d.fail("checks", "expected an attribute set, found "+v.found())
-		}
-		n.Checks = v.Value
-	}
-	return n, nil
+	n.Checks, err = d.checks()
+	return n, err
 }
 
 func (d decoder) configuration() (string, error) {
@@ -168,6 +163,28 @@ func (d decoder) text(attribute string, field *string, check func(string) error)
 		e.Err = err
 		return e
 	}
+	return nil
+}
+
+// targets reads one target, or a list of them that are tried in order.
+func (d decoder) targets(n *Node) error {
+	v := d.attributes["target"]
+	if v.Type != "list" {
+		if err := d.text("target", &n.Target, checkTarget); err != nil {
+			return err
+		}
+		return nil
+	}
+	list, err := d.strings("target", v, checkTarget)
+	switch {
+	case err != nil:
+		return err
+	case len(list) == 0:
+		return d.fail("target", "expected a string or a list of strings, found an empty list", `target = [ "web1.lan" "web1.example.org" ];`)
+	case len(list) > 1 && slices.Contains(list, "local"):
+		return d.fail("target", `"local" is always reached: it cannot be one of several`)
+	}
+	n.Target, n.Fallbacks = list[0], list[1:]
 	return nil
 }
 

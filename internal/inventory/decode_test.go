@@ -54,6 +54,10 @@ func TestWrongInventory(t *testing.T) {
 		"target with a space":             {node(`target = "a b";`), "node web1: attribute `target`: \"a b\" contains a character that no destination has: ' '", ""},
 		"target with a newline":           {node(`target = "a\nb";`), "node web1: attribute `target`: \"a\\nb\" contains a character that no destination has: '\\n'", ""},
 		"target is empty":                 {node(`target = "";`), "node web1: attribute `target`: expected a destination for ssh or \"local\", found an empty string", ""},
+		"no targets":                      {node(`target = [ ];`), "node web1: attribute `target`: expected a string or a list of strings, found an empty list", "target = ["},
+		"a target of several is a number": {node(`target = [ "a" 2 ];`), "node web1: attribute `target`: expected a string as element 2, found 2", ""},
+		"a later target is an option":     {node(`target = [ "a" "-oProxyCommand=x" ];`), "node web1: attribute `target`: element 2, -oProxyCommand=x: -oProxyCommand=x starts with `-`", ""},
+		"local and others":                {node(`target = [ "local" "a" ];`), "node web1: attribute `target`: \"local\" is always reached: it cannot be one of several", ""},
 		"target is null":                  {node(`target = null;`), "node web1: attribute `target`: expected a string, found null", ""},
 		"tags is a string":                {node(`tags = "home";`), "node web1: attribute `tags`: expected a list of strings, found the string \"home\"", "tags = ["},
 		"tag is a number":                 {node(`tags = [ "a" 2 ];`), "node web1: attribute `tags`: expected a string as element 2, found 2", ""},
@@ -62,7 +66,7 @@ func TestWrongInventory(t *testing.T) {
 		"elevate with nothing":            {node(`elevate = [ ];`), "node web1: attribute `elevate`: expected \"sudo\", \"doas\" or a list with a command and its arguments, found an empty list", ""},
 		"elevate with an option":          {node(`elevate = [ "-x" ];`), "node web1: attribute `elevate`: expected a command as the list's first element, found the string \"-x\"", ""},
 		"impure is a string":              {node(`impure = "yes";`), "node web1: attribute `impure`: expected true or false, found the string \"yes\"", ""},
-		"checks is a list":                {node(`checks = [ ];`), "node web1: attribute `checks`: expected an attribute set, found an empty list", ""},
+		"checks is a list":                {node(`checks = [ ];`), "node web1: attribute `checks`: expected an attribute set, found an empty list", "http = ["},
 	} {
 		t.Run(title, func(t *testing.T) {
 			dir := t.TempDir()

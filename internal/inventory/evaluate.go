@@ -183,11 +183,15 @@ func (ev *evaluation) ask(ctx context.Context, question string, pure bool, a *an
 		{"configuration", nixString(node.Configuration)},
 		{"nixpkgs", nixpkgs},
 		{"system", nixString(node.System)},
+		{"inventory", inv.expression(pure) + ".inventory"},
+		{"nodes", inv.nodesExpression()},
 		{"manifest", nixSet(manifest)},
 		{"builder", nixString(buildBundle)},
 		{"switchScript", nixString(switchScript)},
 	})
-	out, err := inv.client.Eval(ctx, nix.Expression{Text: text + question, Pure: pure, Instantiate: true, Log: ev.log})
+	out, err := inv.eval(ctx, nix.Expression{
+		Text: text + question, Pure: pure, Instantiate: true, Log: ev.log, Peak: inv.notePeak,
+	}, madeInStore)
 	if err != nil {
 		return err
 	}
@@ -197,10 +201,51 @@ func (ev *evaluation) ask(ctx context.Context, question string, pure bool, a *an
 	return nil
 }
 
+// madeInStore is what an answer of evaluate.nix has put in the store. What that needs is there as long as it is.
+func madeInStore(text []byte) []nix.StorePath {
+	var a answer
+	var paths []nix.StorePath
+	if json.Unmarshal(text, &a) != nil {
+		return nil
+	}
+	for _, drv := range []string{a.Bundle, a.Toplevel} {
+		if p, err := nix.ParseStorePath(drv); err == nil {
+			paths = append(paths, p)
+		}
+	}
+	if tree, _, err := nix.SplitStorePath(a.Tree); err == nil {
+		paths = append(paths, tree)
+	}
+	return paths
+}
+
+// EvaluationPeak is the most memory that an evaluation of a node has taken so far, in bytes; 0 before the first has ended.
+func (inv *Inventory) EvaluationPeak() int64 { return inv.peak.Load() }
+
+func (inv *Inventory) notePeak(bytes int64) {
+	for {
+		most := inv.peak.Load()
+		if bytes <= most || inv.peak.CompareAndSwap(most, bytes) {
+			return
+		}
+	}
+}
+
 // nixpkgsExpression is the pin of the node as the inventory has it.
 func (inv *Inventory) nixpkgsExpression(node string, pure bool) string {
 	return "(let inventory = " + inv.expression(pure) + ".inventory; in inventory.nodes." + nixString(node) +
 		".nixpkgs or inventory.nixpkgs)"
+}
+
+// nodesExpression is what evaluate.nix is told of all nodes.
+func (inv *Inventory) nodesExpression() string {
+	var all [][2]string
+	for _, n := range inv.nodes {
+		all = append(all, [2]string{nixString(n.Name), nixSet([][2]string{
+			{"configuration", nixString(n.Configuration)}, {"system", nixString(n.System)},
+		})})
+	}
+	return nixSet(all)
 }
 
 // explained is the message of an evaluation error, with the user's paths instead of those in the store.

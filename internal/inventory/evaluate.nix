@@ -8,6 +8,10 @@
   # The pin as the inventory has it: a tree's path, string or attribute set with outPath. Read lazily.
   nixpkgs,
   system,
+  # The inventory, and of each of its nodes the configuration and the system, for configurations that ask for `nodes`.
+  # Read lazily.
+  inventory,
+  nodes,
   # What ferry.json says besides what is known here.
   manifest,
   # The texts of the bundle's builder and of its switch script.
@@ -18,10 +22,13 @@ let
   inherit (builtins)
     attrNames
     concatStringsSep
+    functionArgs
     hasContext
     isAttrs
+    isFunction
     isPath
     isString
+    mapAttrs
     match
     pathExists
     stringLength
@@ -62,9 +69,50 @@ let
   plainPath = string: /. + unsafeDiscardStringContext string;
   nixosFile = "${pin.tree}/nixos/default.nix";
   nixos = import (plainPath nixosFile) {
-    configuration = plainPath "${source}/${configuration}";
+    configuration = withNodes configuration;
     inherit system;
   };
+
+  # A configuration whose function asks for `nodes` is given it by a module around it. Any other is left as it is.
+  withNodes =
+    below:
+    let
+      file = plainPath "${source}/${below}";
+      function = import file;
+    in
+    if isFunction function && functionArgs function ? nodes then
+      {
+        imports = [ file ];
+        _module.args.nodes = allNodes;
+      }
+    else
+      file;
+  allNodes = mapAttrs (
+    name: node:
+    let
+      it =
+        if name == manifest.node then
+          nixos
+        else
+          import (treeOf name + "/nixos") {
+            configuration = withNodes node.configuration;
+            inherit (node) system;
+          };
+    in
+    {
+      inherit (it) config options;
+    }
+  ) nodes;
+  # The inventory's own pin is at hand, unless this node has another one.
+  treeOf =
+    name:
+    let
+      given = inventory.nodes.${name}.nixpkgs or inventory.nixpkgs;
+    in
+    if inventory.nodes.${name} ? nixpkgs || inventory.nodes.${manifest.node} ? nixpkgs then
+      plainPath (toString (if isAttrs given then given.outPath else given))
+    else
+      plainPath pin.tree;
   inherit (nixos) config;
   toplevel = nixos.system;
   # Before about 2018 nixos/default.nix did not give pkgs; since 21.11 config has no _module.

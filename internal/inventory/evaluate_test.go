@@ -119,14 +119,15 @@ func TestPinsOfEveryKind(t *testing.T) {
 
 func build(t *testing.T, e *Evaluation) string {
 	t.Helper()
-	out, err := newClient(t).Build(t.Context(), e.Bundle, filepath.Join(t.TempDir(), "result"), nil)
-	if err != nil {
+	result := filepath.Join(t.TempDir(), "result")
+	if err := newClient(t).Build(t.Context(), e.Bundle, result, nil); err != nil {
 		t.Fatal(err)
 	}
-	if out != e.BundleOut {
+	out := resolve(t, result)
+	if out != string(e.BundleOut) {
 		t.Errorf("built %s, evaluated to %s", out, e.BundleOut)
 	}
-	return string(out)
+	return out
 }
 
 func TestBundleHoldsWhatTheTargetNeeds(t *testing.T) {

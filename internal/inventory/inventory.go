@@ -15,7 +15,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
+	"ferry/internal/health"
 	"ferry/internal/nix"
 )
 
@@ -33,6 +35,9 @@ type Options struct {
 	// Private names files, relative to Dir, that must not become part of the source: files that a password is read from.
 	Private []string
 
+	// Cache is where evaluations are kept; they are not if its Dir is empty.
+	Cache Cache
+
 	FerryVersion string
 	Note         func(string) // called with one-line notes for the user, from any goroutine; may be nil
 }
@@ -46,13 +51,16 @@ type Inventory struct {
 	System string // the building machine's
 	Impure string // what makes the inventory itself impure; "" if it is pure
 
-	client  *nix.Client
-	options Options
-	place   place
-	nodes   []Node
+	client   *nix.Client
+	options  Options
+	place    place
+	nodes    []Node
+	settings string // see nix.Settings.Evaluation
 
 	pinsLock sync.Mutex
 	pins     map[string]pin // by path, what was put in the store
+
+	peak atomic.Int64 // see EvaluationPeak
 }
 
 // Open finds the inventory, puts its source in the store and reads the nodes. No configuration is evaluated and no pin
@@ -84,7 +92,7 @@ func Open(ctx context.Context, client *nix.Client, options Options) (*Inventory,
 	if err = errors.Join(settingsErr, err); err != nil {
 		return nil, err
 	}
-	inv.System = settings.System
+	inv.System, inv.settings = settings.System, settings.Evaluation
 	err = inv.readNodes(ctx)
 	if err != nil && inv.broken(err) {
 		// Someone who wrote the same source was killed before Nix knew of it: Nix itself has to put it there.
@@ -112,7 +120,16 @@ func (inv *Inventory) readNodes(ctx context.Context) error {
 // broken tells whether err may come from a source that is in the store only in part.
 func (inv *Inventory) broken(err error) bool {
 	_, missing := os.Lstat(filepath.Join(string(inv.Source.Path), inv.place.rel))
-	return missing != nil || strings.Contains(err.Error(), string(inv.Source.Path)+"' is not valid")
+	if missing != nil {
+		return true
+	}
+	// Nix copies a path that it does not know of as a source, and finds another content than it was told. What it says of that
+	// begins with the path in single quotes, or has it in an input's name.
+	said := err.Error()
+	return strings.Contains(said, string(inv.Source.Path)) &&
+		slices.ContainsFunc([]string{"' is not valid", "NAR hash mismatch", "mismatch in field 'narHash'"}, func(what string) bool {
+			return strings.Contains(said, what)
+		})
 }
 
 // namedConfiguration locates the configuration of a machine without inventory.
@@ -189,7 +206,9 @@ func (inv *Inventory) singleNode() error {
 	if err != nil {
 		return err
 	}
-	n := Node{Name: name, Configuration: inv.place.rel, System: inv.options.System, Target: inv.options.Target}
+	n := Node{
+		Name: name, Configuration: inv.place.rel, System: inv.options.System, Target: inv.options.Target, Checks: health.Default(),
+	}
 	if n.System == "" {
 		n.System = inv.System
 	}
@@ -284,7 +303,9 @@ func (inv *Inventory) notInGit(ctx context.Context, rel string) (command string,
 
 // ask evaluates what inventory.nix answers to the question, an attribute or a call of one.
 func (inv *Inventory) ask(ctx context.Context, question string, answer any) error {
-	out, err := inv.client.Eval(ctx, nix.Expression{Text: inv.expression(inv.Impure == "") + question, Pure: inv.Impure == ""})
+	// What was killed in the middle of putting the source in the store is found out by Nix, when it reads it.
+	source := func([]byte) []nix.StorePath { return []nix.StorePath{inv.Source.Path} }
+	out, err := inv.eval(ctx, nix.Expression{Text: inv.expression(inv.Impure == "") + question, Pure: inv.Impure == ""}, source)
 	if err != nil {
 		return err
 	}

@@ -51,28 +51,31 @@ let
         { inherit value; }
     );
 
-  # Paths as strings: as paths, toJSON would copy them to the store.
-  plain =
-    value:
-    if isAttrs value then
-      mapAttrs (_: plain) value
-    else if isList value then
-      map plain value
-    else if isPath value then
-      toString value
+  # With the attributes of sets as well, as deep as `checks` goes: what is deeper may have no end, as a package has none.
+  describeWithin =
+    depth: value:
+    if isAttrs value && (value.type or null) == "derivation" then
+      { type = "package"; }
+    else if depth > 0 && isAttrs value then
+      {
+        type = "set";
+        attributes = mapAttrs (_: describeWithin (depth - 1)) value;
+      }
+    else if depth > 0 && isList value then
+      {
+        type = "list";
+        items = map (describeWithin (depth - 1)) value;
+      }
     else
-      value;
+      describe value;
 
   # The pin is left alone: looking at it may fetch it.
   describeAttribute =
     name: value:
     if name == "nixpkgs" then
       { type = "unread"; }
-    else if name == "checks" && isAttrs value then
-      {
-        type = "set";
-        value = plain value;
-      }
+    else if name == "checks" then
+      describeWithin 3 value
     else
       describe value;
   describeNode =

@@ -6,11 +6,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 
+	"ferry/internal/health"
 	"ferry/internal/nix"
 	"ferry/internal/run"
 )
@@ -139,7 +141,14 @@ func TestOpenReadsNodesWithoutTheirConfigurationsAndPins(t *testing.T) {
 				tags = [ "home" "edge" ];
 				elevate = "doas";
 				impure = true;
-				checks = { http = { path = ./web.nix; ports = [ 80 ]; }; };
+				checks = {
+					units.failed = "none";
+					http = [
+						{ url = "http://web1/healthz"; status = 204; from = "target"; timeout = 30; contains = "ok"; }
+						{ url = "https://web1"; }
+					];
+					commands = [ { run = [ "pg_isready" "-q" ]; timeout = 5; } { run = [ ./check.sh /run/current-system/sw/bin/true ]; } ];
+				};
 			};
 			nodes.there = { configuration = source + "/web.nix"; target = "ssh://bob@[fe80::1]:22"; elevate = [ "run0" "--pipe" ]; inherit system; };
 		}`,
@@ -161,18 +170,28 @@ func TestOpenReadsNodesWithoutTheirConfigurationsAndPins(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	checks := `{"http":{"path":"` + string(inv.Source.Path) + `/web.nix","ports":[80]}}`
+	checks := health.Checks{
+		Units: health.None,
+		HTTP: []health.HTTP{
+			{URL: "http://web1/healthz", Status: 204, From: health.Target, Timeout: 30, Contains: "ok"},
+			{URL: "https://web1", Status: 200, From: health.Here, Timeout: 10},
+		},
+		Commands: []health.Command{
+			{Run: []string{"pg_isready", "-q"}, Timeout: 5},
+			{Run: []string{string(inv.Source.Path) + "/check.sh", "/run/current-system/sw/bin/true"}, Timeout: 20},
+		},
+	}
 	if pi.Configuration != "pi/default.nix" || pi.System != "aarch64-linux" || pi.Target != "alice@raspberry-pi.local" ||
 		!slices.Equal(pi.Tags, []string{"home", "edge"}) || !slices.Equal(pi.Elevate, []string{"doas"}) || !pi.Impure ||
-		string(pi.Checks) != checks {
-		t.Errorf("got %+v, checks %s", pi, pi.Checks)
+		!reflect.DeepEqual(pi.Checks, checks) {
+		t.Errorf("got %+v", pi)
 	}
 	web, err := inv.Node("web1")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if web.Configuration != "web.nix" || web.System != inv.System || web.Target != "web1" || web.Tags != nil ||
-		web.Elevate != nil || web.Impure || web.Checks != nil {
+		web.Elevate != nil || web.Impure || !reflect.DeepEqual(web.Checks, health.Default()) {
 		t.Errorf("got %+v, want the defaults", web)
 	}
 	there, err := inv.Node("there")
@@ -260,17 +279,28 @@ func TestASourceThatWasHalfAddedIsAddedAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	path := string(inv.Source.Path)
-	if err := client.Runner.Run(t.Context(), run.Command{Argv: []string{"nix-store", "--delete", path}}); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Mkdir(path, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	again, err := Open(t.Context(), client, Options{Dir: dir})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(filepath.Join(path, "a.nix")); err != nil || again.Source.Path != inv.Source.Path {
-		t.Errorf("%s: %v", again.Source.Path, err)
+	for what, written := range map[string][]string{"nothing": nil, "the inventory": {"ferry.nix"}, "all": {"ferry.nix", "a.nix"}} {
+		if err := client.Runner.Run(t.Context(), run.Command{Argv: []string{"nix-store", "--delete", path}}); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Mkdir(path, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range written {
+			text, err := os.ReadFile(filepath.Join(dir, name))
+			if err == nil {
+				err = os.WriteFile(filepath.Join(path, name), text, 0o644)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		again, err := Open(t.Context(), client, Options{Dir: dir})
+		if err != nil {
+			t.Fatalf("%s is there: %v", what, err)
+		}
+		if _, err := os.Stat(filepath.Join(path, "a.nix")); err != nil || again.Source.Path != inv.Source.Path {
+			t.Errorf("%s is there: %s: %v", what, again.Source.Path, err)
+		}
 	}
 }

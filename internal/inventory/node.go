@@ -1,12 +1,13 @@
 package inventory
 
 import (
-	"encoding/json"
 	"fmt"
 	"regexp"
 	"slices"
 	"strings"
 	"unicode"
+
+	"ferry/internal/health"
 )
 
 // Node is one machine of the inventory, checked: its strings are safe as arguments and on a terminal.
@@ -15,11 +16,11 @@ type Node struct {
 	Configuration string   // path of the configuration below the source's root
 	System        string   // Nix's name of its platform, as "aarch64-linux"
 	Target        string   // what ssh takes, or "local"
+	Fallbacks     []string // where it is reached if not by Target, tried in this order
 	Tags          []string // in the inventory's order
 	Elevate       []string // the command that makes a user root, and its arguments; nil if the inventory leaves it open
 	Impure        bool     // evaluated impurely on purpose
-	// Checks is the attribute `checks` as JSON, nil if there is none. It is not looked into yet.
-	Checks json.RawMessage
+	Checks        health.Checks
 }
 
 // nodeAttributes and inventoryAttributes are what the inventory may say.

@@ -18,6 +18,9 @@ type Source struct {
 	Size     int64  // bytes in its files
 }
 
+// Big tells whether it is worth a note how much goes to the store, here and on every target.
+func (s Source) Big() bool { return s.Size > bigSource }
+
 // snapshot copies t into the store. finish, if not nil, may change the copy before it is added.
 func snapshot(ctx context.Context, client *nix.Client, t tree, finish func(dir string) error) (Source, error) {
 	var s Source

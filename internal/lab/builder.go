@@ -52,6 +52,8 @@ fsync-metadata = false
 `
 
 const builderSSHConfig = `# An entry for each target follows.
+# Several ssh at once that learn host keys would rewrite known_hosts over each other.
+UpdateHostKeys no
 IdentitiesOnly yes
 IdentityFile ~/.ssh/id_ed25519
 `
@@ -302,6 +304,16 @@ func (b *Builder) know(name string, addr netip.AddrPort, t *Target) error {
 	}
 	return b.append(".ssh/config", fmt.Sprintf("\nHost %s\n  HostName %s\n  Port %d\n  HostKeyAlias %s\n",
 		name, addr.Addr(), addr.Port(), t.Name()))
+}
+
+// Forget makes the builder's ssh know no target any more.
+func (b *Builder) Forget() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return errors.Join(
+		b.WriteFile(filepath.Join(b.Home(), ".ssh/known_hosts"), nil, 0o600),
+		b.WriteFile(filepath.Join(b.Home(), ".ssh/config"), []byte(builderSSHConfig), 0o600),
+	)
 }
 
 // append adds text to a file in the home of who works there.

@@ -82,6 +82,7 @@ func TestAMachineWithoutItsCableIsSilent(t *testing.T) {
 	if err := target.LinkDown(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	output(t, target, "ip", "link", "set", "host0", "up")
 	if target.greets(t.Context()) {
 		t.Error("a new connection was answered")
 	}
@@ -158,6 +159,49 @@ func TestAStoreWithALimitFillsUp(t *testing.T) {
 	output(t, target, "dd", "if=/dev/zero", "of=/var/big", "bs=1M", "count=30")
 }
 
+func TestAFullDiskHasRoomWhenItIsFreed(t *testing.T) {
+	t.Parallel()
+	for name, opts := range map[string]Options{
+		"systemd": {StoreLimit: 20 << 20}, "trixie": {StoreLimit: 20 << 20, Suite: "trixie"}, "no systemd": {StoreLimit: 20 << 20, NoSystemd: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			target := StartTarget(t, opts)
+			folders := []string{"/nix/store", "/boot", "/var"}
+			if !opts.NoSystemd {
+				folders = append(folders, "/run")
+			}
+			for _, folder := range folders {
+				const write = `echo before >$0/small; head -c 3000000 /dev/zero >$0/large; stat -c %s $0/large; rm $0/large`
+				was := output(t, target, "ls", "-A", folder)
+				free, err := target.FillDisk(t.Context(), folder)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got := output(t, target, "sh", "-c", write+" 2>/dev/null", folder); got == "3000000" || t.Failed() {
+					t.Errorf("%s: on a full disk there is room for %s bytes", folder, got)
+				}
+				if now := output(t, target, "ls", "-A", "-I", "small", folder); now != was {
+					t.Errorf("%s: there is now\n%s, and was\n%s", folder, now, was)
+				}
+				output(t, target, "mv", folder+"/small", folder+"/kept")
+				if err := free(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if now := output(t, target, "ls", "-A", "-I", "kept", folder); now != was {
+					t.Errorf("%s: afterwards there is\n%s, and was\n%s", folder, now, was)
+				}
+				if got := output(t, target, "sh", "-c", "ls $0/kept; "+write, folder); got != folder+"/kept\n3000000" {
+					t.Errorf("%s: afterwards: %s", folder, got)
+				}
+			}
+			if got := output(t, target, "findmnt", "--noheadings", "--list", "--output", "TARGET,SOURCE"); strings.Contains(got, "lab-full") || strings.Contains(got, "/mnt") {
+				t.Errorf("still mounted: %s", got)
+			}
+		})
+	}
+}
+
 func TestAnAarch64MachineRunsAarch64Programs(t *testing.T) {
 	t.Parallel()
 	program := aarch64Program()
@@ -229,16 +273,17 @@ func TestWhoMayReachTheNixDaemon(t *testing.T) {
 	}
 }
 
-func TestARelayDelaysCountsFreezesAndCuts(t *testing.T) {
-	t.Parallel()
-	echo, err := net.Listen("tcp", "127.0.0.1:0")
+// echo starts a server that answers with what it is told.
+func echo(t *testing.T) netip.AddrPort {
+	t.Helper()
+	server, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer echo.Close()
+	t.Cleanup(func() { server.Close() })
 	go func() {
 		for {
-			conn, err := echo.Accept()
+			conn, err := server.Accept()
 			if err != nil {
 				return
 			}
@@ -248,9 +293,57 @@ func TestARelayDelaysCountsFreezesAndCuts(t *testing.T) {
 			}()
 		}
 	}()
-	addr := echo.Addr().(*net.TCPAddr).AddrPort()
+	return server.Addr().(*net.TCPAddr).AddrPort()
+}
+
+func TestARelayFreezesAndCutsAtAByte(t *testing.T) {
+	t.Parallel()
+	relay := StartRelay(t, echo(t), RelayOptions{})
+	conn, err := net.Dial("tcp", relay.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	ask := func(send, want int) {
+		t.Helper()
+		if _, err := conn.Write(make([]byte, send)); err != nil {
+			t.Fatal(err)
+		}
+		if err := conn.SetReadDeadline(time.Now().Add(300 * time.Millisecond)); err != nil {
+			t.Fatal(err)
+		}
+		if n, _ := io.ReadFull(conn, make([]byte, want+1)); n != want {
+			t.Errorf("%d bytes came back, want %d", n, want)
+		}
+	}
+	relay.FreezeIn(15)
+	ask(10, 10)
+	ask(10, 0)
+	if up := relay.Traffic().Up; up != 15 {
+		t.Errorf("%d bytes passed before the freeze, want 15", up)
+	}
+	relay.Thaw()
+	ask(0, 10)
+	relay.CutIn(5)
+	if _, err := conn.Write(make([]byte, 10)); err != nil {
+		t.Fatal(err)
+	}
+	// What comes back may be lost with the connection.
+	if err := conn.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(io.Discard, conn); err != nil && !strings.Contains(err.Error(), "reset") {
+		t.Errorf("the connection was not cut: %v", err)
+	}
+	if up := relay.Traffic().Up; up != 25 {
+		t.Errorf("%d bytes passed before the cut, want 25", up)
+	}
+}
+
+func TestARelayDelaysCountsFreezesAndCuts(t *testing.T) {
+	t.Parallel()
 	const delay = 60 * time.Millisecond
-	relay := StartRelay(t, addr, RelayOptions{Delay: delay, CutAfter: 100})
+	relay := StartRelay(t, echo(t), RelayOptions{Delay: delay, CutAfter: 100})
 	conn, err := net.Dial("tcp", relay.Addr().String())
 	if err != nil {
 		t.Fatal(err)

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"crypto/rand"
+	_ "embed"
 	"encoding/hex"
 	"fmt"
 	"io/fs"
@@ -17,33 +18,14 @@ const (
 	sshdLog = "/var/log/sshd.log"
 	sudoLog = "/var/log/sudo.log"
 
-	// bootLoader is the first program of a target, and lightInit that of one without systemd.
-	bootLoader = "/etc/lab/boot"
-	lightInit  = "/etc/lab/init"
+	// machineScript is the first program of a target.
+	machineScript = "/etc/lab/machine"
+	// leaseFile is where a target finds what the network would tell it.
+	leaseFile = "/etc/lab/lease"
 )
 
-// bootLoaderScript is what firmware, boot loader and initial ramdisk are on a real machine: it starts the system that
-// /boot/default names. A machine without one starts as what its base is.
-const bootLoaderScript = `#!/bin/sh
-if [ -s /boot/default ]; then
-	read -r toplevel </boot/default
-	exec "$toplevel/init"
-fi
-exec /lib/systemd/systemd
-`
-
-const lightInitScript = `#!/bin/sh
-mkdir -p /run/sshd
-if [ -s /boot/default ]; then
-	read -r toplevel </boot/default
-	ln -sfn "$toplevel" /run/booted-system
-	"$toplevel/activate"
-fi
-socket=/nix/var/nix/daemon-socket/socket
-rm -f $socket
-nix-daemon --daemon </dev/null >/var/log/nix-daemon.log 2>&1 &
-until [ -S $socket ] || ! kill -0 $!; do sleep 0.02; done
-exec /usr/sbin/sshd -D -E ` + sshdLog + "\n"
+//go:embed machine.sh
+var machineText string
 
 // A target builds and downloads nothing; its Nix fails at once if it is asked to.
 const targetNixConf = `max-jobs = 0
@@ -59,11 +41,8 @@ d /nix/var/nix/gcroots/per-user 1777
 d /nix/var/nix/profiles/per-user 1777
 `
 
-const sshdConf = `HostKey /etc/ssh/ssh_host_ed25519_key
-PermitRootLogin prohibit-password
-UseDNS no
-MaxStartups 200:30:400
-`
+// sshdOptions hold on a target whatever its sshd_config says. Tests make many connections, and answer one kind of question.
+const sshdOptions = "-E " + sshdLog + " -o UseDNS=no -o MaxStartups=200:30:400 -o KbdInteractiveAuthentication=no"
 
 // fakeUname answers as a machine of the given CPU would; the real one comes from the kernel and tells the truth.
 const fakeUname = `#!/bin/sh
@@ -103,25 +82,26 @@ func (t *Target) furnish() error {
 func (t *Target) files() map[fs.FileMode]map[string]string {
 	id := make([]byte, 16)
 	rand.Read(id)
-	readable := map[string]string{
-		"etc/machine-id":                 hex.EncodeToString(id) + "\n",
-		"etc/hostname":                   t.name + "\n",
-		"etc/hosts":                      "127.0.0.1 localhost\n127.0.1.1 " + t.name + "\n",
-		"etc/nix/nix.conf":               targetNixConf,
-		"etc/ssh/sshd_config.d/lab.conf": sshdConf,
-		"etc/default/ssh":                "SSHD_OPTS='-E " + sshdLog + "'\n",
-		sshdLog:                          "",
-		sudoLog:                          "",
+	sshd := sshdOptions
+	if t.opts.Suite != "bookworm" {
+		// A test that gives a wrong password must not lock out the next one. Older versions have no such thing.
+		sshd += " -o PerSourcePenalties=no"
 	}
-	programs := map[string]string{bootLoader: bootLoaderScript, lightInit: lightInitScript}
+	readable := map[string]string{
+		"etc/machine-id":   hex.EncodeToString(id) + "\n",
+		"etc/hostname":     t.name + "\n",
+		"etc/hosts":        "127.0.0.1 localhost\n127.0.1.1 " + t.name + "\n",
+		"etc/nix/nix.conf": targetNixConf,
+		"etc/default/ssh":  fmt.Sprintf("SSHD_OPTS='%s'\n", sshd),
+		leaseFile:          t.link.lease(),
+		sshdLog:            "",
+		sudoLog:            "",
+	}
+	programs := map[string]string{machineScript: machineText}
 	if t.opts.System != nativeSystem {
 		cpu, _, _ := strings.Cut(t.opts.System, "-")
 		readable["etc/nix/nix.conf"] += "system = " + t.opts.System + "\n"
 		programs["usr/local/bin/uname"] = fmt.Sprintf(fakeUname, cpu)
-	}
-	if t.opts.Suite != "bookworm" {
-		// A test that gives a wrong password must not lock out the next one. Older versions have no such thing.
-		readable["etc/ssh/sshd_config.d/lab.conf"] += "PerSourcePenalties no\n"
 	}
 	if !t.opts.DebianDaemon {
 		readable["etc/tmpfiles.d/nix-daemon.conf"] = nixosDaemonTmpfiles

@@ -20,6 +20,7 @@ const (
 	envScratch = "FERRY_LAB_SCRATCH"
 	envCache   = "FERRY_LAB_CACHE"
 	envSuites  = "FERRY_LAB_SUITES"
+	envAccount = "FERRY_LAB_ACCOUNT"
 )
 
 // ErrOutside means that a machine was asked for outside the namespaces of a run.

@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -25,6 +26,8 @@ const (
 	stageInit    = "init"
 	stageInside  = "inside"
 	stageJanitor = "janitor"
+	// stageAccount is not of a run: it is a short visit to a machine (see Target.Account).
+	stageAccount = "account"
 )
 
 // statusTrouble is the exit status of a run whose lab could not be set up.
@@ -56,6 +59,9 @@ func Enter(suites []string, log io.Writer, inside func() int) int {
 	case stageJanitor:
 		err = janitorStage(os.Stdin)
 		status = 0
+	case stageAccount:
+		err = accountStage()
+		status = 0
 	default:
 		status, err = outerStage(suites, log)
 	}
@@ -75,6 +81,7 @@ func outerStage(suites []string, log io.Writer) (int, error) {
 	if err := Prepare(ctx, suites, log); err != nil {
 		return 0, err
 	}
+	raiseWatches()
 	scratch, err := os.MkdirTemp("", "ferry-lab-")
 	if err != nil {
 		return 0, err
@@ -89,6 +96,23 @@ func outerStage(suites []string, log io.Writer) (int, error) {
 	}
 	status, err := runInit(scratch, janitor)
 	return status, errors.Join(err, janitor.finish())
+}
+
+// watches is how many inotify instances root needs for the systemds of some thirty machines, ten each. The kernel's own limit
+// of 128 makes units of the later ones fail.
+const watches = 1024
+
+// raiseWatches raises the limit where it is lower. It is of the whole machine, and stays: other runs may be at work.
+func raiseWatches() {
+	const limit = "/proc/sys/fs/inotify/max_user_instances"
+	text, err := os.ReadFile(limit)
+	if err != nil {
+		return
+	}
+	if n, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil && n < watches {
+		// Few machines at once do without.
+		_ = os.WriteFile(limit, []byte(strconv.Itoa(watches)), 0o644)
+	}
 }
 
 // Prepare makes the base roots of suites and the lab's nixpkgs where they are missing, side by side, and says so on log.

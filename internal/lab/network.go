@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"strings"
+	"sync"
 )
 
 // startNetwork brings up what the run's own network starts with: loopback, and forwarding, so that one target can be
@@ -20,12 +22,17 @@ func (r run) startNetwork() error {
 }
 
 // link is the cable between a target and everything else: a veth pair whose one end is in the run's network and whose
-// other end is in a network namespace of the target's own. It outlives reboots and power cuts of the target.
+// other end is in a network namespace of the target's own. It outlives reboots and power cuts of the target; what the
+// target has set up at its end does not.
 type link struct {
 	name    string // of the network namespace
 	near    string // the interface in the run's network
 	gateway netip.Addr
 	addr    netip.Addr
+
+	mu        sync.Mutex
+	bits      int64 // per second in each direction; 0 means no limit
+	unplugged bool
 }
 
 // far is the interface inside the target, named as systemd-nspawn would.
@@ -45,16 +52,11 @@ func newLink(ctx context.Context, n int) (*link, error) {
 		{"addr", "add", l.gateway.String() + "/24", "dev", l.near},
 		{"link", "set", l.near, "up"},
 		{"-n", l.name, "link", "set", "lo", "up"},
-		{"-n", l.name, "addr", "add", l.addr.String() + "/24", "dev", far},
 	} {
 		if err := quietly(exec.CommandContext(ctx, "ip", argv...)); err != nil {
 			l.close()
 			return nil, err
 		}
-	}
-	if err := l.up(ctx); err != nil {
-		l.close()
-		return nil, err
 	}
 	return l, nil
 }
@@ -62,30 +64,47 @@ func newLink(ctx context.Context, n int) (*link, error) {
 // path is where the target's network namespace can be entered.
 func (l *link) path() string { return "/run/netns/" + l.name }
 
-// up plugs the target in. The default route goes with every down and must be made anew.
-func (l *link) up(ctx context.Context) error {
-	if err := quietly(exec.CommandContext(ctx, "ip", "-n", l.name, "link", "set", far, "up")); err != nil {
-		return err
-	}
-	return quietly(exec.CommandContext(ctx, "ip", "-n", l.name, "route", "replace", "default", "via", l.gateway.String()))
+// lease is what the network would tell the target if it asked: its interface, address and gateway.
+func (l *link) lease() string { return fmt.Sprintf("%s %s/24 %s\n", far, l.addr, l.gateway) }
+
+// reset leaves the target's end as it is when the machine is switched on: with nothing set up, so that nobody answers.
+func (l *link) reset() error {
+	cmd := exec.Command("ip", "-n", l.name, "-force", "-batch", "-")
+	cmd.Stdin = strings.NewReader("link set " + far + " down\naddress flush dev " + far + "\nroute flush table main\n")
+	return quietly(cmd)
 }
 
-// down unplugs the target. It is done at the target's end: here, new connections would be refused by this machine's own
-// routes at once, while a machine that loses its cable just falls silent.
-func (l *link) down(ctx context.Context) error {
-	return quietly(exec.CommandContext(ctx, "ip", "-n", l.name, "link", "set", far, "down"))
+// plug plugs the target's cable in or out. Without it packets vanish in either direction: both ends stay up, as the
+// target could put its own up again, and here a route that is gone would refuse new connections instead of letting them
+// wait.
+func (l *link) plug(ctx context.Context, in bool) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.unplugged = !in
+	return l.shape(ctx)
 }
 
 // limit lets at most bits per second pass in either direction; 0 takes the limit away.
 func (l *link) limit(ctx context.Context, bits int64) error {
-	for _, end := range [][]string{{"qdisc", "replace", "dev", l.near}, {"-n", l.name, "qdisc", "replace", "dev", far}} {
-		argv := append(end, "root", "noqueue")
-		if bits > 0 {
-			// The queue holds what a home router's would: 100 ms at that rate, and never less than a few packets.
-			argv = append(end, "root", "tbf", "rate", strconv.FormatInt(bits, 10), "burst", "16kb",
-				"limit", strconv.FormatInt(max(bits/8/10, 64<<10), 10))
-		}
-		if err := quietly(exec.CommandContext(ctx, "tc", argv...)); err != nil {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.bits = bits
+	return l.shape(ctx)
+}
+
+// shape makes both ends of the cable let pass what they should.
+func (l *link) shape(ctx context.Context) error {
+	shape := []string{"noqueue"}
+	switch {
+	case l.unplugged:
+		shape = []string{"blackhole"}
+	case l.bits > 0:
+		// The queue holds what a home router's would: 100 ms at that rate, and never less than a few packets.
+		shape = []string{"tbf", "rate", strconv.FormatInt(l.bits, 10), "burst", "16kb",
+			"limit", strconv.FormatInt(max(l.bits/8/10, 64<<10), 10)}
+	}
+	for _, end := range [][]string{{"qdisc", "replace", "dev", l.near, "root"}, {"-n", l.name, "qdisc", "replace", "dev", far, "root"}} {
+		if err := quietly(exec.CommandContext(ctx, "tc", append(end, shape...)...)); err != nil {
 			return err
 		}
 	}

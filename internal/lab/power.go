@@ -54,6 +54,9 @@ func (t *Target) boot(p *power) error {
 	if p.off {
 		return errors.New("has been told to go off")
 	}
+	if err := t.link.reset(); err != nil {
+		return err
+	}
 	console, err := os.OpenFile(t.consoleFile(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
 		return err
@@ -71,6 +74,11 @@ func (t *Target) boot(p *power) error {
 	cgroup, err := t.run.makeCgroup(t.name)
 	if err != nil {
 		return err
+	}
+	if t.opts.Memory > 0 {
+		if err := t.run.limitMemory(cmd, t.name, t.opts.Memory); err != nil {
+			return err
+		}
 	}
 	dir, err := os.Open(cgroup)
 	if err != nil {
@@ -96,11 +104,11 @@ func (t *Target) bootCommand() *exec.Cmd {
 	if t.opts.NoSystemd {
 		cmd = exec.Command("nsenter", "--net="+t.link.path(), "--",
 			"unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc="+t.Root()+"/proc",
-			"--", "chroot", t.Root(), "/bin/sh", lightInit)
+			"--", "chroot", t.Root(), machineScript, "light")
 	} else {
 		cmd = exec.Command("systemd-nspawn", "--quiet", "--directory="+t.Root(), "--machine="+t.name, "--hostname="+t.name,
 			"--register=no", "--keep-unit", "--network-namespace-path="+t.link.path(), "--capability=CAP_NET_ADMIN",
-			"--resolv-conf=off", "--timezone=off", "--link-journal=no", "--console=pipe", "--", "/bin/sh", bootLoader)
+			"--resolv-conf=off", "--timezone=off", "--link-journal=no", "--console=pipe", "--", machineScript, "boot")
 	}
 	cmd.Env = []string{"PATH=" + hostPath, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1", "LC_ALL=C.UTF-8"}
 	return cmd

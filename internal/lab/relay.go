@@ -42,6 +42,8 @@ type Relay struct {
 	traffic Traffic
 	open    map[io.Closer]bool
 	thaw    chan struct{} // nil while not frozen, closed to go on
+	left    int64         // bytes to the target until then is called; 0: it is not
+	then    func(*carried)
 }
 
 // StartRelay starts a relay on a free port of the lab's network to addr, for the time of a test.
@@ -123,6 +125,24 @@ func (r *Relay) Freeze() {
 	}
 }
 
+// CutIn ends a connection once that many more bytes have gone to the target: the one that has the next. New ones are accepted.
+func (r *Relay) CutIn(bytes int64) { r.in(bytes, func(c *carried) { c.cut = true }) }
+
+// FreezeIn is Freeze once that many more bytes have gone to the target, and not one more.
+func (r *Relay) FreezeIn(bytes int64) {
+	r.in(bytes, func(*carried) {
+		if r.thaw == nil {
+			r.thaw = make(chan struct{})
+		}
+	})
+}
+
+func (r *Relay) in(bytes int64, then func(*carried)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.left, r.then = max(bytes, 1), then
+}
+
 // Thaw ends a Freeze.
 func (r *Relay) Thaw() {
 	r.mu.Lock()
@@ -185,6 +205,7 @@ type carried struct {
 	// Guarded by relay.mu.
 	passed int64
 	last   bool // the side that sent last was the near one
+	cut    bool // nothing more may pass
 }
 
 type parcel struct {
@@ -228,15 +249,18 @@ func (c *carried) deliver(to io.WriteCloser, parcels <-chan parcel, up bool) err
 		if err := pause(c.relay.ctx, time.Until(p.due)); err != nil {
 			return err
 		}
-		if err := c.relay.awaitThaw(); err != nil {
-			return err
-		}
-		data := p.data[:c.count(int64(len(p.data)), up)]
-		if _, err := to.Write(data); err != nil {
-			return err
-		}
-		if len(data) < len(p.data) {
-			return errCut
+		for rest := p.data; len(rest) > 0; {
+			if err := c.relay.awaitThaw(); err != nil {
+				return err
+			}
+			n := c.count(int64(len(rest)), up)
+			if n == 0 {
+				return errCut
+			}
+			if _, err := to.Write(rest[:n]); err != nil {
+				return err
+			}
+			rest = rest[n:]
 		}
 	}
 	if half, ok := to.(interface{ CloseWrite() error }); ok {
@@ -252,6 +276,15 @@ func (c *carried) count(n int64, up bool) int64 {
 	defer r.mu.Unlock()
 	if limit := r.opts.CutAfter; limit > 0 {
 		n = max(0, min(n, limit-c.passed))
+	}
+	switch {
+	case c.cut:
+		n = 0
+	case up && r.left > 0:
+		n = min(n, r.left)
+		if r.left -= n; r.left == 0 {
+			r.then(c)
+		}
 	}
 	c.passed += n
 	if up {

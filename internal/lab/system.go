@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -59,6 +60,16 @@ func (t *Target) InstallSystem(ctx context.Context, b *Builder, toplevel string)
 		return err
 	}
 	return t.PowerOn(ctx)
+}
+
+// BootDefault is the toplevel that the target boots next, if nothing has asked for another one to be tried once; "" means
+// none. The target may be off.
+func (t *Target) BootDefault(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, "chroot", t.Root(), machineScript, "default").Output()
+	if err != nil {
+		return "", fmt.Errorf("%s: boot default: %w", t.name, err)
+	}
+	return strings.TrimSpace(string(out)), nil
 }
 
 // InstallClosure puts store paths of b, and all they refer to, into the target's store. Nothing protects them there

@@ -31,6 +31,8 @@ type Options struct {
 	NotNixOS bool
 	// StoreLimit, if not 0, is the size in bytes of the file system that /nix is on.
 	StoreLimit int64
+	// Memory, if not 0, is its memory in bytes. It is only right where the lab's scratch folder is on a disk.
+	Memory int64
 }
 
 // Target is a running machine. Its methods may be called from several goroutines.
@@ -157,6 +159,9 @@ func (t *Target) Name() string { return t.name }
 // Addr is its address in the lab's network.
 func (t *Target) Addr() netip.Addr { return t.link.addr }
 
+// Gateway is the lab's end of its cable: the address from which builders and tests come to it.
+func (t *Target) Gateway() netip.Addr { return t.link.gateway }
+
 // System is what its Nix calls it, as "x86_64-linux".
 func (t *Target) System() string { return t.opts.System }
 
@@ -194,7 +199,7 @@ func (t *Target) Kill() error {
 	}
 	err := t.on.cut()
 	t.on = nil
-	return err
+	return errors.Join(err, t.link.reset())
 }
 
 // WaitReboot waits until a machine that is about to reboot, or has been told to, is up again: its boot is another one
@@ -252,11 +257,12 @@ func (t *Target) remove() error {
 	return errors.Join(append(errs, os.RemoveAll(t.dir))...)
 }
 
-// LinkDown pulls the machine's network cable: from both sides the other falls silent.
-func (t *Target) LinkDown(ctx context.Context) error { return t.link.down(ctx) }
+// LinkDown pulls the machine's network cable: from both sides the other falls silent. Nothing that the machine does, a
+// reboot included, plugs it in again.
+func (t *Target) LinkDown(ctx context.Context) error { return t.link.plug(ctx, false) }
 
 // LinkUp plugs it in again.
-func (t *Target) LinkUp(ctx context.Context) error { return t.link.up(ctx) }
+func (t *Target) LinkUp(ctx context.Context) error { return t.link.plug(ctx, true) }
 
 // Bandwidth limits what passes the cable, in bits per second in each direction; 0 means no limit.
 func (t *Target) Bandwidth(ctx context.Context, bits int64) error { return t.link.limit(ctx, bits) }

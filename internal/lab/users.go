@@ -11,8 +11,8 @@ import (
 // unquoted would change it.
 const Password = "correct horse 'battery' $taple"
 
-// passwordHash is Password as crypt(3) keeps it.
-const passwordHash = "$6$ferrylab$P6o71tw63n/C0pXnfUn5z.T.u3trTPxwRxtua3BXnXKF9qIBaAFvMwHcFIAlkg/9yyTKDcR81Sz413ZblLsab."
+// PasswordHash is Password as crypt(3) keeps it.
+const PasswordHash = "$6$ferrylab$P6o71tw63n/C0pXnfUn5z.T.u3trTPxwRxtua3BXnXKF9qIBaAFvMwHcFIAlkg/9yyTKDcR81Sz413ZblLsab."
 
 // firstUID is alice's, and the others follow in their order.
 const firstUID = 1000
@@ -38,7 +38,10 @@ func targetUsers() []user {
 	}
 }
 
-const sudoers = `Defaults logfile=` + sudoLog + `, loglinelen=0
+// sudoers is what Debian's own file says and a NixOS system's does not, and what is the lab's.
+const sudoers = `Defaults env_reset, use_pty, secure_path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+Defaults logfile=` + sudoLog + `, loglinelen=0
+%sudo ALL=(ALL:ALL) ALL
 Defaults:rita requiretty
 bob ALL=(ALL:ALL) NOPASSWD: ALL
 `
@@ -72,7 +75,7 @@ func addUsers(root string, users []user, authorized string) error {
 	for i, u := range users {
 		uid := firstUID + i
 		fmt.Fprintf(&passwd, "%s:x:%d:%d::/home/%s:%s\n", u.name, uid, uid, u.name, u.shell)
-		fmt.Fprintf(&shadow, "%s:%s:20000:0:99999:7:::\n", u.name, passwordHash)
+		fmt.Fprintf(&shadow, "%s:%s:20000:0:99999:7:::\n", u.name, PasswordHash)
 		fmt.Fprintf(&group, "%s:x:%d:\n", u.name, uid)
 		if u.sudo {
 			inSudo.WriteString("," + u.name)

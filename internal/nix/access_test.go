@@ -21,7 +21,7 @@ func TestAStoreOutOfReachIsExplained(t *testing.T) {
 		for what, call := range map[string]func() error{
 			"add":   func() error { _, err := c.Add(t.Context(), "/etc/hostname"); return err },
 			"eval":  func() error { _, err := c.Eval(t.Context(), Expression{Text: "1"}); return err },
-			"build": func() error { _, err := c.Build(t.Context(), drv, t.TempDir()+"/root", nil); return err },
+			"build": func() error { return c.Build(t.Context(), drv, t.TempDir()+"/root", nil) },
 		} {
 			var access *AccessError
 			if err := call(); !errors.As(err, &access) || !strings.Contains(access.Reason, want) || access.Advice == "" {

@@ -5,21 +5,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 
 	"ferry/internal/run"
 )
 
-// Build realises a derivation with one output and returns the output. Symbolic link root becomes a GC root for it before
-// anything could collect it; the folders above root are made. progress, which may be nil, is called from one goroutine.
+// Build realises a derivation with one output, whose path the evaluation has said. Symbolic link root becomes a GC root for
+// it before anything could collect it; the folders above root are made. Nothing is read from the link afterwards, so whoever
+// takes it away meanwhile is not in the way. progress, which may be nil, is called from one goroutine.
 //
 // The error is a [*PlatformError] if nothing here builds for a system that is needed, and a [*BuildError] if builds
 // failed. When ctx ends, so do the builds.
-func (c *Client) Build(ctx context.Context, drv StorePath, root string, progress func(BuildProgress)) (StorePath, error) {
+func (c *Client) Build(ctx context.Context, drv StorePath, root string, progress func(BuildProgress)) error {
 	root, err := prepareRoot(root)
 	if err != nil {
-		return "", fmt.Errorf("build %s: %w", drv, err)
+		return fmt.Errorf("build %s: %w", drv, err)
 	}
 	cmd := c.command("nix-store", "--realise", string(drv), "--add-root", root, "--indirect", "--log-format", "internal-json")
 	log := newBuildLog(progress)
@@ -29,21 +29,13 @@ func (c *Client) Build(ctx context.Context, drv StorePath, root string, progress
 	err = c.run(ctx, cmd)
 	lines.end()
 	if err != nil {
-		return "", fmt.Errorf("build %s: %w", drv, c.explain(ctx, log, err))
+		return fmt.Errorf("build %s: %w", drv, c.explain(ctx, log, err))
 	}
-	// What nix-store prints is the root, so where it points says what was built.
+	// What nix-store prints are the roots, one for each output.
 	if printed := strings.TrimSpace(out.String()); printed != root {
-		return "", fmt.Errorf("build %s: nix-store made the roots %q, not one output at %s", drv, shorten(printed), root)
+		return fmt.Errorf("build %s: nix-store made the roots %q, not one output at %s", drv, shorten(printed), root)
 	}
-	target, err := os.Readlink(root)
-	if err != nil {
-		return "", fmt.Errorf("build %s: %w", drv, err)
-	}
-	output, err := ParseStorePath(target)
-	if err != nil {
-		return "", fmt.Errorf("build %s: %s: %w", drv, root, err)
-	}
-	return output, nil
+	return nil
 }
 
 // explain turns the failure of nix-store into what has failed.

@@ -3,6 +3,7 @@ package nix
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -128,6 +129,24 @@ func (c *Client) NarHash(ctx context.Context, p StorePath) (string, error) {
 		return "", fmt.Errorf("query the hash of %s: %w", p, err)
 	}
 	return sri, nil
+}
+
+// Valid tells whether all paths are in the store, whole and registered.
+func (c *Client) Valid(ctx context.Context, paths ...StorePath) (bool, error) {
+	cmd := c.command("nix-store", "--check-validity")
+	for _, p := range paths {
+		cmd.Argv = append(cmd.Argv, string(p))
+	}
+	err := c.run(ctx, cmd)
+	var failed *run.Error
+	var access *AccessError
+	if errors.As(err, &failed) && failed.Status == 1 && !errors.As(err, &access) && ctx.Err() == nil {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look for paths in the store: %w", err)
+	}
+	return true, nil
 }
 
 // Root makes link a symbolic link to p that is a GC root, and the folders above it. p must be valid; nothing is fetched.

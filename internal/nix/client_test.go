@@ -61,7 +61,7 @@ func TestWithoutNixTheErrorSaysSo(t *testing.T) {
 		"Eval":      func() error { _, err := c.Eval(t.Context(), Expression{Text: "1"}); return err },
 		"Add":       func() error { _, err := c.Add(t.Context(), "/etc/hostname"); return err },
 		"Plan":      func() error { _, err := c.Plan(t.Context(), p); return err },
-		"Build":     func() error { _, err := c.Build(t.Context(), p, t.TempDir()+"/r", nil); return err },
+		"Build":     func() error { return c.Build(t.Context(), p, t.TempDir()+"/r", nil) },
 		"OpenServe": func() error { _, err := c.OpenServe(t.Context()); return err },
 	} {
 		var missing *MissingError

@@ -22,6 +22,8 @@ type Expression struct {
 	// Log receives, line by line, what evaluation writes for people before it fails or ends: traces and warnings of the
 	// configuration, and what is fetched or built on the way. May be nil.
 	Log io.Writer
+	// Peak, when set, is told how much memory the evaluation has taken at most, in bytes.
+	Peak func(bytes int64)
 }
 
 // maxArgument keeps below Linux's limit of 128 KiB for one argument.
@@ -48,7 +50,7 @@ func (c *Client) Eval(ctx context.Context, e Expression) ([]byte, error) {
 	var out bytes.Buffer
 	messages := evalMessages{log: e.Log}
 	lines := &lineWriter{each: messages.line}
-	cmd.Out, cmd.Err = &out, lines
+	cmd.Out, cmd.Err, cmd.Peak = &out, lines, e.Peak
 	err := c.run(ctx, cmd)
 	lines.end()
 	if err == nil {
@@ -65,6 +67,40 @@ func (c *Client) Eval(ctx context.Context, e Expression) ([]byte, error) {
 		return nil, &EvalError{Trace: messages.trace(), err: err}
 	}
 	return nil, fmt.Errorf("evaluate: %w", err)
+}
+
+// InstantiateSystem evaluates a NixOS configuration for system in the way of plain nixos-rebuild, from a tree of nixpkgs, and
+// gives the derivation of its toplevel. What Nix says for people goes to log, which may be nil.
+func (c *Client) InstantiateSystem(ctx context.Context, nixpkgs, configuration, system string, log io.Writer) (StorePath, error) {
+	cmd := c.command("nix-instantiate", "<nixpkgs/nixos>", "-A", "system", "--argstr", "system", system,
+		"-I", "nixpkgs="+nixpkgs, "-I", "nixos-config="+configuration)
+	// It would take the place of nixos-config.
+	cmd.Env, cmd.Err = []string{"NIXOS_CONFIG="}, log
+	out, err := c.output(ctx, cmd)
+	if err != nil {
+		return "", fmt.Errorf("evaluate as nixos-rebuild does: %w", err)
+	}
+	p, err := ParseStorePath(out)
+	if err != nil {
+		return "", fmt.Errorf("evaluate as nixos-rebuild does: %w", err)
+	}
+	return p, nil
+}
+
+// BuildFile builds what a Nix file evaluates to and makes link a GC root for it. What Nix says for people goes to log, which
+// may be nil.
+func (c *Client) BuildFile(ctx context.Context, file, link string, log io.Writer) (StorePath, error) {
+	cmd := c.command("nix-build", file, "--out-link", link)
+	cmd.Err = log
+	out, err := c.output(ctx, cmd)
+	if err != nil {
+		return "", fmt.Errorf("build %s: %w", file, err)
+	}
+	p, err := ParseStorePath(out)
+	if err != nil {
+		return "", fmt.Errorf("build %s: %w", file, err)
+	}
+	return p, nil
 }
 
 // evalMessages separates what evaluation writes before its error from the error, which is everything from the first line

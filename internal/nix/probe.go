@@ -43,6 +43,19 @@ func (c *Client) CanBuild(ctx context.Context, system, probe string) error {
 	return nil
 }
 
+// TestBuild is [Client.CanBuild] that believes no setting at all: the tiny derivation is built for the machine's own system
+// too. What keeps every build here from working is a [*BuildError] or a [*PlatformError].
+func (c *Client) TestBuild(ctx context.Context, system, probe string) error {
+	settings, err := c.Settings(ctx)
+	if err == nil {
+		err = c.buildProbe(ctx, system, probe, settings)
+	}
+	if err != nil {
+		return fmt.Errorf("find out whether %s can be built: %w", system, err)
+	}
+	return nil
+}
+
 // native tells whether the processor itself runs programs for system.
 func (s Settings) native(system string) bool {
 	return system == s.System || s.System == "x86_64-linux" && system == "i686-linux" && s.Builds(system)

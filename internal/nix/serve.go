@@ -197,6 +197,17 @@ func (s *Serve) readInfo(name string) (info PathInfo, err error) {
 // wait for the other side, which answers each path in turn; see [Serve.ReadAck] and [Serve.Flush]. The references of the
 // path must be valid at the other side or have been sent before. A path that is already valid there is taken and ignored.
 func (s *Serve) SendPath(info PathInfo, nar io.Reader) error {
+	return s.SendNar(info, func(w io.Writer) error {
+		_, err := io.CopyN(w, nar, int64(info.NarSize))
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+		return err
+	})
+}
+
+// SendNar is SendPath with a NAR that write writes: exactly info.NarSize bytes.
+func (s *Serve) SendNar(info PathInfo, write func(io.Writer) error) error {
 	if s.minor < serveMinimum {
 		return ErrTooOld
 	}
@@ -217,14 +228,36 @@ func (s *Serve) SendPath(info PathInfo, nar io.Reader) error {
 	s.out.flag(info.Ultimate)
 	s.out.texts(info.Signatures)
 	s.out.text(info.CA)
-	n, err := io.CopyN(s.out.w, nar, int64(info.NarSize))
+	out := &narCounter{w: s.out.w, left: info.NarSize}
+	if err = write(out); err == nil && out.left > 0 {
+		err = io.ErrUnexpectedEOF
+	}
 	if err != nil {
-		if errors.Is(err, io.EOF) {
-			err = io.ErrUnexpectedEOF
-		}
-		return fmt.Errorf("send %s: after %d of %d bytes: %w", info.Path, n, info.NarSize, err)
+		return fmt.Errorf("send %s: after %d of %d bytes: %w", info.Path, info.NarSize-out.left, info.NarSize, err)
 	}
 	return nil
+}
+
+// narCounter lets no more of a NAR through than was announced: what came after would be read as a command.
+type narCounter struct {
+	w    *bufio.Writer
+	left uint64
+}
+
+func (c *narCounter) Write(p []byte) (int, error) {
+	if uint64(len(p)) > c.left {
+		return 0, errors.New("the NAR is larger than it was said to be")
+	}
+	n, err := c.w.Write(p)
+	c.left -= uint64(n)
+	return n, err
+}
+
+// ReadFrom lets io.Copy read right into the buffer.
+func (c *narCounter) ReadFrom(r io.Reader) (int64, error) {
+	n, err := c.w.ReadFrom(io.LimitReader(r, int64(c.left)))
+	c.left -= uint64(n)
+	return n, err
 }
 
 // Flush writes out what [Serve.SendPath] has buffered.

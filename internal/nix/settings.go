@@ -2,9 +2,12 @@ package nix
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"ferry/internal/run"
@@ -18,6 +21,15 @@ type Settings struct {
 	Builders       string // remote builders, or "@FILE" that lists them, which need not exist
 	MaxJobs        int    // builds at once on this machine; 0 is none
 	Substituters   []string
+	// Evaluation is a hash of all settings that may matter to an evaluation: of all but those that only say how things are
+	// built and fetched.
+	Evaluation string
+}
+
+// building are settings that no evaluation can tell.
+var building = []string{
+	"build-cores", "builders", "build-max-jobs", "cores", "http-connections", "keep-failed", "keep-going", "max-jobs", "max-substitution-jobs",
+	"substitute", "substituters", "trusted-public-keys", "trusted-substituters",
 }
 
 // Builds tells whether this machine itself is said to build for system. That an emulator works is a different matter;
@@ -52,14 +64,27 @@ func (c *Client) Settings(ctx context.Context) (Settings, error) {
 	return s, nil
 }
 
-func parseSettings(b []byte) (Settings, error) {
-	var all map[string]struct {
-		Value json.RawMessage `json:"value"`
+// setting is one of them as Nix prints it.
+type setting struct {
+	Value json.RawMessage `json:"value"`
+}
+
+func evaluationHash(all map[string]setting) string {
+	sum := sha256.New()
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		if !slices.Contains(building, name) {
+			fmt.Fprintf(sum, "%q %q\n", name, all[name].Value)
+		}
 	}
+	return hex.EncodeToString(sum.Sum(nil))
+}
+
+func parseSettings(b []byte) (Settings, error) {
+	var all map[string]setting
 	if err := json.Unmarshal(b, &all); err != nil {
 		return Settings{}, err
 	}
-	var s Settings
+	s := Settings{Evaluation: evaluationHash(all)}
 	for name, to := range map[string]any{
 		"system":          &s.System,
 		"extra-platforms": &s.ExtraPlatforms,

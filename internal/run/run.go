@@ -38,6 +38,8 @@ type Command struct {
 	// Terminal, when set with OwnGroup, is the controlling terminal that the new group gets as its foreground, so that the
 	// process may ask for a password there. The caller takes it back with [TakeTerminal].
 	Terminal *os.File
+	// Peak, when set, is called when the process has ended, with the most memory that it had at once, in bytes.
+	Peak func(bytes int64)
 }
 
 // Runner runs commands and tells Trace about each one first. The zero value works and is silent.
@@ -76,6 +78,10 @@ func (e *Error) Unwrap() error { return e.Err }
 
 // NotFound tells whether err means that the program to run is not in PATH.
 func NotFound(err error) bool { return errors.Is(err, exec.ErrNotFound) }
+
+// LeftOutputOpen tells whether err means that the process ended with status 0, and that something it has started held its
+// output open for longer than the command's Grace.
+func LeftOutputOpen(err error) bool { return errors.Is(err, exec.ErrWaitDelay) }
 
 // Signal is the signal that ended the process, 0 if it ended otherwise.
 func (e *Error) Signal() syscall.Signal {
@@ -127,6 +133,7 @@ type Process struct {
 	cmd  *exec.Cmd
 	tail *Tail
 	ctx  context.Context
+	peak func(int64)
 }
 
 // Start starts c. A failure is an [*Error].
@@ -204,7 +211,7 @@ func (r *Runner) prepare(ctx context.Context, c Command) (*Process, error) {
 	if c.Err != nil {
 		cmd.Stderr = io.MultiWriter(tail, c.Err)
 	}
-	return &Process{cmd: cmd, tail: tail, ctx: ctx}, nil
+	return &Process{cmd: cmd, tail: tail, ctx: ctx, peak: c.Peak}, nil
 }
 
 // insist returns when p has been waited for, which os.Process remembers: no later process with its number is signalled.
@@ -239,6 +246,11 @@ func (p *Process) Stderr() string { return p.tail.String() }
 // Wait waits for the end. If ctx ended the process, the error is also ctx's error.
 func (p *Process) Wait() error {
 	err := p.cmd.Wait()
+	if p.peak != nil && p.cmd.ProcessState != nil {
+		if usage, ok := p.cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
+			p.peak(int64(usage.Maxrss) << 10)
+		}
+	}
 	if err == nil {
 		return nil
 	}

@@ -53,7 +53,7 @@ const chooseEvery = 4 << 20
 func newCompressor(w io.Writer, now func() time.Time) *compressor {
 	return &compressor{
 		link: &meter{w: w, now: now}, now: now, every: chooseEvery, encoders: map[zstd.EncoderLevel]*zstd.Encoder{},
-		level: zstd.SpeedDefault, since: sample{at: now()},
+		level: zstd.SpeedBetterCompression, since: sample{at: now()},
 	}
 }
 
@@ -71,6 +71,14 @@ func (c *compressor) Write(p []byte) (int, error) {
 	}
 	c.raw += uint64(len(p))
 	return c.frame.Write(p)
+}
+
+// Flush sends what the encoder still holds.
+func (c *compressor) Flush() error {
+	if c.frame == nil {
+		return nil
+	}
+	return c.frame.Flush()
 }
 
 func (c *compressor) open() error {
@@ -95,7 +103,7 @@ func (c *compressor) choose() error {
 		return err
 	}
 	now := sample{c.now(), c.link.bytes, c.link.blocked}
-	next := levelFor(now.at.Sub(c.since.at), now.blocked-c.since.blocked, now.bytes-c.since.bytes)
+	next := levelFor(c.level, now.at.Sub(c.since.at), now.blocked-c.since.blocked, now.bytes-c.since.bytes)
 	c.since, c.raw = now, 0
 	if next == c.level {
 		return nil
@@ -106,19 +114,28 @@ func (c *compressor) choose() error {
 	return err
 }
 
-// levelFor is the level for a link that took some bytes in a time, and blocked the sender for a part of it. The speeds are
-// those below which each level is faster than the link on one core of a small machine.
-func levelFor(took, blocked time.Duration, bytes uint64) zstd.EncoderLevel {
-	if took <= 0 || blocked < took/2 {
-		return zstd.SpeedFastest
+// levelFor is the level after the current one, for a link that took some bytes in a time, and blocked the sender for a part of it:
+// one more where the sender mostly waits, one less where it hardly does. Above the speeds a level is no gain: on one core it would be
+// slower than the link, on a small machine.
+func levelFor(current zstd.EncoderLevel, took, blocked time.Duration, bytes uint64) zstd.EncoderLevel {
+	most := zstd.SpeedFastest
+	if took > 0 {
+		switch perSecond := float64(bytes) / took.Seconds(); {
+		case perSecond < 3e6:
+			most = zstd.SpeedBestCompression
+		case perSecond < 20e6:
+			most = zstd.SpeedBetterCompression
+		case perSecond < 40e6:
+			most = zstd.SpeedDefault
+		}
 	}
-	switch perSecond := float64(bytes) / took.Seconds(); {
-	case perSecond < 4e6:
-		return zstd.SpeedBetterCompression
-	case perSecond < 15e6:
-		return zstd.SpeedDefault
+	switch {
+	case blocked > took*3/4:
+		current++
+	case blocked < took*2/5:
+		current--
 	}
-	return zstd.SpeedFastest
+	return max(min(current, most), zstd.SpeedFastest)
 }
 
 // Close ends the last frame.

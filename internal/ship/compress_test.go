@@ -13,21 +13,27 @@ import (
 )
 
 func TestLevelSuitsTheLink(t *testing.T) {
+	const second = time.Second
 	for name, c := range map[string]struct {
+		current       zstd.EncoderLevel
 		took, blocked time.Duration
 		bytes         uint64
 		want          zstd.EncoderLevel
 	}{
-		"never blocks":         {time.Second, 0, 200e6, zstd.SpeedFastest},
-		"blocks, but is fast":  {time.Second, 900 * time.Millisecond, 100e6, zstd.SpeedFastest},
-		"100 Mbit/s":           {time.Second, 900 * time.Millisecond, 12e6, zstd.SpeedDefault},
-		"20 Mbit/s":            {time.Second, 990 * time.Millisecond, 2.5e6, zstd.SpeedBetterCompression},
-		"slow, as the CPU is":  {time.Second, 100 * time.Millisecond, 2.5e6, zstd.SpeedFastest},
-		"no time has gone by":  {0, 0, 0, zstd.SpeedFastest},
-		"1 Mbit/s, all blocks": {8 * time.Second, 8 * time.Second, 1e6, zstd.SpeedBetterCompression},
+		"never blocks":               {zstd.SpeedBetterCompression, second, 0, 10e6, zstd.SpeedDefault},
+		"never blocks, at the end":   {zstd.SpeedFastest, second, 0, 10e6, zstd.SpeedFastest},
+		"blocks, but is fast":        {zstd.SpeedBetterCompression, second, second, 100e6, zstd.SpeedFastest},
+		"100 Mbit/s":                 {zstd.SpeedBetterCompression, second, second, 12e6, zstd.SpeedBetterCompression},
+		"300 Mbit/s":                 {zstd.SpeedBetterCompression, second, second, 37e6, zstd.SpeedDefault},
+		"20 Mbit/s":                  {zstd.SpeedBetterCompression, second, second, 2.5e6, zstd.SpeedBestCompression},
+		"20 Mbit/s, at the end":      {zstd.SpeedBestCompression, second, second, 2.5e6, zstd.SpeedBestCompression},
+		"slow, as the CPU is":        {zstd.SpeedBestCompression, second, second / 10, 1e6, zstd.SpeedBetterCompression},
+		"both are as fast":           {zstd.SpeedDefault, second, second * 6 / 10, 1e6, zstd.SpeedDefault},
+		"no time has gone by":        {zstd.SpeedBetterCompression, 0, 0, 0, zstd.SpeedFastest},
+		"1 Mbit/s, after a fast one": {zstd.SpeedFastest, 8 * second, 8 * second, 1e6, zstd.SpeedDefault},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := levelFor(c.took, c.blocked, c.bytes); got != c.want {
+			if got := levelFor(c.current, c.took, c.blocked, c.bytes); got != c.want {
 				t.Errorf("got %v, want %v", got, c.want)
 			}
 		})

@@ -5,8 +5,11 @@ package ship
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 
 	"ferry/internal/agent"
+	"ferry/internal/delta"
 	"ferry/internal/nix"
 )
 
@@ -27,26 +30,56 @@ type Plan struct {
 	Paths   int            // paths in the closure
 	Missing []nix.PathInfo // what the target lacks, references before what refers to them
 	Bytes   uint64         // the NARs of Missing together
+	// Known is what the target has and this machine too: what differences are made from.
+	Known []nix.PathInfo
+	// Signed are old paths that only the target has, by their signatures; see Plan.Sign.
+	Signed map[nix.StorePath]*delta.Signature
+	// Whole are paths that are not to be sent as differences.
+	Whole map[nix.StorePath]bool
+	// Memory, if set, has differences that were made for other nodes.
+	Memory *Memory
+
+	pairs *pairs // of Signed
 }
 
-// MakePlan finds out what of root's closure the target lacks. With substitute the target first fetches what it can from
-// its own caches.
-func MakePlan(ctx context.Context, store Store, to Target, root nix.StorePath, substitute bool) (*Plan, error) {
-	// Asked for the closure of a path that is not valid, Nix only ends.
-	if infos, err := store.PathInfos([]nix.StorePath{root}); err != nil {
-		return nil, fmt.Errorf("look up %s: %w", root, err)
-	} else if len(infos) == 0 {
-		return nil, &VanishedError{Path: root}
-	}
-	closure, err := store.Closure([]nix.StorePath{root})
+// Options say how to make a plan.
+type Options struct {
+	// Substitute lets the target first fetch what it can from its own caches.
+	Substitute bool
+	// Known are paths that the target says it has and keeps, with their closures: what runs there and what was deployed. Those that
+	// this machine does not have are of no use, and may be among them.
+	Known []nix.StorePath
+	// AskAll asks about the whole closure, also what has to be there by Known.
+	AskAll bool
+	// NoDelta sends every path as a whole; Whole those in it.
+	NoDelta bool
+	Whole   map[nix.StorePath]bool
+	Memory  *Memory
+}
+
+// MakePlan finds out what of root's closure the target lacks. What has to be there, because it is in the closure of a path that
+// the target has and this machine too, is not asked about; if that is everything, nothing is.
+func MakePlan(ctx context.Context, store Store, to Target, root nix.StorePath, o Options) (*Plan, error) {
+	closure, err := closureOf(store, root)
 	if err != nil {
-		return nil, fmt.Errorf("closure of %s: %w", root, err)
+		return nil, err
 	}
-	missing, err := to.Missing(ctx, closure, substitute)
+	known, err := closureOfKnown(store, o.Known)
+	if err != nil {
+		return nil, err
+	}
+	plan := &Plan{Root: root, Paths: len(closure), Whole: o.Whole, Memory: o.Memory}
+	unknown := closure
+	if !o.AskAll {
+		unknown = slices.DeleteFunc(slices.Clone(closure), func(p nix.StorePath) bool { return known[p] })
+	}
+	if len(unknown) == 0 {
+		return plan, nil
+	}
+	missing, err := to.Missing(ctx, unknown, o.Substitute)
 	if err != nil {
 		return nil, fmt.Errorf("ask what is missing: %w", err)
 	}
-	plan := &Plan{Root: root, Paths: len(closure)}
 	if len(missing) == 0 {
 		return plan, nil
 	}
@@ -62,8 +95,56 @@ func MakePlan(ctx context.Context, store Store, to Target, root nix.StorePath, s
 	}
 	for _, info := range infos {
 		plan.Bytes += info.NarSize
+		// In spite of what it said, the target has not got it.
+		delete(known, info.Path)
+	}
+	if !o.NoDelta && len(known) > 0 {
+		if plan.Known, err = store.PathInfos(slices.Sorted(maps.Keys(known))); err != nil {
+			return nil, fmt.Errorf("look up what the target has: %w", err)
+		}
 	}
 	return plan, nil
+}
+
+func closureOf(store Store, root nix.StorePath) ([]nix.StorePath, error) {
+	// Asked for the closure of a path that is not valid, Nix only ends.
+	if infos, err := store.PathInfos([]nix.StorePath{root}); err != nil {
+		return nil, fmt.Errorf("look up %s: %w", root, err)
+	} else if len(infos) == 0 {
+		return nil, &VanishedError{Path: root}
+	}
+	closure, err := store.Closure([]nix.StorePath{root})
+	if err != nil {
+		return nil, fmt.Errorf("closure of %s: %w", root, err)
+	}
+	return closure, nil
+}
+
+// closureOfKnown is the closure of those of paths that this machine has.
+func closureOfKnown(store Store, paths []nix.StorePath) (map[nix.StorePath]bool, error) {
+	known := map[nix.StorePath]bool{}
+	if len(paths) == 0 {
+		return known, nil
+	}
+	infos, err := store.PathInfos(paths)
+	if err != nil {
+		return nil, fmt.Errorf("look up what the target has: %w", err)
+	}
+	if len(infos) == 0 {
+		return known, nil
+	}
+	var here []nix.StorePath
+	for _, info := range infos {
+		here = append(here, info.Path)
+	}
+	closure, err := store.Closure(here)
+	if err != nil {
+		return nil, fmt.Errorf("closure of what the target has: %w", err)
+	}
+	for _, p := range closure {
+		known[p] = true
+	}
+	return known, nil
 }
 
 // VanishedError is a path that was in this machine's store and is not any more.

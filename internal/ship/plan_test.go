@@ -156,14 +156,14 @@ func (f fakeTarget) Missing(_ context.Context, _ []nix.StorePath, substitute boo
 func TestMakePlan(t *testing.T) {
 	store := fakeStore{infos: []nix.PathInfo{infoOf("top", "lib"), infoOf("lib", "there"), infoOf("there")}}
 	var substitute bool
-	plan, err := MakePlan(t.Context(), store, fakeTarget{lacks: []nix.StorePath{pathOf("top"), pathOf("lib")}, substitute: &substitute}, pathOf("top"), true)
+	plan, err := MakePlan(t.Context(), store, fakeTarget{lacks: []nix.StorePath{pathOf("top"), pathOf("lib")}, substitute: &substitute}, pathOf("top"), Options{Substitute: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if plan.Root != pathOf("top") || plan.Paths != 3 || plan.Bytes != 200 || len(plan.Missing) != 2 || plan.Missing[0].Path != pathOf("lib") || !substitute {
 		t.Errorf("%+v, substitute %v", plan, substitute)
 	}
-	plan, err = MakePlan(t.Context(), store, fakeTarget{}, pathOf("top"), false)
+	plan, err = MakePlan(t.Context(), store, fakeTarget{}, pathOf("top"), Options{})
 	if err != nil || plan.Paths != 3 || plan.Bytes != 0 || plan.Missing != nil {
 		t.Errorf("with everything there: %+v, %v", plan, err)
 	}
@@ -184,7 +184,7 @@ func TestMakePlanFails(t *testing.T) {
 		"a path":       {fakeStore{infos: []nix.PathInfo{infoOf("a"), gone}}, fakeTarget{lacks: []nix.StorePath{pathOf("a"), gone.Path}}, string(gone.Path) + " is not in this machine's store any more"},
 		"a wrong path": {fakeStore{infos: []nix.PathInfo{infoOf("a", "b"), infoOf("b", "a")}}, fakeTarget{lacks: []nix.StorePath{pathOf("a"), pathOf("b")}}, "refer to each other"},
 	} {
-		_, err := MakePlan(t.Context(), c.store, c.to, pathOf("a"), false)
+		_, err := MakePlan(t.Context(), c.store, c.to, pathOf("a"), Options{})
 		if err == nil || err.Error() != c.says && !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -8,10 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/delta"
 	"ferry/internal/nix"
 )
 
@@ -24,66 +26,192 @@ type Progress struct {
 
 // Result is a finished ship.
 type Result struct {
-	Paths    int           // registered on the target
-	Bytes    uint64        // of NARs, read here
-	Wire     uint64        // bytes sent
-	Duration time.Duration // from the first byte to the last path's registration
-	Peak     int64         // the agent's largest resident size in bytes
+	Paths       int           // registered on the target
+	Differences int           // of them, how many were sent as differences
+	Bytes       uint64        // of NARs, read here
+	Wire        uint64        // bytes sent
+	Duration    time.Duration // from the first byte to the last path's registration
+	Peak        int64         // the agent's largest resident size in bytes
 }
 
-// Send sends what the plan says. progress is called several times a second from another goroutine; it has ended when Send
-// returns. After an error, what was registered stays, and a new plan sends the rest.
-func (p *Plan) Send(ctx context.Context, session *agent.Session, progress func(Progress)) (Result, error) {
+// Sent is a path that has been sent, for who wants to know how.
+type Sent struct {
+	Path  nix.StorePath
+	Bytes uint64          // of its NAR
+	Bases []nix.StorePath // none: it was sent as a whole
+	Added uint64          // bytes of the NAR that were not found in the bases
+}
+
+// Send sends what the plan says. progress is called several times a second from another goroutine, sent, if set, for each path from a
+// third one; both have ended when Send returns. After an error, what was registered stays, and a new plan sends the rest. A
+// [*WrongBaseError] is a path that the new plan has to send as a whole.
+func (p *Plan) Send(ctx context.Context, session *agent.Session, progress func(Progress), sent func(Sent)) (Result, error) {
 	start := time.Now()
-	var read, wire atomic.Uint64
+	var wire atomic.Uint64
 	var registered atomic.Int64
+	s := &sender{plan: p, sent: sent}
 	report := func() {
 		progress(Progress{
-			Paths: int(registered.Load()), TotalPaths: len(p.Missing), Bytes: read.Load(), TotalBytes: p.Bytes, Wire: wire.Load(),
+			Paths: int(registered.Load()), TotalPaths: len(p.Missing), Bytes: s.read.Load(), TotalBytes: p.Bytes, Wire: wire.Load(),
 		})
 	}
 	stop := every(100*time.Millisecond, report)
 	shipped, err := session.Ship(ctx, p.Root, func(w io.Writer) error {
-		return p.write(ctx, &countingWriter{w, &wire}, &read)
+		return s.write(ctx, &countingWriter{w, &wire})
 	}, func(ack agent.Progress) {
 		registered.Store(int64(ack.Registered))
 	})
 	stop()
 	report()
-	result := Result{Paths: int(registered.Load()), Bytes: read.Load(), Wire: wire.Load(), Duration: time.Since(start), Peak: shipped.Peak}
+	result := Result{
+		Paths: int(registered.Load()), Differences: s.differences, Bytes: s.read.Load(), Wire: wire.Load(), Duration: time.Since(start),
+		Peak: shipped.Peak,
+	}
 	if err == nil && shipped.Registered != len(p.Missing) {
 		err = fmt.Errorf("the agent has registered %d of %d paths", shipped.Registered, len(p.Missing))
+	}
+	var refused *agent.ResponseError
+	if errors.As(err, &refused) && refused.Kind == agent.KindBase {
+		// Only what was sent as a difference may be named.
+		if i := slices.IndexFunc(p.Missing, func(info nix.PathInfo) bool { return info.Path == refused.Path }); i >= 0 && !p.Whole[refused.Path] {
+			err = &WrongBaseError{Path: refused.Path, Err: err}
+		}
 	}
 	return result, err
 }
 
+// sender writes a plan's stream.
+type sender struct {
+	plan        *Plan
+	sent        func(Sent)
+	read        atomic.Uint64 // bytes of NARs
+	differences int
+
+	z        *compressor
+	buffered *bufio.Writer
+	flushed  time.Time
+}
+
+// flushEvery is how often what waits to be compressed is sent, so that the target works while this machine does: differences
+// of a large system are few bytes.
+const flushEvery = 100 * time.Millisecond
+
 // write writes the stream of package agent's ShipHeader.
-func (p *Plan) write(ctx context.Context, w io.Writer, read *atomic.Uint64) error {
-	z := newCompressor(w, time.Now)
-	defer z.stop()
-	buffered := bufio.NewWriterSize(z, 256<<10)
-	for _, info := range p.Missing {
-		if err := writePath(ctx, buffered, info, read); err != nil {
+func (s *sender) write(ctx context.Context, w io.Writer) error {
+	s.z = newCompressor(w, time.Now)
+	defer s.z.stop()
+	s.buffered, s.flushed = bufio.NewWriterSize(s.z, 256<<10), time.Now()
+	encoding := s.plan.encode(ctx)
+	defer encoding.stop()
+	for parcel := range encoding.parcels {
+		err := s.parcel(ctx, encoding, parcel)
+		if err == nil {
+			err = s.flushInTime()
+		}
+		if err != nil {
 			var vanished *VanishedError
-			if errors.As(err, &vanished) && buffered.Flush() == nil {
+			if errors.As(err, &vanished) && s.buffered.Flush() == nil {
 				// The paths before it are worth having.
-				_ = z.Close()
+				_ = s.z.Close()
 			}
 			return err
 		}
 	}
-	if _, err := buffered.Write(make([]byte, 4)); err != nil {
+	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if err := buffered.Flush(); err != nil {
+	if _, err := s.buffered.Write(make([]byte, 4)); err != nil {
 		return err
 	}
-	return z.Close()
+	if err := s.buffered.Flush(); err != nil {
+		return err
+	}
+	return s.z.Close()
+}
+
+func (s *sender) flushInTime() error {
+	if time.Since(s.flushed) < flushEvery {
+		return nil
+	}
+	err := s.buffered.Flush()
+	if err == nil {
+		err = s.z.Flush()
+	}
+	s.flushed = time.Now()
+	return err
+}
+
+// parcel writes one path.
+func (s *sender) parcel(ctx context.Context, e *encoding, p *parcel) error {
+	if p.err != nil {
+		return p.err
+	}
+	told := Sent{Path: p.info.Path, Bytes: p.info.NarSize, Bases: p.bases, Added: p.info.NarSize}
+	var err error
+	switch {
+	case len(p.bases) == 0:
+		err = writePath(ctx, s.buffered, p.info, &s.read)
+	case p.ready != nil:
+		told.Added = p.ready.stats.Added
+		err = s.difference(p, func() error {
+			_, err := s.buffered.Write(p.ready.chunks)
+			s.read.Add(p.info.NarSize)
+			return err
+		})
+	default:
+		fresh := &encoded{bases: p.bases}
+		err = s.difference(p, func() error { return s.pieces(e, p, fresh) })
+		if err == nil && p.key != "" {
+			s.plan.Memory.put(p.key, fresh)
+		}
+		told.Added = fresh.stats.Added
+	}
+	if err == nil && s.sent != nil {
+		s.sent(told)
+	}
+	return err
+}
+
+// difference writes a path that has bases.
+func (s *sender) difference(p *parcel, chunks func() error) error {
+	s.differences++
+	if err := writeHeader(s.buffered, p.info, p.bases); err != nil {
+		return err
+	}
+	if err := chunks(); err != nil {
+		return err
+	}
+	_, err := s.buffered.Write(delta.End())
+	return err
+}
+
+// pieces writes a difference as it is made, and keeps it in mind unless it is too long.
+func (s *sender) pieces(e *encoding, p *parcel, fresh *encoded) error {
+	for _, piece := range p.pieces {
+		<-piece.done
+		<-e.room
+		if piece.err != nil {
+			return &VanishedError{Path: p.info.Path, Err: piece.err}
+		}
+		if _, err := s.buffered.Write(piece.out); err != nil {
+			return err
+		}
+		if len(fresh.chunks) <= maxRemembered {
+			fresh.chunks = append(fresh.chunks, piece.out...)
+		}
+		fresh.stats = fresh.stats.Add(piece.stats)
+		s.read.Add(piece.stats.Copied + piece.stats.Added)
+		piece.out = nil
+		if err := s.flushInTime(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // writePath writes a path's header and NAR. That it cannot be read is a [*VanishedError].
 func writePath(ctx context.Context, w io.Writer, info nix.PathInfo, read *atomic.Uint64) error {
-	if err := writeHeader(w, info); err != nil {
+	if err := writeHeader(w, info, nil); err != nil {
 		return err
 	}
 	out := &narWriter{w: w, read: read, left: info.NarSize}
@@ -99,10 +227,10 @@ func writePath(ctx context.Context, w io.Writer, info nix.PathInfo, read *atomic
 	return nil
 }
 
-func writeHeader(w io.Writer, info nix.PathInfo) error {
+func writeHeader(w io.Writer, info nix.PathInfo, bases []nix.StorePath) error {
 	text, err := json.Marshal(agent.ShipHeader{
 		Path: info.Path, Deriver: info.Deriver, NarHash: info.NarHash, NarSize: info.NarSize,
-		References: info.References, Signatures: info.Signatures, CA: info.CA,
+		References: info.References, Signatures: info.Signatures, CA: info.CA, Bases: bases,
 	})
 	if err != nil {
 		return err

@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -126,7 +125,7 @@ func connect(t *testing.T) *agent.Session {
 
 func makePlan(t *testing.T, store Store, to Target, root nix.StorePath) *Plan {
 	t.Helper()
-	plan, err := MakePlan(t.Context(), store, to, root, false)
+	plan, err := MakePlan(t.Context(), store, to, root, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,12 +137,12 @@ func TestStreamIsHeadersAndNARs(t *testing.T) {
 	paths := []nix.StorePath{add(t, "small", "x"), add(t, "large", strings.Repeat("0123456789", 300_000))}
 	plan := makePlan(t, localStore(t, paths...), fakeTarget{lacks: paths}, paths[0])
 	var out bytes.Buffer
-	var read atomic.Uint64
-	if err := plan.write(t.Context(), &out, &read); err != nil {
+	s := &sender{plan: plan}
+	if err := s.write(t.Context(), &out); err != nil {
 		t.Fatal(err)
 	}
-	if read.Load() != plan.Bytes || out.Len() > 100_000 {
-		t.Errorf("read %d of %d bytes, wrote %d", read.Load(), plan.Bytes, out.Len())
+	if s.read.Load() != plan.Bytes || out.Len() > 100_000 {
+		t.Errorf("read %d of %d bytes, wrote %d", s.read.Load(), plan.Bytes, out.Len())
 	}
 	far, err := zstd.NewReader(&out, zstd.WithDecoderMaxWindow(agent.ShipWindow))
 	if err != nil {
@@ -201,7 +200,7 @@ func TestSendBringsPathsToARealStore(t *testing.T) {
 			t.Errorf("%+v after %+v", p, last)
 		}
 		last = p
-	})
+	}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -231,7 +230,7 @@ func TestSendNamesThePathThatVanished(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			plan := makePlan(t, store, fakeTarget{lacks: []nix.StorePath{first, second}}, first)
 			damage(&plan.Missing[1])
-			result, err := plan.Send(t.Context(), session, func(Progress) {})
+			result, err := plan.Send(t.Context(), session, func(Progress) {}, nil)
 			var vanished *VanishedError
 			if !errors.As(err, &vanished) || vanished.Path != plan.Missing[1].Path {
 				t.Errorf("got %v", err)
@@ -245,7 +244,7 @@ func TestSendNamesThePathThatVanished(t *testing.T) {
 	if len(plan.Missing) != 1 || plan.Missing[0].Path != second {
 		t.Fatalf("then: %+v", plan.Missing)
 	}
-	if _, err := plan.Send(t.Context(), session, func(Progress) {}); err != nil {
+	if _, err := plan.Send(t.Context(), session, func(Progress) {}, nil); err != nil {
 		t.Error(err)
 	}
 }
@@ -255,7 +254,7 @@ func TestSendTellsWhatTheTargetRefuses(t *testing.T) {
 	large := add(t, "large", strings.Repeat("x", 3_000_000))
 	store, session := localStore(t, large), connect(t)
 	plan := makePlan(t, store, session, store.paths[0])
-	_, err := plan.Send(t.Context(), session, func(Progress) {})
+	_, err := plan.Send(t.Context(), session, func(Progress) {}, nil)
 	var refused *agent.ResponseError
 	if !errors.As(err, &refused) || refused.Kind != agent.KindLocked {
 		t.Errorf("without the lock: %v", err)
@@ -263,7 +262,7 @@ func TestSendTellsWhatTheTargetRefuses(t *testing.T) {
 	t.Setenv("FAKE_LOCK", "yes")
 	session = connect(t)
 	plan.Missing[0].NarHash = nix.NarHashOf([32]byte{})
-	_, err = plan.Send(t.Context(), session, func(Progress) {})
+	_, err = plan.Send(t.Context(), session, func(Progress) {}, nil)
 	if !errors.As(err, &refused) || !strings.Contains(strings.Join(refused.Stderr, "\n"), "hash mismatch") {
 		t.Errorf("with a wrong hash: %v", err)
 	}
@@ -277,7 +276,7 @@ func TestSendEndsWithItsContext(t *testing.T) {
 	plan := makePlan(t, store, session, store.paths[0])
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := plan.Send(ctx, session, func(Progress) {}); !errors.Is(err, context.Canceled) {
+	if _, err := plan.Send(ctx, session, func(Progress) {}, nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -302,8 +301,7 @@ func TestWriteTellsAFailingConnectionFromAVanishedPath(t *testing.T) {
 	}
 	large := add(t, "noise", string(noise))
 	plan := makePlan(t, localStore(t, large), fakeTarget{lacks: []nix.StorePath{large}}, large)
-	var read atomic.Uint64
-	err := plan.write(t.Context(), &failing{left: 1 << 20}, &read)
+	err := (&sender{plan: plan}).write(t.Context(), &failing{left: 1 << 20})
 	var vanished *VanishedError
 	if err == nil || errors.As(err, &vanished) || !strings.Contains(err.Error(), "the other side is gone") {
 		t.Errorf("got %v", err)

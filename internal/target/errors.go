@@ -21,6 +21,8 @@ const (
 	NoRoute     Kind = "no route"
 	TimedOut    Kind = "timed out"
 	Lost        Kind = "connection lost"
+	NoTerminal  Kind = "no terminal" // the login works, and [Dialer.StartOnTerminal] does not
+	NoSession   Kind = "no further session"
 )
 
 // Error is a connection that could not be made or was lost.
@@ -93,6 +95,8 @@ func (e *Error) Hints() []string {
 		return []string{"the machine answers but no ssh server does: is sshd running, on this port"}
 	case NoRoute, TimedOut:
 		return []string{fmt.Sprintf("is the machine on and in this network: ping %s", run.Quote(host))}
+	case NoSession:
+		return []string{"allow more in the target's sshd_config: MaxSessions 10"}
 	case Lost:
 		return []string{"run the same command again: what has arrived is kept"}
 	}
@@ -120,6 +124,13 @@ func (e *Error) forget() string {
 	return "ssh-keygen -R " + run.Quote(e.Address.knownHost())
 }
 
+// What ssh says when the other side refuses the login, with the methods it would take; without the parenthesis it may be
+// about a file, or a firewall of this machine.
+const denied = "Permission denied ("
+
+// What ssh says when another program makes the connection, such as a ProxyJump's ssh, and has ended.
+const proxyEnded = "UNKNOWN port"
+
 // connectError finds out from ssh's own messages why it ended with status 255. OpenSSH has no other way to tell.
 func connectError(addr Address, failed *run.Error) error {
 	e := &Error{Address: addr, Kind: Unknown, err: failed}
@@ -128,16 +139,18 @@ func connectError(addr Address, failed *run.Error) error {
 		text string
 		kind Kind
 	}{
+		{"Session open refused by peer", NoSession},
 		{"REMOTE HOST IDENTIFICATION HAS CHANGED", KeyChanged},
 		{"Host key verification failed", KeyUnknown},
 		{"Could not resolve hostname", HostUnknown},
-		{"Permission denied", Denied},
+		{denied, Denied},
 		{"Too many authentication failures", Denied},
 		{"Connection refused", Refused},
 		{"No route to host", NoRoute},
 		{"Network is unreachable", NoRoute},
 		{"Connection timed out", TimedOut},
 		{"Operation timed out", TimedOut},
+		{"PTY allocation request failed", NoTerminal},
 		{"not responding", Lost},
 		{"Broken pipe", Lost},
 		{"closed by remote host", Lost},
@@ -156,6 +169,9 @@ func connectError(addr Address, failed *run.Error) error {
 	if e.Kind == KeyUnknown {
 		e.Text = "the host key is not known"
 	}
+	if e.Kind == NoSession {
+		e.Text = "the ssh server allows no further session on a connection"
+	}
 	if e.Text == "" {
 		if lines := run.LastLines(all, 1); len(lines) > 0 {
 			e.Text = lines[0]
@@ -173,4 +189,13 @@ func lineWith(all, text string) string {
 		}
 	}
 	return text
+}
+
+// Unreachable tells whether nothing at the address has answered: not the host, or not its sshd. Another address of it may.
+func (e *Error) Unreachable() bool {
+	switch e.Kind {
+	case HostUnknown, Refused, NoRoute, TimedOut, Lost:
+		return true
+	}
+	return false
 }

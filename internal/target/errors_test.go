@@ -27,12 +27,16 @@ func TestConnectErrorFromWhatSSHSays(t *testing.T) {
 			KeyChanged, "the host key has changed"},
 		"key unknown":                            {"No ED25519 host key is known for pi and you have requested strict checking.\r\nHost key verification failed.\r\n", KeyUnknown, "the host key is not known"},
 		"denied":                                 {"alice@pi: Permission denied (publickey,password).\r\n", Denied, "alice@pi: Permission denied (publickey,password)"},
+		"a file that is denied, and then more":   {"Load key \"/root/key\": Permission denied\r\nssh: connect to host pi port 22: Connection refused\r\n", Refused, "connect to host pi port 22: Connection refused"},
+		"a firewall here":                        {"ssh: connect to host pi port 22: Permission denied\r\n", Unknown, "ssh: connect to host pi port 22: Permission denied"},
 		"too many keys":                          {"Received disconnect from 10.0.0.1 port 22:2: Too many authentication failures\r\nDisconnected from 10.0.0.1 port 22\r\n", Denied, "Received disconnect from 10.0.0.1 port 22:2: Too many authentication failures"},
 		"not responding":                         {"Timeout, server pi not responding.\r\n", Lost, "Timeout, server pi not responding"},
+		"no terminal":                            {"PTY allocation request failed on channel 0\r\n", NoTerminal, "PTY allocation request failed on channel 0"},
 		"broken pipe":                            {"client_loop: send disconnect: Broken pipe\r\n", Lost, "client_loop: send disconnect: Broken pipe"},
 		"closed":                                 {"Connection to pi closed by remote host.\r\n", Lost, "Connection to pi closed by remote host"},
 		"closed early":                           {"kex_exchange_identification: Connection closed by remote host\r\nConnection closed by 10.0.0.1 port 22\r\n", Lost, "kex_exchange_identification: Connection closed by remote host"},
 		"reset":                                  {"kex_exchange_identification: read: Connection reset by peer\r\n", Lost, "kex_exchange_identification: read: Connection reset by peer"},
+		"no more sessions":                       {"mux_client_request_session: session request failed: Session open refused by peer\r\nConnection closed by UNKNOWN port 65535\r\n", NoSession, "the ssh server allows no further session on a connection"},
 		"nothing":                                {"", Lost, "the connection was lost"},
 		"bad configuration":                      {"Bad owner or permissions on /home/alice/.ssh/config\r\n", Unknown, "Bad owner or permissions on /home/alice/.ssh/config"},
 		"control characters from the other side": {"\x1b]0;title\x07Connection closed by \x1b[31mme\r\n", Lost, "Connection closed by me"},
@@ -90,7 +94,7 @@ func TestClassifyTellsWhatIsNoConnectionError(t *testing.T) {
 		"an error of another function": {remote, errors.New("other"), false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := (&Channel{addr: c.addr}).classify(c.err)
+			got := classify(c.addr, nil, c.err)
 			var connect *Error
 			if errors.As(got, &connect) != c.connect {
 				t.Errorf("got %v", got)
@@ -110,7 +114,7 @@ func TestCtrlCWhileSSHAsksIsAnInterrupt(t *testing.T) {
 	said := &run.Error{Argv: []string{"ssh"}, Status: 255, Stderr: "Killed by signal 2.\r\n", Err: exitStatus(t, "exit 255")}
 	killed := &run.Error{Argv: []string{"ssh"}, Status: -1, Err: exitStatus(t, "kill -INT $$")}
 	for _, err := range []error{said, killed} {
-		if got := (&Channel{addr: remote}).classify(err); !errors.Is(got, ErrInterrupted) {
+		if got := classify(remote, nil, err); !errors.Is(got, ErrInterrupted) {
 			t.Errorf("got %v", got)
 		}
 	}

@@ -1,5 +1,5 @@
 // Package target reaches a node: through the user's own OpenSSH, or this machine directly. One ssh master per target does
-// the login; everything else rides on it.
+// the login; everything else rides on it, but for the proof that the target can still be reached (see [Dialer.Confirm]).
 package target
 
 import (
@@ -25,8 +25,13 @@ type Dialer struct {
 	SSHConfig string
 	// Terminal is the controlling terminal that ssh may ask for a password or a passphrase on. Without one, ssh never asks.
 	Terminal *os.File
-	// Asking, when set, is called before ssh gets the terminal, and the function it returns once ferry has it back.
+	// Asking, when set, is called before ssh, or an agent that ssh asks for a key, may use the terminal, and the function it
+	// returns once it is ferry's alone again.
 	Asking func() func()
+	// Turn, when set, is held while ssh has the terminal: two that ask at once would get each other's answers.
+	Turn sync.Locker
+	// ConnectTimeout is how long a connection that confirms may take until the target's sshd speaks; 5 s if zero.
+	ConnectTimeout time.Duration
 }
 
 // Channel is a program running on the target, with its standard input and output.
@@ -34,85 +39,105 @@ type Channel struct {
 	In  io.WriteCloser
 	Out io.ReadCloser
 
-	addr    Address
-	stderr  io.Writer
-	process *run.Process
-	ready   func()
-	cleanup func()
-	stop    context.CancelFunc
+	dialer      *Dialer
+	control     string // the path of ssh's socket; "": the target is this machine
+	addr        Address
+	stderr      io.Writer
+	wait        func() error
+	ready       func()
+	cleanup     func()
+	stop        context.CancelFunc
+	interactive bool
 }
 
 // Start runs line, one command line for whatever login shell the target's user has, and gives its streams. Standard error,
 // ssh's own included, goes to stderr as it comes; if stderr is a [fmt.Stringer], an error of ssh is looked for in what that
 // says was written. Cancelling ctx ends the connection. The caller must call [Channel.Wait].
+//
+// Where ssh may ask, the login is first tried without: Start returns once that is through or has failed.
 func (d *Dialer) Start(ctx context.Context, addr Address, line string, stderr io.Writer) (*Channel, error) {
 	if addr.Local() {
 		return d.startLocal(ctx, addr, line, stderr)
 	}
+	return d.startSSH(ctx, addr, line, stderr, "-T")
+}
+
+// startSSH runs line over ssh; tty are the arguments that say whether it has a terminal there.
+func (d *Dialer) startSSH(ctx context.Context, addr Address, line string, stderr io.Writer, tty ...string) (*Channel, error) {
 	control, cleanup, err := controlPath()
 	if err != nil {
 		return nil, err
 	}
-	terminal := d.terminal()
-	argv := append(d.master(control, terminal != nil, "no"), "-T", "--", addr.String(), line)
-	return d.start(ctx, addr, argv, terminal, stderr, cleanup)
+	c, err := d.login(ctx, addr, connection{control: control, persist: "no", tty: tty, line: line}, stderr, cleanup)
+	if err == nil {
+		c.control = control
+	}
+	return c, err
 }
 
 // terminal is where ssh may ask, or nil. A ferry in the background must not take the terminal from who is at work there.
 func (d *Dialer) terminal() *os.File {
-	if d.Terminal == nil || !run.HasTerminal(d.Terminal) {
+	if d.Terminal == nil {
+		return nil
+	}
+	if d.Turn != nil {
+		// While another ssh has the terminal, it is not ferry's; it will be.
+		d.Turn.Lock()
+		defer d.Turn.Unlock()
+	}
+	if !run.HasTerminal(d.Terminal) {
 		return nil
 	}
 	return d.Terminal
 }
 
 func (d *Dialer) startLocal(ctx context.Context, addr Address, line string, stderr io.Writer) (*Channel, error) {
-	ctx, stop := context.WithCancel(ctx)
 	// Without a terminal, as over ssh: sudo would put the agent on one, and doas would ask there.
-	p, in, out, err := d.Runner.Pipe(ctx, run.Command{Argv: []string{"/bin/sh", "-c", line}, Err: stderr, OwnSession: true})
-	if err != nil {
-		stop()
-		return nil, err
-	}
-	return &Channel{In: in, Out: out, addr: addr, stderr: stderr, process: p, ready: func() {}, cleanup: func() {}, stop: stop}, nil
+	local := run.Command{Argv: []string{"/bin/sh", "-c", line}, Err: stderr, OwnSession: true}
+	return d.start(ctx, addr, local, stderr, func() {}, func() {})
 }
 
-func (d *Dialer) start(ctx context.Context, addr Address, argv []string, terminal *os.File, stderr io.Writer, cleanup func()) (*Channel, error) {
+// start starts command, which is ssh or the local target's shell. When it cannot, ready and cleanup have been called.
+func (d *Dialer) start(ctx context.Context, addr Address, command run.Command, stderr io.Writer, ready, cleanup func()) (*Channel, error) {
 	ctx, stop := context.WithCancel(ctx)
-	ready := func() {}
-	if terminal != nil {
-		back := func() {}
-		if d.Asking != nil {
-			back = d.Asking()
-		}
-		var once sync.Once
-		ready = func() {
-			once.Do(func() {
-				_ = run.TakeTerminal(terminal)
-				back()
-			})
-		}
-	}
-	if terminal != nil {
+	if command.Terminal != nil {
 		// A Ctrl-Z at ssh's question would stop ssh alone, for ever: what is ignored here is ignored there.
 		signal.Ignore(syscall.SIGTSTP)
 		defer signal.Reset(syscall.SIGTSTP)
 	}
-	p, in, out, err := d.Runner.Pipe(ctx, run.Command{Argv: argv, Err: stderr, OwnGroup: true, Terminal: terminal})
+	p, in, out, err := d.Runner.Pipe(ctx, command)
 	if err != nil {
 		ready()
 		stop()
 		cleanup()
-		if run.NotFound(err) {
+		if !addr.Local() && run.NotFound(err) {
 			err = &MissingError{Err: err}
 		}
 		return nil, err
 	}
-	return &Channel{In: in, Out: out, addr: addr, stderr: stderr, process: p, ready: ready, cleanup: cleanup, stop: stop}, nil
+	return &Channel{
+		In: in, Out: out, dialer: d, addr: addr, stderr: stderr, wait: sync.OnceValue(p.Wait), ready: ready, cleanup: cleanup, stop: stop,
+	}, nil
+}
+
+// Command runs another command line on the target, over the connection that c has made and with no login of its own, and gives
+// its streams, as [Dialer.Start] does. It ends with c's connection. It may be called from several goroutines.
+func (c *Channel) Command(ctx context.Context, line string, stderr io.Writer) (*Channel, error) {
+	if c.addr.Local() {
+		return c.dialer.startLocal(ctx, c.addr, line, stderr)
+	}
+	// When the connection is gone, ssh must not make its own.
+	argv := append(c.dialer.ssh("ControlMaster=no", "ControlPath="+c.control, "BatchMode=yes", "ProxyCommand=false"), "-T", "--", c.addr.String(), line)
+	nothing := func() {}
+	return c.dialer.start(ctx, c.addr, run.Command{Argv: argv, Err: stderr, OwnGroup: true}, stderr, nothing, nothing)
 }
 
 // Ready tells the channel that the far side has answered: the login is over and the terminal is ferry's again.
 func (c *Channel) Ready() { c.ready() }
+
+// Interactive tells whether the login was made with the terminal because it did not work without: a person was needed, and
+// will be needed again for every other login.
+func (c *Channel) Interactive() bool { return c.interactive }
 
 // Close ends the connection without waiting for the far side; what [Channel.Wait] gives afterwards does not say any more
 // how the far side would have ended. It may be called from anywhere, again, and while In is being written to.
@@ -124,19 +149,20 @@ func (c *Channel) Close() {
 // Wait waits until the program on the target has ended and gives the terminal back. A connection that could not be made,
 // or broke, is an [*Error]; a program that ended with another status than 0 is a [*run.Error].
 func (c *Channel) Wait() error {
-	err := c.process.Wait()
+	err := c.wait()
 	c.ready()
 	c.stop()
 	c.cleanup()
-	return c.classify(err)
+	return classify(c.addr, c.stderr, err)
 }
 
-func (c *Channel) classify(err error) error {
+// classify makes of an ssh that failed the reason why. If stderr is a [fmt.Stringer], that is where ssh has said it.
+func classify(addr Address, stderr io.Writer, err error) error {
 	var failed *run.Error
-	if err == nil || c.addr.Local() || !errors.As(err, &failed) || errors.Is(err, context.Canceled) {
+	if err == nil || addr.Local() || !errors.As(err, &failed) || errors.Is(err, context.Canceled) {
 		return err
 	}
-	if text, ok := c.stderr.(fmt.Stringer); ok {
+	if text, ok := stderr.(fmt.Stringer); ok {
 		said := *failed
 		said.Stderr = text.String()
 		failed = &said
@@ -146,7 +172,7 @@ func (c *Channel) classify(err error) error {
 		return ErrInterrupted
 	}
 	if failed.Status == 255 || failed.Status < 0 {
-		return connectError(c.addr, failed)
+		return connectError(addr, failed)
 	}
 	return failed
 }
@@ -182,9 +208,7 @@ func (d *Dialer) Master(ctx context.Context, addr Address, stderr io.Writer) (*M
 	// A program that answers at once and then waits for its end of file: its first byte says that the login is done. The
 	// master itself leaves the terminal after the login (ControlPersist): it does the typing for programs on a terminal that
 	// use it, and the kernel stops a background process that does.
-	terminal := d.terminal()
-	argv := append(d.master(control, terminal != nil, "10"), "-T", "--", addr.String(), "echo ferry; cat")
-	c, err := d.start(ctx, addr, argv, terminal, stderr, cleanup)
+	c, err := d.login(ctx, addr, connection{control: control, persist: "10", tty: []string{"-T"}, line: "echo ferry; cat"}, stderr, cleanup)
 	if err != nil {
 		return nil, err
 	}
@@ -213,32 +237,22 @@ func (d *Dialer) config() []string {
 	return []string{"-F", d.SSHConfig}
 }
 
-// master is ssh and the options of a connection of its own. Options that a supported OpenSSH does not know are not used.
-func (d *Dialer) master(control string, mayAsk bool, persist string) []string {
+// ssh is ssh with options and with those that every connection has. Options that a supported OpenSSH does not know are not
+// used.
+func (d *Dialer) ssh(options ...string) []string {
 	argv := append([]string{"ssh"}, d.config()...)
-	batch := "yes"
-	if mayAsk {
-		batch = "no"
-	}
-	for _, option := range []string{
-		"ControlMaster=yes",
-		"ControlPath=" + control,
-		"ControlPersist=" + persist,
-		"BatchMode=" + batch,
+	for _, option := range append(options,
 		"StrictHostKeyChecking=yes",
-		"ConnectTimeout=15",
-		// A dead link is noticed after 30 s, also one that is dead only in one direction.
-		"ServerAliveInterval=10",
-		"ServerAliveCountMax=3",
+		// Two connections that learn new host keys at once rewrite known_hosts over each other, and keys of others are lost.
+		"UpdateHostKeys=no",
 		"ClearAllForwardings=yes",
 		// The target has no use for the user's keys and display.
 		"ForwardAgent=no",
 		"ForwardX11=no",
 		"PermitLocalCommand=no",
 		"RemoteCommand=none",
-		"Compression=no",
 		"LogLevel=INFO",
-	} {
+	) {
 		argv = append(argv, "-o", option)
 	}
 	return argv

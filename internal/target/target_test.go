@@ -36,6 +36,14 @@ func fakeSSH(args []string) int {
 	case "arguments":
 		_, _ = io.WriteString(os.Stdout, strings.Join(args, "\n")+"\n")
 		return 0
+	case "guest":
+		// A connection that waits for its end, and tells of what is to run on it.
+		if slices.Contains(args, "ControlMaster=no") {
+			_, _ = io.WriteString(os.Stdout, strings.Join(args, "\n")+"\n")
+			return 7
+		}
+		_, _ = io.Copy(os.Stdout, os.Stdin)
+		return 0
 	case "echo":
 		_, _ = io.WriteString(os.Stdout, "ferry\n")
 		_, _ = io.Copy(os.Stdout, os.Stdin)
@@ -45,6 +53,27 @@ func fakeSSH(args []string) int {
 		return 255
 	case "ask":
 		return askOnTerminal(args)
+	case "alone":
+		return loginAlone(args)
+	case "deny":
+		_, _ = io.WriteString(os.Stderr, "alice@pi: Permission denied (publickey,password).\r\n")
+		return 255
+	case "deny on the way":
+		_, _ = io.WriteString(os.Stderr, "carol@jump: Permission denied (password).\r\nkex_exchange_identification: Connection closed by remote host\r\nConnection closed by UNKNOWN port 65535\r\n")
+		return 255
+	case "record":
+		return recordArguments(args)
+	case "silent":
+		if makeSocket(args) == nil {
+			_, _ = io.Copy(os.Stdout, os.Stdin)
+			return 0
+		}
+	case "flood":
+		for {
+			if _, err := io.WriteString(os.Stderr, strings.Repeat("x", 4096)); err != nil {
+				return 255
+			}
+		}
 	case "hang":
 		time.Sleep(time.Hour)
 	}
@@ -64,6 +93,8 @@ func useFakeSSH(t *testing.T, mode string) {
 	}
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
 	t.Setenv("FAKE_SSH", mode)
+	// A program with the race detector waits a second before it ends, unless told not to.
+	t.Setenv("GORACE", "atexit_sleep_ms=0")
 	// Control folders go here, so that the test can see that they are removed.
 	t.Setenv("XDG_RUNTIME_DIR", "")
 	t.Setenv("TMPDIR", shortFolder(t))
@@ -110,13 +141,78 @@ func TestStartGivesSSHTheTargetAndTheLineAsTheyAre(t *testing.T) {
 	if !slices.Equal(args[:2], []string{"-F", "/my config"}) {
 		t.Errorf("%q does not begin with the user's configuration", args)
 	}
-	for _, option := range []string{"StrictHostKeyChecking=yes", "BatchMode=yes", "ControlMaster=yes", "ForwardAgent=no"} {
+	for _, option := range []string{"StrictHostKeyChecking=yes", "UpdateHostKeys=no", "BatchMode=yes", "ControlMaster=yes", "ForwardAgent=no"} {
 		if !slices.Contains(args, option) {
 			t.Errorf("%q lacks %s", args, option)
 		}
 	}
 	if left, _ := os.ReadDir(os.TempDir()); len(left) != 0 {
 		t.Errorf("the control folder is left: %v", left)
+	}
+}
+
+func controlPathOf(args []string) string {
+	for _, a := range args {
+		if path, found := strings.CutPrefix(a, "ControlPath="); found {
+			return path
+		}
+	}
+	return ""
+}
+
+func TestCommandRunsOnTheConnectionThatIsThere(t *testing.T) {
+	useFakeSSH(t, "guest")
+	d := &Dialer{Runner: new(run.Runner), SSHConfig: "/my config"}
+	var master []string
+	d.Runner.Trace = func(argv []string) { master = argv }
+	c, err := d.Start(t.Context(), parse(t, "alice@pi"), "agent", io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.Runner.Trace = nil
+	guest, err := c.Command(t.Context(), "echo 'a  b'", io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := io.ReadAll(guest.Out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var failed *run.Error
+	if err := guest.Wait(); !errors.As(err, &failed) || failed.Status != 7 {
+		t.Errorf("it ended with %v", err)
+	}
+	args := strings.Split(strings.TrimSuffix(string(out), "\n"), "\n")
+	if want := []string{"-T", "--", "alice@pi", "echo 'a  b'"}; !slices.Equal(args[len(args)-4:], want) {
+		t.Errorf("the end of %q is not %q", args, want)
+	}
+	if path := controlPathOf(args); path == "" || path != controlPathOf(master) {
+		t.Errorf("%q does not use the connection of %q", args, master)
+	}
+	// The last one: without the connection, ssh would make one of its own.
+	for _, option := range []string{"/my config", "BatchMode=yes", "ForwardAgent=no", "RemoteCommand=none", "ProxyCommand=false"} {
+		if !slices.Contains(args, option) {
+			t.Errorf("%q lacks %s", args, option)
+		}
+	}
+	_ = c.In.Close()
+	if err := c.Wait(); err != nil {
+		t.Error(err)
+	}
+	local, err := d.Start(t.Context(), parse(t, "local"), "cat", io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	guest, err = local.Command(t.Context(), "echo here", io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := io.ReadAll(guest.Out); err != nil || string(out) != "here\n" {
+		t.Errorf("on this machine: %q, %v", out, err)
+	}
+	_ = local.In.Close()
+	if err := errors.Join(guest.Wait(), local.Wait()); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -44,7 +45,7 @@ func onTerminal(role string) error {
 		fmt.Println("ssh has it")
 		return func() { fmt.Println("ferry has it") }
 	}}
-	c, err := d.Start(context.Background(), addr, "line", io.Discard)
+	c, err := d.Start(context.Background(), addr, "line", os.Stdout)
 	if err != nil {
 		return err
 	}
@@ -54,7 +55,7 @@ func onTerminal(role string) error {
 	}
 	c.Ready()
 	c.Ready()
-	fmt.Print("ssh: ", answer)
+	fmt.Print("interactive: ", c.Interactive(), ", ssh: ", answer)
 	if run.HasTerminal(tty) {
 		line, err := bufio.NewReader(tty).ReadString('\n')
 		if err != nil {
@@ -66,13 +67,11 @@ func onTerminal(role string) error {
 	return c.Wait()
 }
 
-// askOnTerminal is an ssh that asks for a passphrase.
+// askOnTerminal is an ssh that asks for a passphrase, if it may.
 func askOnTerminal(args []string) int {
-	for _, a := range args {
-		if a == "BatchMode=yes" {
-			fmt.Println("may not ask")
-			return 0
-		}
+	if slices.Contains(args, "BatchMode=yes") {
+		fmt.Fprintln(os.Stderr, "Welcome to pi\nalice@pi: Permission denied (publickey).")
+		return 255
 	}
 	tty := OpenTerminal()
 	if tty == nil {
@@ -98,9 +97,10 @@ type person struct {
 	seen strings.Builder
 }
 
-func sitDown(t *testing.T, role string) *person {
+// sitDown starts ferry in a role, with a fake ssh.
+func sitDown(t *testing.T, role, ssh string) *person {
 	t.Helper()
-	useFakeSSH(t, "ask")
+	useFakeSSH(t, ssh)
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -149,12 +149,12 @@ func (p *person) types(text string) {
 }
 
 func TestSSHAsksOnTheTerminalAndFerryGetsItBack(t *testing.T) {
-	p := sitDown(t, "foreground")
+	p := sitDown(t, "foreground", "ask")
 	p.sees("ssh has it")
 	p.sees("passphrase: ")
 	p.types("open sesame\n")
 	p.sees("ferry has it")
-	p.sees("ssh: got open sesame")
+	p.sees("interactive: true, ssh: got open sesame")
 	p.types("for ferry\n")
 	p.sees("ferry: for ferry")
 	if err := p.cmd.Wait(); err != nil {
@@ -163,13 +163,30 @@ func TestSSHAsksOnTheTerminalAndFerryGetsItBack(t *testing.T) {
 	if n := strings.Count(p.seen.String(), "ferry has it"); n != 1 {
 		t.Errorf("it was given back %d times", n)
 	}
+	if strings.Contains(p.seen.String(), "denied") || strings.Contains(p.seen.String(), "Welcome") {
+		t.Errorf("what the first try said is shown: %q", p.seen.String())
+	}
+}
+
+// A login that needs nobody is made by an ssh that could not ask: the same one can be made again, to confirm.
+func TestALoginThatNeedsNobodyIsMadeWithoutTheTerminal(t *testing.T) {
+	p := sitDown(t, "foreground", "alone")
+	p.sees("ssh has it")
+	p.sees("a question of sudo's")
+	p.sees("ferry has it")
+	p.sees("interactive: false, ssh: no terminal, never asks")
+	p.types("for ferry\n")
+	p.sees("ferry: for ferry")
+	if err := p.cmd.Wait(); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestFerryInTheBackgroundLeavesTheTerminalAlone(t *testing.T) {
-	p := sitDown(t, "background")
-	p.sees("ssh: may not ask")
-	if err := p.cmd.Wait(); err != nil {
-		t.Error(err)
+	p := sitDown(t, "background", "ask")
+	p.sees("ssh pi: alice@pi: Permission denied (publickey)")
+	if err := p.cmd.Wait(); err == nil {
+		t.Error("it logged in")
 	}
 	if strings.Contains(p.seen.String(), "ssh has it") {
 		t.Errorf("ssh was given the terminal: %q", p.seen.String())
@@ -178,7 +195,7 @@ func TestFerryInTheBackgroundLeavesTheTerminalAlone(t *testing.T) {
 
 // Ctrl-C while ssh asks reaches ssh alone: ferry must take it for what it is.
 func TestCtrlCAtSSHsQuestionInterrupts(t *testing.T) {
-	p := sitDown(t, "foreground")
+	p := sitDown(t, "foreground", "ask")
 	p.sees("passphrase: ")
 	p.types("\x03")
 	p.sees("interrupted")
@@ -188,7 +205,7 @@ func TestCtrlCAtSSHsQuestionInterrupts(t *testing.T) {
 
 // Ctrl-Z stops neither: ferry would not notice, and nobody would wake ssh again.
 func TestCtrlZAtSSHsQuestionIsIgnored(t *testing.T) {
-	p := sitDown(t, "foreground")
+	p := sitDown(t, "foreground", "ask")
 	p.sees("passphrase: ")
 	p.types("\x1a")
 	time.Sleep(100 * time.Millisecond)

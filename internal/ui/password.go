@@ -22,6 +22,9 @@ func (p *Printer) AskPassword(ctx context.Context, tty *os.File, prompt string) 
 	if tty == nil {
 		return nil, ErrNoTerminal
 	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	resume := p.Suspend()
 	defer resume()
 	fd := int(tty.Fd())
@@ -44,14 +47,18 @@ func (p *Printer) AskPassword(ctx context.Context, tty *os.File, prompt string) 
 	if _, err := io.WriteString(tty, prompt); err != nil {
 		return nil, fmt.Errorf("ask for a password: %w", err)
 	}
-	return readSecret(ctx, fd)
+	password, err := readAnswer(ctx, fd)
+	if err != nil && !errors.Is(err, io.EOF) && ctx.Err() == nil {
+		err = fmt.Errorf("ask for a password: %w", err)
+	}
+	return password, err
 }
 
 // askPause is how often it is looked whether the question is still wanted, in milliseconds.
 const askPause = 50
 
-// readSecret reads one line. No read is begun that nothing would end: it would take what is typed later.
-func readSecret(ctx context.Context, fd int) ([]byte, error) {
+// readAnswer reads one line. No read is begun that nothing would end: it would take what is typed later.
+func readAnswer(ctx context.Context, fd int) ([]byte, error) {
 	line := make([]byte, 0, maxPassword)
 	defer clear(line[:cap(line)])
 	for {
@@ -70,7 +77,7 @@ func readSecret(ctx context.Context, fd int) ([]byte, error) {
 		case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN):
 			continue
 		case err != nil:
-			return nil, fmt.Errorf("ask for a password: %w", err)
+			return nil, err
 		case n == 0:
 			return nil, io.EOF
 		}
@@ -79,7 +86,7 @@ func readSecret(ctx context.Context, fd int) ([]byte, error) {
 			return append([]byte(nil), line[:len(line)-1]...), nil
 		}
 		if len(line) == cap(line) {
-			return nil, fmt.Errorf("ask for a password: it is longer than %d bytes", maxPassword)
+			return nil, fmt.Errorf("the answer is longer than %d bytes", maxPassword)
 		}
 	}
 }

@@ -14,8 +14,6 @@ import (
 
 	"ferry/internal/deploy"
 	"ferry/internal/run"
-
-	"golang.org/x/term"
 )
 
 // Printer shows events. With a terminal it keeps one status line below what it prints; without one it prints plain lines
@@ -34,6 +32,7 @@ type Printer struct {
 	held      []string
 	lastPlain time.Time // when progress was printed last without a terminal
 	rate      rate
+	block     *block // of several nodes, on a terminal; nil else
 }
 
 // stepStatus is what the status line says while a step goes on.
@@ -55,6 +54,10 @@ func (p *Printer) Close() {
 	defer p.mu.Unlock()
 	p.clear()
 	p.running = nil
+	if p.block != nil {
+		close(p.block.stop)
+		p.block = nil
+	}
 }
 
 // Print prints one line, whatever the status line does.
@@ -110,6 +113,10 @@ func (p *Printer) Observe(e deploy.Event) {
 	defer p.mu.Unlock()
 	// A target, a builder or an evaluation may have had its say in any of these.
 	text := run.Clean(e.Text)
+	if p.block != nil {
+		p.observeBlock(e, text)
+		return
+	}
 	switch e.Kind {
 	case deploy.Started:
 		if e.Step == deploy.Ship {
@@ -128,7 +135,11 @@ func (p *Printer) Observe(e deploy.Event) {
 	case deploy.Building:
 		p.progress(e, e.Node+": "+building(e.Build))
 	case deploy.Shipping:
-		p.progress(e, e.Node+": "+p.shipping(e.Ship))
+		p.progress(e, e.Node+": "+p.rate.shipping(p.now(), e.Ship))
+	case deploy.PathSent:
+		if p.verbose {
+			p.print(e.Node + ": ship " + sent(e.Sent))
+		}
 	}
 }
 
@@ -162,12 +173,20 @@ func (p *Printer) print(line string) {
 		p.held = append(p.held, line)
 		return
 	}
+	if p.block != nil {
+		p.drawBlock(line + "\n")
+		return
+	}
 	p.clear()
 	_, _ = io.WriteString(p.out, line+"\n")
 	p.draw()
 }
 
 func (p *Printer) clear() {
+	if p.block != nil {
+		p.clearBlock()
+		return
+	}
 	if p.shown {
 		_, _ = io.WriteString(p.out, "\r\x1b[K")
 		p.shown = false
@@ -178,16 +197,16 @@ func (p *Printer) draw() {
 	if p.terminal == nil || p.suspended > 0 {
 		return
 	}
+	if p.block != nil {
+		p.drawBlock("")
+		return
+	}
 	if len(p.running) == 0 {
 		p.clear()
 		return
 	}
 	status := p.running[len(p.running)-1].text
-	width, _, err := term.GetSize(int(p.terminal.Fd()))
-	if err != nil || width < 10 {
-		width = 80
-	}
-	status = cut(status, width-1)
+	status = cut(status, p.columns()-1)
 	if p.shown && status == p.last {
 		return
 	}

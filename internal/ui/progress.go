@@ -23,8 +23,14 @@ func doing(s deploy.Step) string {
 		return "shipping"
 	case deploy.Activate:
 		return "activating"
+	case deploy.Check:
+		return "checking"
+	case deploy.Reboot:
+		return "rebooting"
 	case deploy.Commit:
 		return "committing"
+	case deploy.Confirm:
+		return "confirming"
 	}
 	return string(s)
 }
@@ -64,10 +70,10 @@ func building(b nix.BuildProgress) string {
 }
 
 // shipping says how many bytes went over the wire, how fast, and how long the rest will take.
-func (p *Printer) shipping(s ship.Progress) string {
+func (r *rate) shipping(now time.Time, s ship.Progress) string {
 	text := fmt.Sprintf("shipping %s of %s, %d of %d paths", deploy.Size(s.Bytes), deploy.Size(s.TotalBytes), s.Paths, s.TotalPaths)
-	p.rate.add(p.now(), s)
-	if perSecond, left, ok := p.rate.estimate(s); ok {
+	r.add(now, s)
+	if perSecond, left, ok := r.estimate(s); ok {
 		text += fmt.Sprintf(", %s sent at %s/s, %s left", deploy.Size(s.Wire), deploy.Size(perSecond), duration(left))
 	}
 	return text

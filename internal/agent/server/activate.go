@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -54,41 +55,69 @@ func (s *server) commit(ctx context.Context, r agent.Request) (*agent.CommitResu
 func (s *server) newJob(kind JobKind, r agent.Request) Job {
 	return Job{
 		Kind: kind, Toplevel: r.Toplevel, Bundle: r.Bundle, Action: r.Action, Locale: os.Getenv("LOCALE_ARCHIVE"),
-		Who: s.opts.Who, Session: s.opts.Session,
+		Who: s.opts.Who, Session: s.opts.Session, Record: r.Record, Server: findConnection(s.root()),
 	}
 }
 
 // commitJob makes the bundle what the target is: the raw toplevel in the system profile, the boot loader written from it,
 // the bundle as GC root. Action "root" moves only the GC root, for a bundle whose toplevel is committed already. What was
-// there before is there until the last step: a boot loader that cannot be written puts the profile, and itself, back.
+// there before is there until the last step: if one fails, the profile, the boot loader and the root are put back.
 func commitJob(ctx context.Context, r root, job Job, log *os.File) jobStatus {
 	runner := new(run.Runner)
+	if err := committing(r, string(job.Toplevel)); err != nil {
+		return jobStatus{Status: -1, Error: err.Error()}
+	}
+	state := r.state()
+	if job.before != nil {
+		state = *job.before
+	}
+	before, bundle := profile{state.Profile, state.Generation}, state.Bundle
+	// An end of ctx ends what is under way, and must not keep this from being put back.
+	undo := context.WithoutCancel(ctx)
 	if job.Action != "root" {
-		before := r.readProfile()
-		if before.toplevel != string(job.Toplevel) {
+		if r.storePath(systemProfile) != string(job.Toplevel) {
 			if err := setProfile(ctx, runner, r, string(job.Toplevel), log); err != nil {
-				return jobStatus{Status: -1, Error: run.Clean(err.Error())}
+				return failedCommit(jobStatus{Status: -1, Error: run.Clean(err.Error())}, putBack(undo, runner, r, job, before, log))
 			}
 		}
-		status := switchTo(ctx, r, job, "boot", log)
-		if status.Status != 0 {
-			if problem := putBack(ctx, runner, r, job, before, log); problem != nil {
-				status.Error = strings.TrimPrefix(status.Error+"; "+run.Clean(problem.Error()), "; ")
-			}
-			return status
+		if status := switchTo(ctx, r, job, "boot", log); status.Status != 0 {
+			return failedCommit(status, putBack(undo, runner, r, job, before, log))
 		}
+	}
+	if bundle != "" && bundle != string(job.Bundle) && job.Action != "root" {
+		// For a rollback to the system before. That it cannot be kept is no reason to fail.
+		_ = replaceLink(bundle, r.path(filepath.Join(gcRoots, "previous")))
 	}
 	if err := keepCurrent(r, job.Bundle); err != nil {
-		return jobStatus{Status: -1, Error: run.Clean(err.Error())}
+		status := jobStatus{Status: -1, Error: run.Clean(err.Error())}
+		if job.Action == "root" {
+			return status
+		}
+		err = nil
+		if r.storePath(currentConfiguration) != bundle {
+			err = keepCurrent(r, nix.StorePath(bundle))
+		}
+		return failedCommit(failedCommit(status, err), putBack(undo, runner, r, job, before, log))
 	}
 	_ = os.Remove(r.path(filepath.Join(gcRoots, "pending")))
+	if err := committed(ctx, runner, r, string(job.Toplevel)); err != nil {
+		_, _ = fmt.Fprintf(log, "ferry: what is left of the trial could not be removed: %s\n", run.Clean(err.Error()))
+	}
 	return jobStatus{Generation: r.readProfile().generation}
+}
+
+// failedCommit adds what could not be put back.
+func failedCommit(status jobStatus, problem error) jobStatus {
+	if problem != nil {
+		status.Error = joined(status.Error, run.Clean(problem.Error()))
+	}
+	return status
 }
 
 // putBack makes the profile what it was, by its generation's number and not by making another one, and lets the system that
 // it stands for write the boot loader again, which may be half of each.
 func putBack(ctx context.Context, runner *run.Runner, r root, job Job, before profile, log *os.File) error {
-	if before.toplevel == "" || before.toplevel == string(job.Toplevel) {
+	if before.toplevel == "" || before.toplevel == string(job.Toplevel) || r.readProfile() == before {
 		return nil
 	}
 	var err error
@@ -102,7 +131,7 @@ func putBack(ctx context.Context, runner *run.Runner, r root, job Job, before pr
 	if err != nil {
 		return fmt.Errorf("the system profile could not be put back: %w", err)
 	}
-	job.Toplevel = nix.StorePath(before.toplevel)
+	job.Toplevel, job.back = nix.StorePath(before.toplevel), true
 	if status := switchTo(ctx, r, job, "boot", log); status.Status != 0 {
 		return fmt.Errorf("the boot loader could not be put back: exit status %d %s", status.Status, status.Error)
 	}
@@ -114,8 +143,12 @@ func setProfile(ctx context.Context, runner *run.Runner, r root, toplevel string
 }
 
 // keepCurrent makes currentConfiguration point at the bundle, as a GC root: a link anywhere below gcroots to a link to a
-// store path is one for every Nix.
+// store path is one for every Nix. Without a bundle, as when somebody returns to a generation that has none any more, it
+// takes the link away: no configuration is better than another one's.
 func keepCurrent(r root, bundle nix.StorePath) error {
+	if bundle == "" {
+		return removeLink(r.path(currentConfiguration))
+	}
 	link, root := r.path(currentConfiguration), r.path(filepath.Join(gcRoots, "current-configuration"))
 	for _, dir := range []string{filepath.Dir(link), filepath.Dir(root)} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -126,6 +159,13 @@ func keepCurrent(r root, bundle nix.StorePath) error {
 		return err
 	}
 	return replaceLink(currentConfiguration, root)
+}
+
+func removeLink(link string) error {
+	if err := os.Remove(link); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // profile is what the system profile stands for.
@@ -148,14 +188,20 @@ func (r root) readProfile() profile {
 	return p
 }
 
-// failedUnits names the units that are in the failed state.
+// failedUnits names the units that are in the failed state, as far as that is known.
 func failedUnits(ctx context.Context, runner *run.Runner, r root) []string {
+	units, _ := askFailedUnits(ctx, runner, r)
+	return units
+}
+
+// askFailedUnits asks systemd for the units that are in the failed state.
+func askFailedUnits(ctx context.Context, runner *run.Runner, r root) ([]string, error) {
 	if !r.exists(systemdRuns) {
-		return nil
+		return nil, errors.New("PID 1 is not systemd")
 	}
 	out, err := runner.Output(ctx, run.Command{Argv: []string{"systemctl", "list-units", "--state=failed", "--plain", "--no-legend", "--no-pager", "--full"}})
 	if err != nil {
-		return nil
+		return nil, err
 	}
 	var units []string
 	for line := range strings.Lines(string(out)) {
@@ -163,5 +209,5 @@ func failedUnits(ctx context.Context, runner *run.Runner, r root) []string {
 			units = append(units, fields[0])
 		}
 	}
-	return units
+	return units, nil
 }

@@ -5,12 +5,15 @@ import (
 	"os"
 )
 
+// systemPath is where a NixOS, or another system with Nix, keeps its tools.
+const systemPath = "/run/wrappers/bin:/run/current-system/sw/bin:/run/current-system/sw/sbin:/nix/var/nix/profiles/default/bin:" +
+	"/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
+
 // Environment sets what every process of the agent gets: a PATH with all the places where a NixOS, or another system with
 // Nix, keeps its tools, because sudo may leave an empty one, or one that begins with the user's own folders; Nix working on
 // the store itself, not through its daemon; and no wish to install the boot loader anew.
 func Environment() error {
-	path := "/run/wrappers/bin:/run/current-system/sw/bin:/run/current-system/sw/sbin:/nix/var/nix/profiles/default/bin:" +
-		"/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
+	path := systemPath
 	if inherited := os.Getenv("PATH"); inherited != "" {
 		path += ":" + inherited
 	}

@@ -34,6 +34,18 @@ func (r root) line(p string) string {
 	return strings.TrimSpace(line)
 }
 
+// maxText is how much of a file of the running system is told, in bytes.
+const maxText = 64 << 10
+
+// text is the content of a file of a system, or "" if there is none, or too much of it.
+func (r root) text(p string) string {
+	text, _ := newInspectedFiles(r).read(p, storeFolder)
+	if len(text) > maxText {
+		return ""
+	}
+	return text
+}
+
 // storePath is the store path that a chain of links ends at, or "" if it ends elsewhere or nowhere.
 func (r root) storePath(p string) string {
 	for range 40 {
@@ -75,6 +87,11 @@ func gatherFacts(ctx context.Context, runner *run.Runner, r root) agent.Facts {
 	if facts.Bundle != "" {
 		facts.Committed = r.storePath(facts.Bundle + "/profile")
 	}
+	r.addOrigin(&facts)
+	if facts.Current != "" {
+		facts.InitInterface = r.text(facts.Current + "/init-interface-version")
+		facts.Inhibitors = r.text(facts.Current + "/switch-inhibitors")
+	}
 	facts.Host, _ = os.Hostname()
 	facts.System = r.system(facts.Machine)
 	var group sync.WaitGroup
@@ -86,7 +103,11 @@ func gatherFacts(ctx context.Context, runner *run.Runner, r root) agent.Facts {
 			facts.Systemd = systemdVersion(ctx, runner)
 		}
 	})
+	facts.BootOnce = r.bootOnce()
 	group.Wait()
+	if facts.BootOnce == (systemdBoot{}).name() && facts.Systemd < oneShotSystemd {
+		facts.BootOnce = ""
+	}
 	return facts
 }
 
@@ -142,8 +163,25 @@ func (r root) system(machine string) string {
 	return machine + "-linux"
 }
 
+// busyFor is how long a Nix whose database somebody else has locked, or makes just now, is asked again: it looks there even
+// for its version.
+const busyFor = 10 * time.Second
+
+// busy tells whether a Nix that failed may succeed by itself: another process holds the database, or is the first one on this
+// machine and has made the file of the schema's number, but not yet written the number.
+func busy(err error) bool {
+	return strings.Contains(err.Error(), "is busy") || strings.Contains(err.Error(), "db/schema' is corrupt")
+}
+
 func nixVersion(ctx context.Context, runner *run.Runner) (version, problem string) {
-	out, err := runner.Output(ctx, run.Command{Argv: []string{"nix-store", "--version"}})
+	var out []byte
+	var err error
+	for start := time.Now(); ; time.Sleep(100 * time.Millisecond) {
+		out, err = runner.Output(ctx, run.Command{Argv: []string{"nix-store", "--version"}})
+		if err == nil || !busy(err) || time.Since(start) > busyFor {
+			break
+		}
+	}
 	if run.NotFound(err) {
 		return "", "nix-store is not in PATH"
 	}

@@ -14,6 +14,8 @@ func TestFactsOfANixOS(t *testing.T) {
 	m := newMachine(t)
 	m.write(string(oldSystem)+"/system", "aarch64-linux")
 	m.write("/proc/sys/kernel/random/boot_id", "b00t\n")
+	m.write(string(oldSystem)+"/init-interface-version", "systemd 2")
+	m.link(m.store("switch-inhibitors", "{}\n"), string(oldSystem)+"/switch-inhibitors")
 	if err := os.Remove(m.path("/run/booted-system")); err != nil {
 		t.Fatal(err)
 	}
@@ -21,9 +23,11 @@ func TestFactsOfANixOS(t *testing.T) {
 	facts := gatherFacts(t.Context(), new(run.Runner), m.root)
 	// The link to the running system leads out of the fake target, so its system file is looked for at the real one.
 	facts.System, facts.Machine, facts.Host, facts.StoreFree, facts.BootFree, facts.StoreCompresses, facts.Time = "", "", "", 0, 0, false, 0
+	facts.ProfileTime = 0
 	want := agent.Facts{
 		NixOS: true, Nix: "2.99.0", Current: string(oldSystem), Booted: string(newSystem), Profile: string(oldSystem),
-		Bundle: string(oldBundle), Committed: string(oldSystem), BootID: "b00t",
+		Bundle: string(oldBundle), Committed: string(oldSystem), BootID: "b00t", Generation: 1,
+		InitInterface: "systemd 2", Inhibitors: "{}\n",
 	}
 	if facts != want {
 		t.Errorf("got  %+v\nwant %+v", facts, want)
@@ -197,4 +201,15 @@ func TestServeEndsWithItsInput(t *testing.T) {
 		t.Fatalf("the lock after it: %v, %v", holder, err)
 	}
 	held.release()
+}
+
+func TestANixThatIsBusyIsAskedAgain(t *testing.T) {
+	for _, problem := range []string{"SQLite database '/nix/var/nix/db/db.sqlite' is busy", "'/nix/var/nix/db/schema' is corrupt"} {
+		m := newMachine(t)
+		asked := filepath.Join(t.TempDir(), "asked")
+		m.program("/bin/nix-store", "#!/bin/sh\nif mkdir "+asked+"; then echo \"error: "+problem+"\" >&2; exit 1; fi\necho 'nix-store (Nix) 2.8.0'\n")
+		if facts := gatherFacts(t.Context(), new(run.Runner), m.root); facts.Nix != "2.8.0" {
+			t.Errorf("%+v", facts)
+		}
+	}
 }

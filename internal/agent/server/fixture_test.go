@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -18,7 +20,16 @@ import (
 // TestMain lets this test program act as the agent that a job is started from, and as one that holds the lock.
 func TestMain(m *testing.M) {
 	if len(os.Args) == 3 && os.Args[1] == "job" {
-		if err := runJobIn(context.Background(), root{os.Getenv("FERRY_TEST_ROOT")}, os.Args[2]); err != nil {
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+		defer stop()
+		if err := runJobIn(ctx, root{os.Getenv("FERRY_TEST_ROOT")}, os.Args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	if len(os.Args) == 3 && os.Args[1] == "rollback" {
+		if err := rollBackIn(context.Background(), root{os.Getenv("FERRY_TEST_ROOT")}, os.Args[2]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -28,6 +39,9 @@ func TestMain(m *testing.M) {
 		_, holder, err := takeLock(root{os.Getenv("FERRY_TEST_ROOT")}, Options{Who: "other@there", Session: os.Args[2]}, time.Now())
 		fmt.Println(holder, err)
 		time.Sleep(time.Hour)
+	}
+	if len(os.Args) == 2 && os.Args[1] == "noisy" {
+		os.Exit(noisy())
 	}
 	os.Exit(m.Run())
 }
@@ -81,6 +95,38 @@ case $1 in
 *) exit 1;;
 esac
 `
+
+// What the fake systemd does: it starts services at once, and writes down which timers are started and stopped.
+const (
+	fakeSystemdRun = `#!/bin/sh
+for arg; do
+	case $arg in --unit=*) unit=${arg#--unit=};; --on-active=*) after=${arg#--on-active=};; esac
+done
+while [ "$1" != -- ]; do shift; done
+shift
+if [ -n "$after" ]; then
+	[ ! -e "$FERRY_TEST_ROOT/control/no-timers" ] || { echo "Failed to start transient timer unit" >&2; exit 1; }
+	echo "arm $unit $after" >>"$FERRY_TEST_ROOT/timers"
+else
+	setsid "$@" >/dev/null 2>&1 </dev/null &
+fi
+`
+	fakeSystemctl = `#!/bin/sh
+case $1 in
+stop) shift 2; for unit; do echo "stop $unit" >>"$FERRY_TEST_ROOT/timers"; done;;
+list-units) cat "$FERRY_TEST_ROOT/control/failed" 2>/dev/null;;
+esac
+exit 0
+`
+)
+
+// withSystemd gives the machine a systemd.
+func (m *fakeMachine) withSystemd() *fakeMachine {
+	m.write(systemdRuns+"/.keep", "")
+	m.program("/bin/systemd-run", fakeSystemdRun)
+	m.program("/bin/systemctl", fakeSystemctl)
+	return m
+}
 
 // newMachine is a NixOS that runs, boots and keeps the old system, and has the new one in its store.
 func newMachine(t *testing.T) *fakeMachine {

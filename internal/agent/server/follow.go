@@ -26,9 +26,21 @@ const (
 	alivePause = time.Second
 )
 
+// watch is what else than the log is followed of a job.
+type watch struct {
+	// look is called before each piece of the log is passed on, pass after it; true from pass ends the following with errEnough.
+	look func()
+	pass func() (enough bool, err error)
+	// died is called when the job's process is gone without a status; true says that somebody else goes on with the job.
+	died func() bool
+}
+
+// errEnough ends the following of a job that goes on.
+var errEnough = errors.New("the job has come as far as was asked for")
+
 // follow passes the log of the job in dir on, from the byte offset, until the job has ended. A job that does not begin is
-// kept from beginning later: errNeverBegan.
-func (s *server) follow(ctx context.Context, dir string, offset int64) (jobStatus, error) {
+// kept from beginning later: errNeverBegan. w may be nil.
+func (s *server) follow(ctx context.Context, dir string, offset int64, w *watch) (jobStatus, error) {
 	log, err := os.Open(filepath.Join(dir, logFile))
 	if err != nil {
 		return jobStatus{}, err
@@ -45,17 +57,28 @@ func (s *server) follow(ctx context.Context, dir string, offset int64) (jobStatu
 		if err != nil {
 			return jobStatus{}, err
 		}
+		if w != nil {
+			w.look()
+		}
 		if err := s.passOn(log); err != nil {
 			return jobStatus{}, err
 		}
 		if ended {
 			return status, nil
 		}
+		if w != nil {
+			if enough, err := w.pass(); err != nil {
+				return jobStatus{}, err
+			} else if enough {
+				return jobStatus{}, errEnough
+			}
+		}
 		if now := time.Now(); now.Sub(lastCheck) > alivePause {
 			lastCheck = now
 			switch dead, err := s.isDead(dir, now.Sub(start)); {
 			case err != nil:
 				return jobStatus{}, err
+			case dead && w != nil && w.died():
 			case dead:
 				return s.lastWords(dir, log)
 			}

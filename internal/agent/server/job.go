@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"ferry/internal/agent"
 	"ferry/internal/nix"
 	"ferry/internal/run"
 )
@@ -26,6 +27,8 @@ const (
 	logFile    = "log"      // what it prints
 	begunFile  = "begun"    // whoever makes it decides: the job's process to begin, or an agent that it never will
 	statusFile = "status"   // how it ended
+	// reserveFile is room for the others: a full /run must not keep a job from saying how it ended.
+	reserveFile = "reserve"
 )
 
 // Job is work on a target that goes on when the connection, ferry or the agent that began it is gone: it runs in a
@@ -42,6 +45,18 @@ type Job struct {
 	// Who and Session say whose job it is, as the lock does.
 	Who     string `json:"who"`
 	Session string `json:"session"`
+	// Within is agent.Request's.
+	Within int `json:"within,omitempty"`
+	// Switch says how JobSwitch is to be done, and Server over which connection it was asked for.
+	Switch *agent.Switch `json:"switch,omitempty"`
+	Server sshConnection `json:"server,omitzero"`
+	// Record is for the journal.
+	Record agent.Record `json:"record,omitzero"`
+
+	// back says that this is the way back: the system's own checks before a switch must not stand in it.
+	back bool
+	// before is what a commit returns to if it fails; nil: what the target is when it begins.
+	before *agent.JournalState
 }
 
 // JobKind is what a job does.
@@ -51,6 +66,12 @@ type JobKind string
 const (
 	JobActivate JobKind = "activate"
 	JobCommit   JobKind = "commit"
+	// JobBootOnce reboots into a system that is tried, JobBootForget removes what is left of that, JobReboot reboots.
+	JobBootOnce   JobKind = "boot-once"
+	JobBootForget JobKind = "boot-forget"
+	JobReboot     JobKind = "reboot"
+	// JobSwitch activates, and stays only if that is confirmed: see guard.
+	JobSwitch JobKind = "switch"
 )
 
 // jobStatus is how a job ended.
@@ -58,6 +79,15 @@ type jobStatus struct {
 	Status     int    `json:"status"`               // of switch-to-configuration; -1: see Error
 	Error      string `json:"error,omitempty"`      // what failed besides it
 	Generation int    `json:"generation,omitempty"` // after a commit
+
+	// Unclean is agent.BootOnceResult's.
+	Unclean bool `json:"unclean,omitempty"`
+
+	// Of JobSwitch, as agent.SwitchResult has them.
+	Outcome agent.SwitchOutcome `json:"outcome,omitempty"`
+	Reason  string              `json:"reason,omitempty"`
+	Trouble string              `json:"trouble,omitempty"`
+	Failed  []string            `json:"failed,omitempty"`
 }
 
 // jobName is what ferry may call a job: it becomes a folder's and a unit's name.
@@ -88,14 +118,14 @@ func (s *server) runJob(ctx context.Context, name string, job *Job, offset int64
 			return dir, jobStatus{}, err
 		}
 	}
-	status, err := s.follow(ctx, dir, offset)
+	status, err := s.follow(ctx, dir, offset, nil)
 	if errors.Is(err, errNeverBegan) && !fresh {
 		// The agent that wrote the job down was gone before it could start it.
 		if err = os.RemoveAll(dir); err == nil {
 			err = s.startJob(ctx, dir, *job)
 		}
 		if err == nil {
-			status, err = s.follow(ctx, dir, offset)
+			status, err = s.follow(ctx, dir, offset, nil)
 		}
 	}
 	if errors.Is(err, errNeverBegan) {
@@ -114,6 +144,9 @@ func (s *server) startJob(ctx context.Context, dir string, job Job) error {
 		err = os.WriteFile(filepath.Join(dir, logFile), nil, 0o644)
 	}
 	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, reserveFile), make([]byte, reserveSize), 0o600)
+	}
+	if err == nil {
 		err = writeFile(filepath.Join(dir, jobFile), text)
 	}
 	if err != nil {
@@ -122,7 +155,7 @@ func (s *server) startJob(ctx context.Context, dir string, job Job) error {
 	if s.root().exists(systemdRuns) {
 		err = s.runner.Run(ctx, run.Command{Argv: unitCommand(dir, job, s.opts.Program)})
 	} else {
-		err = startDetached(s.opts.Program, dir)
+		err = startDetached(s.opts.Program, "job", dir)
 	}
 	// systemd may have started it all the same: that is over only when it can be kept from beginning.
 	if err != nil && claim(dir) {
@@ -166,13 +199,13 @@ func unitCommand(dir string, job Job, program string) []string {
 }
 
 // startDetached starts a job where there is no systemd: in a session of its own, so that nothing that ends the agent ends it.
-func startDetached(program, dir string) error {
+func startDetached(program, verb, dir string) error {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
 	defer null.Close()
-	p, err := os.StartProcess(program, []string{program, "job", dir}, &os.ProcAttr{
+	p, err := os.StartProcess(program, []string{program, verb, dir}, &os.ProcAttr{
 		Dir: "/", Env: os.Environ(), Files: []*os.File{null, null, null}, Sys: &syscall.SysProcAttr{Setsid: true},
 	})
 	if err != nil {
@@ -183,10 +216,12 @@ func startDetached(program, dir string) error {
 }
 
 // RunJob is the job's own process: it does what job.json in dir says. An error is one of the job's folder; what goes wrong
-// with the work itself is in the status file.
+// with the work itself is in the status file. The end of ctx ends nothing but waiting.
 func RunJob(ctx context.Context, dir string) error { return runJobIn(ctx, root{}, dir) }
 
 func runJobIn(ctx context.Context, r root, dir string) error {
+	leave := ctx.Done()
+	ctx = context.WithoutCancel(ctx)
 	file, err := os.Open(filepath.Join(dir, jobFile))
 	if err != nil {
 		return err
@@ -217,7 +252,24 @@ func runJobIn(ctx context.Context, r root, dir string) error {
 	case JobActivate:
 		status = switchTo(ctx, r, job, job.Action, log)
 	case JobCommit:
+		before := r.state()
 		status = commitJob(ctx, r, job, log)
+		recordCommit(r, job, before, status, log)
+	case JobBootOnce:
+		status = bootOnceJob(ctx, r, job, log)
+	case JobBootForget:
+		status = bootForgetJob(ctx, r, job, log)
+	case JobReboot:
+		status = rebootJob(ctx, r, log)
+	case JobSwitch:
+		g, err := newGuard(r, dir, job, log)
+		if err != nil {
+			return err
+		}
+		g.leave = leave
+		if status = g.run(ctx); g.left {
+			return nil
+		}
 	default:
 		status = jobStatus{Status: -1, Error: fmt.Sprintf("unknown job %q", job.Kind)}
 	}
@@ -235,12 +287,16 @@ func switchTo(ctx context.Context, r root, job Job, action string, log io.Writer
 		string(job.Toplevel) + "/sw/bin", "/run/current-system/sw/bin", "/run/current-system/sw/sbin", "/run/wrappers/bin",
 		"/nix/var/nix/profiles/default/bin", "/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin", "/sbin",
 	}, ":")}
+	if job.back {
+		env = append(env, "NIXOS_NO_CHECK=1")
+	}
 	if job.Locale != "" {
 		env = append(env, "LOCALE_ARCHIVE="+job.Locale)
 	}
 	runner := new(run.Runner)
 	err := runner.Run(ctx, run.Command{
 		Argv: []string{r.path(string(job.Toplevel)) + "/bin/switch-to-configuration", action}, Env: env, Out: log, Err: log, Dir: "/",
+		OwnGroup: true,
 	})
 	var failed *run.Error
 	switch {
@@ -252,8 +308,20 @@ func switchTo(ctx context.Context, r root, job Job, action string, log io.Writer
 	return jobStatus{Status: -1, Error: run.Clean(err.Error())}
 }
 
-// writeFile writes a file so that it is there whole or not at all.
+// reserveSize is enough for state and status, each in its old form and the new one, in bytes.
+const reserveSize = 64 << 10
+
+// writeFile writes a file so that it is there whole or not at all. Where there is no room for it, it takes that of the
+// reserveFile beside it.
 func writeFile(name string, text []byte) error {
+	err := writeWhole(name, text)
+	if errors.Is(err, syscall.ENOSPC) && os.Remove(filepath.Join(filepath.Dir(name), reserveFile)) == nil {
+		return writeWhole(name, text)
+	}
+	return err
+}
+
+func writeWhole(name string, text []byte) error {
 	next := name + ".new"
 	if err := os.WriteFile(next, text, 0o644); err != nil {
 		return err

@@ -300,7 +300,7 @@ func TestCommitThatFailsPutsBackWhatWasThere(t *testing.T) {
 		},
 		"the root cannot be moved": {
 			map[string]string{"../etc/nixos/current-configuration.new/in-the-way": ""}, -1, "file exists",
-			[]string{"nix-env --set 1-new", "1-new boot"}, profile{string(newSystem), 2},
+			[]string{"nix-env --set 1-new", "1-new boot", "nix-env --switch-generation 1", "0-old boot"}, profile{string(oldSystem), 1},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

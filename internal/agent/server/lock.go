@@ -51,7 +51,7 @@ func takeLock(r root, opts Options, now time.Time) (*lock, *agent.Lock, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	mine := holding{Lock: agent.Lock{Who: opts.Who, Since: now.Unix()}, Pid: os.Getpid(), Session: opts.Session}
+	mine := holding{Lock: agent.Lock{Who: opts.Who, Since: now.Unix(), From: findConnection(r).clientHost()}, Pid: os.Getpid(), Session: opts.Session}
 	ended := false
 	for start := time.Now(); ; time.Sleep(20 * time.Millisecond) {
 		free, err := tryLock(file)
@@ -93,7 +93,10 @@ func lockWork(r root, job Job, now time.Time) (*lock, error) {
 	}
 	err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX)
 	if err == nil {
-		err = writeHolding(file, holding{Lock: agent.Lock{Who: job.Who, Since: now.Unix()}, Pid: os.Getpid(), Session: job.Session})
+		err = writeHolding(file, holding{
+			Lock: agent.Lock{Who: job.Who, Since: now.Unix(), From: job.Server.clientHost(), Bundle: string(job.Bundle)},
+			Pid:  os.Getpid(), Session: job.Session,
+		})
 	}
 	if err != nil {
 		_ = file.Close()

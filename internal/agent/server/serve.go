@@ -25,6 +25,10 @@ type Options struct {
 	Lock    bool   // take the lock; without it nothing is changed
 	Program string // the path this agent was started as, for its jobs
 	Version string
+	// Gone is called when ferry has been silent for agent.AliveLimit while the agent listens; nil: silence does not matter.
+	Gone func()
+	// Busy, when set, is held while a command runs that must not outlive the agent: whoever ends the agent waits for it.
+	Busy sync.Locker
 
 	root       root
 	beginGrace time.Duration // instead of the usual one, for tests
@@ -41,6 +45,8 @@ type server struct {
 	store  *store
 	// failedBefore gives the units that were in the failed state when the first path was asked about.
 	failedBefore func() []string
+	// login gives the login that this agent was started by.
+	login func() login
 }
 
 // root is where the target's files are.
@@ -50,16 +56,24 @@ func (s *server) root() root { return s.opts.root }
 func Serve(ctx context.Context, in io.Reader, out io.Writer, opts Options) error {
 	s := &server{opts: opts, runner: new(run.Runner)}
 	s.failedBefore = func() []string { return failedUnits(ctx, s.runner, s.root()) }
+	s.login = sync.OnceValue(func() login { return findLogin(ctx, s.runner, s.root(), os.Getpid()) })
 	defer s.close()
+	widen(in)
 	if opts.Lock {
 		var err error
 		if s.lock, s.holder, err = takeLock(opts.root, opts, time.Now()); err != nil {
 			return err
 		}
 	}
-	s.store = openStore(ctx, s.runner)
+	s.store = openStore(ctx, s.runner, opts.Lock)
+	if err := leaveTerminal(out); err != nil {
+		return err
+	}
 	if _, err := io.WriteString(out, agent.Magic+"\n"); err != nil {
 		return err
+	}
+	if opts.Gone != nil {
+		in = attend(in, agent.AliveLimit, opts.Gone)
 	}
 	s.wire = agent.NewWire(in, out)
 	facts := gatherFacts(ctx, s.runner, s.root())
@@ -72,6 +86,7 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer, opts Options) error
 		// Another deployment may be about to start a job from its own agent's file, or to look at its job's log.
 		removeOldAgents(s.root(), opts.Program)
 		removeOldJobs(s.root(), time.Now())
+		removeOldBack(s.root())
 	}
 	for {
 		t, payload, err := s.wire.Read()
@@ -120,6 +135,7 @@ func (s *server) answer(ctx context.Context, r agent.Request) (agent.Response, *
 		// It is needed when what is missing has arrived: until then there is time to ask systemd.
 		s.failedBefore = sync.OnceValue(func() []string { return failedUnits(ctx, s.runner, s.root()) })
 		go s.failedBefore()
+		go s.login()
 		response.Missing, err = s.missing(r, stream)
 	case agent.MethodShip:
 		stream = s.wire.DataReader()
@@ -132,6 +148,44 @@ func (s *server) answer(ctx context.Context, r agent.Request) (agent.Response, *
 		if err = s.mayChange(r); err == nil {
 			response.Commit, err = s.commit(ctx, r)
 		}
+	case agent.MethodBootOnce:
+		if err = s.mayChange(r); err == nil {
+			response.BootOnce, err = s.bootOnce(ctx, r)
+		}
+	case agent.MethodReboot:
+		if err = errLocked; s.lock != nil {
+			err = s.reboot(ctx, r)
+		}
+	case agent.MethodBooted:
+		response.Booted, err = s.booted(ctx, r)
+	case agent.MethodSwitch:
+		response.Switch, err = s.beginSwitch(ctx, r)
+	case agent.MethodFinish:
+		response.Switch, err = s.finish(ctx, r)
+	case agent.MethodGenerations:
+		response.Generations, err = s.root().generations()
+	case agent.MethodLook:
+		response.Look = s.look(ctx)
+	case agent.MethodHistory:
+		response.History, err = s.root().history(r.Limit)
+	case agent.MethodClosure:
+		response.Closure, err = s.closure(r.Toplevel)
+	case agent.MethodEvaluate:
+		response.Evaluate, err = s.evaluate(ctx)
+	case agent.MethodDerivations:
+		stream = s.wire.DataReader()
+		response.Derivations, err = s.derivations(stream)
+	case agent.MethodSign:
+		stream = s.wire.DataReader()
+		err = s.sign(ctx, stream)
+	case agent.MethodUnits:
+		response.Units = activeUnits(ctx, s.runner, s.root())
+	case agent.MethodInspect:
+		response.Risks, err = s.inspect(ctx, r.Toplevel)
+	case agent.MethodCheck:
+		response.Check, err = s.check(ctx, r)
+	case agent.MethodExec:
+		response.Exec, err = s.exec(ctx, r)
 	default:
 		err = fmt.Errorf("unknown request %q", r.Method)
 	}
@@ -156,7 +210,12 @@ func (s *server) mayChange(r agent.Request) error {
 			return err
 		}
 	}
-	for _, p := range []nix.StorePath{r.Toplevel, r.Bundle} {
+	paths := []nix.StorePath{r.Toplevel, r.Bundle}
+	if r.Method == agent.MethodSwitch && r.Bundle == "" {
+		// A generation that somebody returns to may have no bundle any more.
+		paths = paths[:1]
+	}
+	for _, p := range paths {
 		if _, err := nix.ParseStorePath(string(p)); err != nil {
 			return &agent.ResponseError{Kind: agent.KindInvalid, Text: err.Error()}
 		}

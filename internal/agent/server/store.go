@@ -10,11 +10,13 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/delta"
 	"ferry/internal/nix"
 	"ferry/internal/run"
 
@@ -36,10 +38,12 @@ type store struct {
 	serve   *nix.Serve
 }
 
-// openStore starts the process in the background; the first use waits for it.
-func openStore(ctx context.Context, runner *run.Runner) *store {
+// openStore starts the process in the background if it will be used; the first use waits for it.
+func openStore(ctx context.Context, runner *run.Runner, used bool) *store {
 	s := &store{ctx: ctx, runner: runner}
-	go func() { _, _ = s.use() }()
+	if used {
+		go func() { _, _ = s.use() }()
+	}
 	return s
 }
 
@@ -54,6 +58,7 @@ func (s *store) use() (*nix.Serve, error) {
 		return nil, err
 	}
 	s.process, s.in = p, in
+	widen(in)
 	if s.serve, err = nix.NewServe(out, in); err != nil {
 		return nil, s.end(err)
 	}
@@ -183,11 +188,14 @@ func (s *server) receive(stream io.Reader) (registered int, err error) {
 		return 0, err
 	}
 	defer z.Close()
-	acks := &acknowledgements{serve: serve, wire: s.wire, sent: make(chan struct{}, 1<<16), done: make(chan error, 1)}
+	f := &feeder{ctx: s.store.ctx, in: bufio.NewReaderSize(z, 64<<10), serve: serve}
+	defer f.bases.close()
+	acks := &acknowledgements{serve: serve, wire: s.wire, sent: make(chan agent.ShipHeader, 1<<16), done: make(chan error, 1)}
 	go acks.read()
-	feedErr := feed(z, serve, acks.sent)
+	feedErr := f.feed(acks.sent)
 	var bad *streamError
-	if errors.As(feedErr, &bad) {
+	errors.As(feedErr, &bad)
+	if feedErr != nil {
 		// Whole paths that nix-store has not got yet are worth having. In the middle of the one that was cut off it waits for
 		// the rest: the end of its input tells it that there is none.
 		_ = serve.Flush()
@@ -199,6 +207,9 @@ func (s *server) receive(stream io.Reader) (registered int, err error) {
 		return acks.count, nil
 	}
 	died := s.store.died(errors.Join(feedErr, ackErr))
+	if refused := refusedBase(feedErr, acks.failed, died); refused != nil {
+		return 0, refused
+	}
 	if bad != nil && ackErr == nil {
 		return 0, feedErr
 	}
@@ -211,29 +222,40 @@ type streamError struct{ err error }
 func (e *streamError) Error() string { return "stream of paths: " + e.err.Error() }
 func (e *streamError) Unwrap() error { return e.err }
 
-// feed turns the stream of headers and NARs into commands for nix-store, without waiting for its answers.
-func feed(r io.Reader, serve *nix.Serve, sent chan<- struct{}) error {
-	buffered := bufio.NewReaderSize(r, 64<<10)
+// feeder turns the stream of headers and NARs into commands for nix-store.
+type feeder struct {
+	ctx   context.Context
+	in    *bufio.Reader
+	serve *nix.Serve
+	bases bases
+}
+
+// feed does that to the stream's end, without waiting for nix-store's answers.
+func (f *feeder) feed(sent chan<- agent.ShipHeader) error {
 	for {
-		header, err := readHeader(buffered)
+		header, err := readHeader(f.in)
 		if err != nil {
 			return &streamError{err}
 		}
 		if header == nil {
-			return serve.Flush()
+			return f.serve.Flush()
 		}
-		nar := &exactReader{r: buffered, left: header.NarSize}
-		err = serve.SendPath(nix.PathInfo{
+		info := nix.PathInfo{
 			Path: header.Path, Deriver: header.Deriver, NarHash: header.NarHash, NarSize: header.NarSize,
 			References: header.References, Signatures: header.Signatures, CA: header.CA,
-		}, nar)
-		if nar.err != nil {
-			return &streamError{nar.err}
+		}
+		if len(header.Bases) > 0 {
+			err = f.rebuild(info, header.Bases)
+		} else {
+			nar := &exactReader{r: f.in, left: header.NarSize}
+			if err = f.serve.SendPath(info, nar); nar.err != nil {
+				err = &streamError{nar.err}
+			}
 		}
 		if err != nil {
 			return err
 		}
-		sent <- struct{}{}
+		sent <- *header
 	}
 }
 
@@ -262,7 +284,10 @@ func readHeader(r io.Reader) (*agent.ShipHeader, error) {
 	if err := json.Unmarshal(text, header); err != nil {
 		return nil, err
 	}
-	named := append([]nix.StorePath{header.Path}, header.References...)
+	if len(header.Bases) > delta.MaxBases {
+		return nil, fmt.Errorf("%s has %d bases: the limit is %d", header.Path, len(header.Bases), delta.MaxBases)
+	}
+	named := slices.Concat([]nix.StorePath{header.Path}, header.References, header.Bases)
 	if header.Deriver != "" {
 		named = append(named, header.Deriver)
 	}
@@ -304,14 +329,17 @@ func (e *exactReader) Read(p []byte) (int, error) {
 type acknowledgements struct {
 	serve *nix.Serve
 	wire  *agent.Wire
-	sent  chan struct{}
+	sent  chan agent.ShipHeader
 	done  chan error
 	count int
+	// failed is the path whose answer did not come; read it after done.
+	failed agent.ShipHeader
 }
 
 func (a *acknowledgements) read() {
-	for range a.sent {
+	for header := range a.sent {
 		if err := a.serve.ReadAck(); err != nil {
+			a.failed = header
 			a.done <- err
 			// The sender must not block on a full channel.
 			for range a.sent {

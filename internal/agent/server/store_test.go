@@ -64,15 +64,21 @@ func newItem(t *testing.T, name, content string, references ...nix.StorePath) it
 	if err := nix.DumpPath(t.Context(), &nar, file); err != nil {
 		t.Fatal(err)
 	}
+	i := newItemOf(name, nar.Bytes())
+	i.header.References = references
+	return i
+}
+
+// newItemOf makes a path of a NAR, called name.
+func newItemOf(name string, nar []byte) item {
 	sum := sha256.Sum256([]byte(name))
 	digits := make([]byte, 32)
 	for i := range digits {
 		digits[i] = "0123456789abcdfghijklmnpqrsvwxyz"[sum[i]%32]
 	}
 	return item{agent.ShipHeader{
-		Path: nix.StorePath("/nix/store/" + string(digits) + "-" + name), NarHash: nix.NarHashOf(sha256.Sum256(nar.Bytes())),
-		NarSize: uint64(nar.Len()), References: references,
-	}, nar.Bytes()}
+		Path: nix.StorePath("/nix/store/" + string(digits) + "-" + name), NarHash: nix.NarHashOf(sha256.Sum256(nar)), NarSize: uint64(len(nar)),
+	}, nar}
 }
 
 // stream is items as ferry sends them, not compressed. Without end it stops behind the last one.

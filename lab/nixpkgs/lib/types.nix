@@ -130,7 +130,7 @@ rec {
         entries = lib.concatLists (lib.imap1
           (n: definition: lib.imap1 (one n definition.file) definition.value) definitions);
       in
-      map (entry: entry.value) (builtins.filter (entry: entry.isDefined) entries);
+      map (entry: entry.value) (builtins.filter (entry: entry.definitions != [ ]) entries);
     emptyValue.value = [ ];
   };
   nonEmptyListOf = elem: listOf elem // { check = x: builtins.isList x && x != [ ]; };
@@ -140,7 +140,7 @@ rec {
     description = "attribute set of ${elem.description}";
     check = builtins.isAttrs;
     merge = loc: definitions:
-      builtins.mapAttrs (_: entry: entry.value) (lib.filterAttrs (_: entry: entry.isDefined)
+      builtins.mapAttrs (_: entry: entry.value) (lib.filterAttrs (_: entry: entry.definitions != [ ])
         (builtins.mapAttrs (name: mergeDefinitions (loc ++ [ name ]) elem) (byName definitions)));
     emptyValue.value = { };
   };

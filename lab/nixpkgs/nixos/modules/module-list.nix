@@ -7,6 +7,7 @@
   ./misc/nixpkgs.nix
   ./misc/version.nix
   ./security/sudo.nix
+  ./services/dhcpcd.nix
   ./services/openssh.nix
   ./system/activation.nix
   ./system/boot-loader.nix
@@ -15,4 +16,5 @@
   ./system/switch.nix
   ./system/systemd.nix
   ./system/top-level.nix
+  ./tasks/network-interfaces.nix
 ]

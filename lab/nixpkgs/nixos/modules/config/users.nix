@@ -1,5 +1,5 @@
 # Users and groups. What the machine's distribution has stays; what the system declares is made, and removed again when the
-# system no longer declares it.
+# system no longer declares it. Where users are not mutable, people whom no system declares go too.
 { config, lib, pkgs, ... }:
 
 let
@@ -25,6 +25,7 @@ let
       initialHashedPassword = mk (types.nullOr types.str) config.hashedPassword "The hash for a new user.";
       initialPassword = mk (types.nullOr types.str) null "The password for a new user. Anybody can read it in the store.";
       openssh.authorizedKeys.keys = mk (types.listOf types.singleLineStr) [ ] "Keys that may log in as the user.";
+      openssh.authorizedKeys.keyFiles = mk (types.listOf types.path) [ ] "Files with more of them.";
       packages = mk (types.listOf types.package) [ ] "Packages for the user; everybody gets them here.";
     };
     config.group = lib.mkIf config.isNormalUser (lib.mkDefault "users");
@@ -46,6 +47,8 @@ let
     then "${user.shell}${user.shell.shellPath or "/bin/sh"}" else user.shell;
   groupsOf = user: lib.unique (user.extraGroups
     ++ map (group: group.name) (builtins.filter (group: builtins.elem user.name group.members) groups));
+  membersOf = group: lib.unique (group.members
+    ++ map (user: user.name) (builtins.filter (user: builtins.elem group.name user.extraGroups) users));
   orElse = value: default: if value == null then default else value;
 
   # One line a user or group, for users.sh: fields separated by a character that none of them may have.
@@ -64,18 +67,29 @@ let
     user.description
   ];
 
-  ensure = pkgs.writeScript "users-groups" (pkgs.fillIn ./users.sh { shell = pkgs.runtimeShell; });
+  # What NixOS's own activation reads, so that users and groups can be found in a toplevel. Lines are easier to read for sh.
+  spec = pkgs.writeText "users-groups.json" (builtins.toJSON {
+    inherit (cfg) mutableUsers;
+    users = map (user: {
+      inherit (user) name uid group description home createHome isSystemUser hashedPassword initialHashedPassword initialPassword;
+      shell = let shell = shellOf user; in if shell == "" then null else shell;
+    }) users;
+    groups = map (group: { inherit (group) name gid; members = membersOf group; }) groups;
+  });
+
+  ensure = pkgs.writeScript "update-users-groups" (pkgs.fillIn ./users.sh { shell = pkgs.runtimeShell; });
   linesOf = name: lines: pkgs.writeText name (lib.concatLines lines);
 in
 {
   options.users = {
-    mutableUsers = mk types.bool true "Whether passwords that users set by hand stay.";
+    mutableUsers = mk types.bool true "Whether users, and passwords, that were set up by hand stay.";
     users = mk (types.attrsOf (types.submodule userOptions)) { } "Users.";
     groups = mk (types.attrsOf (types.submodule groupOptions)) { } "Groups.";
   };
 
   config = {
-    users.groups = { users.gid = 100; wheel = { }; };
+    users.users.root = { uid = 0; group = "root"; home = "/root"; description = "System administrator"; };
+    users.groups = { root.gid = 0; users.gid = 100; wheel = { }; };
     environment.systemPackages = builtins.concatMap (user: user.packages) users;
 
     assertions = map
@@ -87,7 +101,7 @@ in
 
     system.activationScripts.groups = "";
     system.activationScripts.users.text = ''
-      ${ensure} ${linesOf "groups" (map groupLine groups)} ${linesOf "users" (map userLine users)} ${
+      ${ensure} ${spec} ${linesOf "groups" (map groupLine groups)} ${linesOf "users" (map userLine users)} ${
         if cfg.mutableUsers then "mutable" else "immutable"}
     '';
   };

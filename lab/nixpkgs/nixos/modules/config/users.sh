@@ -1,15 +1,33 @@
 #!@shell@
-# users-groups GROUPS USERS mutable|immutable: make the groups and users in those files, with the distribution's own
-# programs, and remove those that an earlier system declared and this one does not. /var/lib/nixos has the names declared.
+# update-users-groups SPEC GROUPS USERS mutable|immutable: make the groups and users in those files, with the distribution's
+# own programs, and remove those that an earlier system declared and this one does not. /var/lib/nixos has the names declared
+# and, as uid-map, the numbers that users had: who comes back finds their files. SPEC is NixOS's own list of the same.
 # shellcheck shell=sh
 set -eu
-groups_file=$1
-users_file=$2
-mutable=$3
+groups_file=$2
+users_file=$3
+mutable=$4
 declared=/var/lib/nixos/declarative
+map=/var/lib/nixos/uid-map
 mkdir -p /var/lib/nixos
 touch "$declared-users" "$declared-groups"
+[ -s "$map" ] || echo '{}' >"$map"
 result=0
+
+# pairs: the map's, as lines NAME:UID.
+pairs() {
+	tr -d '{"}\n' <"$map" | tr ',' '\n'
+	echo
+}
+
+# remember NAME UID: put a pair into the map.
+remember() {
+	{
+		pairs | grep -v "^$1:" | grep . || true
+		echo "$1:$2"
+	} | sed 's/^\(.*\):/"\1":/' | paste -s -d , - | sed 's/.*/{&}/' >"$map.new"
+	mv -f "$map.new" "$map"
+}
 
 # A field that is empty must not vanish, hence no white space in IFS.
 make_groups() {
@@ -29,6 +47,10 @@ password_for() { # NAME HASH-OR-PLAIN
 
 make_user() {
 	set -- --no-create-home --home-dir "$home" --gid "$group" --comment "$description" "$name"
+	if [ -z "$uid" ]; then
+		uid=$(pairs | sed -n "s/^$name://p")
+		! cut -d : -f 3 /etc/passwd | grep -qxF -- "$uid" || uid=
+	fi
 	[ -z "$uid" ] || set -- --uid "$uid" "$@"
 	if [ -n "$shell" ]; then
 		set -- --shell "$shell" "$@"
@@ -61,6 +83,7 @@ make_users() {
 			result=1
 			continue
 		}
+		remember "$name" "$(id -u "$name")"
 		if [ "$create" = yes ] && [ ! -d "$home" ]; then
 			mkdir -p "$home"
 			cp -r /etc/skel/. "$home"
@@ -91,8 +114,18 @@ remove_undeclared() {
 	mv -f "$list.new" "$list"
 }
 
+# remove_people: of those who are no part of the distribution, whom the system does not declare.
+remove_people() {
+	while IFS=: read -r name _ uid _; do
+		if [ "$uid" -lt 1000 ] || [ "$uid" -ge 30000 ] || grep -q "^$name|" "$users_file"; then continue; fi
+		remember "$name" "$uid"
+		userdel --force "$name" || result=1
+	done </etc/passwd
+}
+
 make_groups
 make_users
 remove_undeclared users "$users_file" /etc/passwd userdel --force
 remove_undeclared groups "$groups_file" /etc/group groupdel
+[ "$mutable" = mutable ] || remove_people
 exit "$result"

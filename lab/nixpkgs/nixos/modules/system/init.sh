@@ -7,6 +7,7 @@ mkdir -p /run /nix/var/nix/gcroots
 ln -sfn "$systemConfig" /run/booted-system
 ln -sfn /run/booted-system /nix/var/nix/gcroots/booted-system
 NIXOS_ACTION=boot "$systemConfig/activate"
+@shell@ @postBootCommands@
 for systemd in /usr/lib/systemd/systemd /lib/systemd/systemd; do
 	[ ! -x "$systemd" ] || exec "$systemd" "$@"
 done

@@ -28,4 +28,6 @@ if [ "$listed" = no ]; then
 	echo "warning: $toplevel is no generation of the system profile, so the boot menu does not list it" >&2
 fi
 replace /boot/default "$toplevel"
+# The machine boots by one loader.
+rm -rf /boot/EFI/systemd /boot/loader /boot/grub
 sync -d /boot/default 2>/dev/null || sync

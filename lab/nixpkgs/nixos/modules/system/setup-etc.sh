@@ -31,8 +31,9 @@ found() { # TARGET
 	if [ "/etc/$1" -ef "$etc/etc/$1" ]; then
 		echo "$1" >>"$work.same"
 	elif grep -qxF -- "$1" "$etc/replaced"; then
-		mkdir -p /etc/.replaced
-		mv -f -T "/etc/$1" "/etc/.replaced/$1"
+		aside=/etc/.replaced/$1
+		mkdir -p "${aside%/*}"
+		mv -f -T "/etc/$1" "$aside"
 	else
 		echo "$1" >>"$work.kept"
 	fi

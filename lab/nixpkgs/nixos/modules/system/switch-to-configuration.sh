@@ -32,7 +32,13 @@ fault() {
 }
 
 strike() {
-	sleep @faultSleep@
+	deaf=@faultDeaf@
+	if [ -n "$deaf" ]; then
+		trap '' TERM INT HUP
+		# In a session of its own, and a child of nobody here.
+		(setsid sleep @faultSleep@ 9>&- &)
+	fi
+	sleep @faultSleep@ 9>&-
 	code=@faultExit@
 	if [ -n "$code" ]; then
 		say "fault: exit $code before $1"

@@ -47,6 +47,11 @@ in
             description = "The status to exit with there; null goes on.";
           };
           sleep = lib.mkOption { type = lib.types.int; default = 0; description = "Seconds to wait there first."; };
+          deaf = lib.mkOption {
+            type = lib.types.bool;
+            default = false;
+            description = "Whether that ignores signals, and leaves a daemon behind that waits as long and ignores them too.";
+          };
           actions = lib.mkOption {
             type = lib.types.listOf lib.types.str;
             default = [ "switch" "boot" "test" "dry-activate" ];
@@ -97,6 +102,7 @@ in
         installBootLoader = cfg.build.installBootLoader;
         faultPhase = if cfg.switch.fault == null then "none" else cfg.switch.fault.phase;
         faultSleep = if cfg.switch.fault == null then 0 else cfg.switch.fault.sleep;
+        faultDeaf = cfg.switch.fault != null && cfg.switch.fault.deaf;
         faultExit = if cfg.switch.fault == null || cfg.switch.fault.exitCode == null then "" else cfg.switch.fault.exitCode;
         faultActions = if cfg.switch.fault == null then "" else cfg.switch.fault.actions;
       };

@@ -10,7 +10,11 @@ let
     if failed != [ ] then throw "\nFailed assertions:\n${lib.concatMapStringsSep "\n" (message: "- ${message}") failed}"
     else builtins.foldl' (v: warning: lib.warn warning v) value config.warnings;
 
-  init = pkgs.fillIn ./init.sh { shell = pkgs.runtimeShell; path = "${pkgs.busybox}/bin"; };
+  init = pkgs.fillIn ./init.sh {
+    shell = pkgs.runtimeShell;
+    path = "${pkgs.busybox}/bin";
+    postBootCommands = pkgs.writeText "local-cmds" config.boot.postBootCommands;
+  };
 
   toplevel = pkgs.stdenv.mkDerivation {
     name = "nixos-system-${cfg.name}-${cfg.nixos.label}";
@@ -46,6 +50,12 @@ let
   };
 in
 {
+  options.boot.postBootCommands = lib.mkOption {
+    type = lib.types.lines;
+    default = "";
+    description = "Commands that run at each boot after the activation, before systemd; nothing goes on until they end.";
+  };
+
   options.system = {
     name = lib.mkOption {
       type = lib.types.str;

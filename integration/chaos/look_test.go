@@ -1,0 +1,170 @@
+package chaos_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+)
+
+// look is what counts of a target.
+type look struct {
+	runs, profile, boots string // toplevels
+	kept                 string // the toplevel of the bundle that is kept
+	logins               []string
+	back                 string // the GC root of a way back
+
+	etc, greeting, unit string // what of the system is in /etc, in a file there, and in the unit that runs
+	active              string // of the units
+	failed, strays      string
+	// stale says that /run was filled up while the target was going back already: systemd did then not read the old units.
+	stale bool
+}
+
+const lookScript = `
+echo runs=$(readlink -f /run/current-system)
+echo profile=$(readlink -f /nix/var/nix/profiles/system)
+echo kept=$(readlink -f /etc/nixos/current-configuration/profile)
+echo logins=$(sort -u ` + loginsFile + `)
+echo back=$(readlink /nix/var/nix/gcroots/ferry/back)
+echo etc=$(readlink -f /etc/static)
+echo greeting=$(cat /etc/greeting)
+echo unit=$(tr '\0' '\n' <"/proc/$(systemctl show -p MainPID --value greeter)/environ" | sed -n 's/^GREETING=//p')
+echo active=$(systemctl is-active greeter sshd)
+echo failed=$(systemctl list-units --failed --plain --no-legend | cut -d ' ' -f 1)
+echo strays=$(pgrep -af 'sleep 777[0-9]')
+for log in $(ls -t /run/ferry/*-switch/log | head -n 1); do
+	[ "$log" -nt ` + roundFile + ` ] && grep -q 'Refusing to reload' "$log" && ! grep -q '^ferry: /run is full' "$log" && echo stale=yes
+done
+true
+`
+
+// look looks at the target.
+func (m *machine) look(ctx context.Context) (look, error) {
+	out, err := m.Target.Output(ctx, "sh", "-c", lookScript)
+	if err != nil {
+		return look{}, err
+	}
+	said := map[string]string{}
+	for line := range strings.Lines(string(out)) {
+		key, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "=")
+		said[key] = value
+	}
+	boots, err := m.Target.BootDefault(ctx)
+	if err != nil {
+		return look{}, err
+	}
+	return look{
+		runs: said["runs"], profile: said["profile"], boots: boots, kept: said["kept"], back: said["back"],
+		logins: strings.Fields(said["logins"]),
+		etc:    said["etc"], greeting: said["greeting"], unit: said["unit"], active: said["active"],
+		failed: said["failed"], strays: said["strays"], stale: said["stale"] != "",
+	}, nil
+}
+
+// describe says what the target is, with the systems' names.
+func (l look) describe(m *machine) string {
+	return fmt.Sprintf("it runs %s and boots %s, its profile is %s, it keeps %s, its way back is %s; /etc is %s and says %q, its unit %q; units %s; failed: %s",
+		m.nameOf(l.runs), m.nameOf(l.boots), m.nameOf(l.profile), m.nameOf(l.kept), m.nameOf(l.back), m.nameOf(strings.TrimSuffix(l.etc, "/etc")),
+		l.greeting, l.unit, l.active, l.failed)
+}
+
+// whole says what of the system that runs is missing or another's.
+func (l look) whole(m *machine) (violations []string) {
+	name := m.nameOf(l.runs)
+	// Its files in /etc are those of a copy of its etc, which many systems may have in common.
+	etc, err := m.Builder.Output(m.T.Context(), "readlink", "-f", l.runs+"/etc")
+	if err != nil {
+		violations = append(violations, err.Error())
+	}
+	if want := strings.TrimSpace(string(etc)); l.etc != want {
+		violations = append(violations, fmt.Sprintf("%s runs, and /etc is of %s instead of %s", name, l.etc, want))
+	}
+	if l.greeting != name || l.unit != name && !l.stale {
+		violations = append(violations, fmt.Sprintf("%s runs, and its file says %q, its unit %q", name, l.greeting, l.unit))
+	}
+	if l.active != "active active" {
+		violations = append(violations, fmt.Sprintf("greeter and sshd are %s", l.active))
+	}
+	if l.failed != "" {
+		violations = append(violations, "units have failed: "+l.failed)
+	}
+	if l.strays != "" {
+		violations = append(violations, "processes of an activation are left: "+l.strays)
+	}
+	return violations
+}
+
+// Scripts that say what of ferry's is at work: of a switch, and at all.
+const (
+	workScript = `pgrep -af '^/var/lib/ferry/agent-[^ ]* (job|rollback)' && exit
+systemctl list-units --all --plain --no-legend 'ferry-*'`
+	leftScript = `pgrep -af '^/var/lib/ferry/agent-|[n]ix-store --serve' && exit
+for lock in /run/ferry/lock /run/ferry/work; do [ ! -e $lock ] || flock -n $lock true || echo $lock is held; done
+systemctl list-units --all --plain --no-legend 'ferry-*'
+ls -d /run/ferry/*/confirm 2>/dev/null
+find /var/lib/ferry /tmp -name '.new-*' -o -name 'ferry*' ! -path /var/lib/ferry`
+)
+
+// phaseScript shows the state of the last switch, if the round has had one.
+const phaseScript = `for state in $(ls -t /run/ferry/*-switch/state 2>/dev/null | head -n 1); do
+	[ ! "$state" -nt ` + roundFile + ` ] || cat "$state"
+done`
+
+// says runs a script of that kind.
+func (m *machine) says(ctx context.Context, script string) string {
+	out, err := m.Target.Output(ctx, "sh", "-c", script+"; true")
+	if err != nil {
+		return err.Error()
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// quietLimit is how long ferry's processes on a target may go on after the world is well again: timers, and an agent that
+// waits for a ferry that is gone, without a word from either.
+const quietLimit = 130 * time.Second
+
+// awaitQuiet waits until nothing of ferry's is at work on the target, and says what is.
+func (m *machine) awaitQuiet(ctx context.Context) (left string) {
+	deadline := time.Now().Add(quietLimit)
+	for wait := 50 * time.Millisecond; ; wait = min(2*wait, time.Second) {
+		left = m.says(ctx, leftScript)
+		if left == "" || time.Now().After(deadline) || ctx.Err() != nil {
+			return left
+		}
+		pause(ctx, wait)
+	}
+}
+
+// answers tells whether sshd greets whoever connects.
+func (m *machine) answers(ctx context.Context) error {
+	var err error
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); pause(ctx, 100*time.Millisecond) {
+		if err = m.greets(ctx); err == nil {
+			return nil
+		}
+	}
+	return err
+}
+
+func (m *machine) greets(ctx context.Context) error {
+	ctx, stop := context.WithTimeout(ctx, 2*time.Second)
+	defer stop()
+	c, err := new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort(m.Target.Addr().String(), "22"))
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err := c.SetDeadline(time.Now().Add(2 * time.Second)); err != nil {
+		return err
+	}
+	greeting := make([]byte, 4)
+	if _, err := c.Read(greeting); err != nil {
+		return err
+	}
+	if string(greeting) != "SSH-" {
+		return fmt.Errorf("it greets with %q", greeting)
+	}
+	return nil
+}

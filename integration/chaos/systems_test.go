@@ -1,0 +1,83 @@
+package chaos_test
+
+import (
+	"fmt"
+	"strings"
+
+	"ferry/integration/site"
+)
+
+// system is what a deployment brings: a node of the project, and a system of that name.
+type system struct {
+	name string
+	more string // of its configuration
+	node string // attributes of the node
+	// fate is what may become of a deployment that is not hurt, or not much.
+	fate fate
+	// patience is roughly how much longer than others its deployment takes, in seconds: what it does wrong is waited for.
+	patience float64
+}
+
+// fate is how far a system may come.
+type fate int
+
+const (
+	mayStay   fate = iota // it can be confirmed, and then boots
+	mustGo                // it never stays, and never boots
+	bootsOnly             // it cannot run without a reboot: nobody confirms it, and the user is told so
+)
+
+// pauses are where a deployment takes its time on the target, as a real one does: so that what happens at a random moment
+// happens there as well.
+const pauses = `
+  system.activationScripts.pause = "sleep 0.3";
+  system.preSwitchChecks.pause = "[ $2 != boot ] || sleep 0.3";
+`
+
+// ends is a part of a configuration: its switch-to-configuration ends like that.
+func ends(action, phase string, code int) string {
+	return fmt.Sprintf("system.switch.fault = { phase = %q; exitCode = %d; actions = [ %q ]; };", phase, code, action)
+}
+
+// checked are a node's checks.
+func checked(checks string) string { return "    checks = { " + checks + " };\n" }
+
+// systems are what is deployed. There are enough that may stay to always have another one than the one that runs.
+func systems() []system {
+	good := []system{
+		{name: "one"}, {name: "two"}, {name: "three"},
+		{name: "checked", node: checked(`commands = [ { run = [ "sleep" "0.3" ]; } ];`)},
+	}
+	bad := []system{
+		{name: "refuses", more: ends("test", "check", 1)},
+		{name: "activation-fails", more: `system.activationScripts.broken = "false";`},
+		{name: "reload-fails", more: ends("test", "end", 3)},
+		{name: "unit-fails", more: `systemd.services.broken = { wantedBy = [ "multi-user.target" ]; serviceConfig.ExecStart = "/no/such/program"; };`},
+		{name: "panics", more: ends("test", "end", 101)},
+		{name: "boot-loader-fails", more: ends("boot", "boot", 1)},
+		{name: "no-boot", more: `system.preSwitchChecks.full = "[ $2 != boot ]";`},
+		{name: "hangs", more: `system.activationScripts.hang = "/usr/bin/setsid -f sleep 7771; sleep 7772";`, patience: 5},
+		{name: "without-dhcp", more: `networking.useDHCP = false;`, patience: 4},
+		{name: "wrong-address", more: `networking.interfaces.host0.ipv4.addresses = [ { address = "192.0.2.7"; prefixLength = 24; } ];`, patience: 4},
+		{name: "black-hole", more: `networking.localCommands = "while read -r i a gateway; do ip route replace blackhole $gateway/32; done </etc/lab/lease";`, patience: 4},
+		{name: "link-down", more: `system.activationScripts.cut = "ip link set host0 down";`, patience: 4},
+		{name: "stops-sshd", patience: 4, more: `systemd.services.cut = { wantedBy = [ "multi-user.target" ];
+    serviceConfig.ExecStart = "${pkgs.busybox}/bin/busybox sh -c 'systemctl stop sshd; exec sleep 100000'"; };`},
+		{name: "without-sshd", patience: 4},
+		{name: "check-fails", node: checked(`commands = [ { run = [ "false" ]; } ];`)},
+		{name: "page-is-missing", node: checked(`http = [ { url = "http://localhost:81/"; from = "target"; timeout = 1; } ];`), patience: 1},
+	}
+	for i := range bad {
+		bad[i].fate = mustGo
+	}
+	return append(append(good, bad...), system{name: "needs-a-reboot", more: ends("test", "check", 100), fate: bootsOnly})
+}
+
+// configuration is the system's, a Nix expression.
+func (s system) configuration() string {
+	text := site.With(site.Configuration(s.name), pauses+s.more)
+	if s.name == "without-sshd" {
+		text = strings.Replace(text, "services.openssh.enable = true;", "services.openssh.enable = false;", 1)
+	}
+	return text
+}

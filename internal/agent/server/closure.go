@@ -1,0 +1,77 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"ferry/internal/agent"
+	"ferry/internal/nix"
+	"ferry/internal/run"
+)
+
+// maxClosureSize is how long a closure may be as JSON, in bytes: it is one frame.
+const maxClosureSize = 900 << 10
+
+// closure tells the names and sizes of what a path needs.
+func (s *server) closure(p nix.StorePath) (*agent.ClosureResult, error) {
+	if _, err := nix.ParseStorePath(string(p)); err != nil {
+		return nil, &agent.ResponseError{Kind: agent.KindInvalid, Text: err.Error()}
+	}
+	serve, err := s.store.use()
+	if err != nil {
+		return nil, err
+	}
+	// Asked for the closure of a path that is not valid, Nix only ends.
+	valid, err := serve.ValidPaths([]nix.StorePath{p}, false, false)
+	if err != nil {
+		return nil, s.store.died(err)
+	}
+	if len(valid) == 0 {
+		return nil, &agent.ResponseError{Kind: agent.KindInvalid, Text: string(p) + " is not on the target (any more)"}
+	}
+	paths, err := serve.Closure(valid)
+	if err != nil {
+		return nil, s.store.died(err)
+	}
+	infos, err := serve.PathInfos(paths)
+	if err != nil {
+		return nil, s.store.died(err)
+	}
+	result, size := &agent.ClosureResult{Paths: make([]agent.ClosurePath, 0, len(infos))}, 0
+	for _, info := range infos {
+		if size += len(info.Path) + len(`{"p":"","s":18446744073709551615},`); size > maxClosureSize {
+			return nil, fmt.Errorf("the closure of %s has too many paths to be told: %d", p, len(infos))
+		}
+		result.Paths = append(result.Paths, agent.ClosurePath{Path: info.Path, Size: info.NarSize})
+	}
+	return result, nil
+}
+
+// maxUnits is how many units are told at most.
+const maxUnits = 4000
+
+// activeUnits names the units that run or are about to; nil where that is not known.
+func activeUnits(ctx context.Context, runner *run.Runner, r root) []string {
+	if !r.exists(systemdRuns) {
+		return nil
+	}
+	out, err := runner.Output(ctx, run.Command{Argv: []string{
+		"systemctl", "list-units", "--state=active,activating,reloading", "--plain", "--no-legend", "--no-pager", "--full",
+	}})
+	if err != nil {
+		return nil
+	}
+	units := []string{}
+	for line := range strings.Lines(string(out)) {
+		fields := strings.Fields(strings.TrimLeft(line, "●* "))
+		if len(fields) == 0 || len(fields[0]) > 256 || len(units) == maxUnits {
+			continue
+		}
+		// No system has units of these kinds.
+		if name := fields[0]; !strings.HasSuffix(name, ".device") && !strings.HasSuffix(name, ".scope") {
+			units = append(units, name)
+		}
+	}
+	return units
+}

@@ -1,0 +1,150 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"ferry/internal/agent"
+	"ferry/internal/nix"
+	"ferry/internal/run"
+)
+
+// inspection compares the system that runs with one that is to run, for the login that deploys it. It tells only what it
+// knows: a warning that is often wrong is soon not read. So what the two systems say is compared with each other and with
+// what this login uses, what cannot be read or understood counts as harmless, and so does what is no different before.
+type inspection struct {
+	root   root
+	runner *run.Runner
+	files  *inspectedFiles
+	login  login
+	now    time.Time
+	// interfaces are the names of those that have an address.
+	interfaces map[netip.Addr]string
+
+	old, new      etcView
+	before, after accounts
+	machine       machineAccounts
+	risks         []agent.Risk
+}
+
+// inspect tells what in the toplevel may lock out the login that asks. Nothing is changed.
+func (s *server) inspect(ctx context.Context, toplevel nix.StorePath) ([]agent.Risk, error) {
+	if _, err := nix.ParseStorePath(string(toplevel)); err != nil {
+		return nil, &agent.ResponseError{Kind: agent.KindInvalid, Text: err.Error()}
+	}
+	if !s.root().exists(string(toplevel)) {
+		return nil, &agent.ResponseError{Kind: agent.KindInvalid, Text: string(toplevel) + " is not on the target (any more)"}
+	}
+	if !s.root().exists(string(toplevel) + "/bin/switch-to-configuration") {
+		return nil, &agent.ResponseError{Kind: agent.KindInvalid, Text: string(toplevel) + " is no NixOS system"}
+	}
+	current := s.root().storePath("/run/current-system")
+	if current == "" || current == string(toplevel) {
+		return nil, nil
+	}
+	i := newInspection(s.root(), s.runner, s.login(), current, string(toplevel))
+	i.interfaces = interfaces()
+	i.run(ctx)
+	return i.risks, nil
+}
+
+func newInspection(r root, runner *run.Runner, l login, current, toplevel string) *inspection {
+	files := newInspectedFiles(r)
+	return &inspection{
+		root: r, runner: runner, files: files, login: l, now: time.Now(),
+		old: etcView{files: files, toplevel: current}, new: etcView{files: files, toplevel: toplevel, before: current},
+	}
+}
+
+func (i *inspection) run(ctx context.Context) {
+	i.before, i.after = i.old.accounts(), i.new.accounts()
+	if i.after.userborn && !i.before.userborn {
+		// What it takes over from another program is not known here.
+		i.after.known = false
+	}
+	i.machine = i.readMachine()
+	if i.login.user != "" {
+		i.inspectUser()
+	}
+	if i.login.ssh {
+		i.inspectSSHD(ctx)
+		i.inspectAddress()
+		i.inspectFirewall()
+	}
+	if i.login.elevate != "" && i.userStays() {
+		i.inspectRoot()
+	}
+}
+
+func (i *inspection) risk(kind agent.RiskKind, text string) {
+	i.risks = append(i.risks, agent.Risk{Kind: kind, Text: run.Clean(text)})
+}
+
+// inspectUser looks whether the user is still there and may log in.
+func (i *inspection) inspectUser() {
+	user := i.login.user
+	if !i.userStays() {
+		i.risk(agent.RiskUser, fmt.Sprintf("the new system does not have the user %s any more", user))
+		return
+	}
+	account, declared := i.after.user(user)
+	if !declared {
+		return
+	}
+	was, _ := i.before.user(user)
+	if noLogin(account.Shell) && !noLogin(was.Shell) {
+		i.risk(agent.RiskUser, fmt.Sprintf("%s has no login shell in the new system (%s)", user, account.Shell))
+	}
+	if today := i.now.UTC().Format(time.DateOnly); account.Expires != "" && account.Expires <= today {
+		i.risk(agent.RiskUser, fmt.Sprintf("the user %s has expired in the new system, on %s", user, account.Expires))
+	}
+}
+
+// userStays tells that the user is not known to go.
+func (i *inspection) userStays() bool {
+	user := i.login.user
+	if _, declared := i.after.user(user); declared || !i.after.known || i.login.uid == 0 || user == "" {
+		return true
+	}
+	return i.after.keepsOthers && !i.declaredBefore(user)
+}
+
+// declaredBefore tells whether the user is there because a system declared it.
+func (i *inspection) declaredBefore(user string) bool {
+	_, declared := i.before.user(user)
+	return declared || slices.Contains(i.machine.declaredUsers, user)
+}
+
+// groupsBefore are the groups that the user is in now.
+func (i *inspection) groupsBefore() (groups []string, known bool) {
+	return i.machine.groupsOf(i.login.user), i.machine.known
+}
+
+// groupsAfter are the groups that the user will be in, by the rules by which NixOS merges what a system declares with what
+// the machine has.
+func (i *inspection) groupsAfter() (groups []string, known bool) {
+	user, before := i.login.user, i.machine.groupsOf(i.login.user)
+	if !i.after.known || !i.machine.known {
+		return before, i.machine.known && i.new.usersAsBefore()
+	}
+	for _, g := range i.after.Groups {
+		kept := i.after.keepsOthers && !i.after.userborn && slices.Contains(before, g.Name) && !i.declaredBefore(user)
+		if slices.Contains(g.Members, user) || kept {
+			groups = append(groups, g.Name)
+		}
+	}
+	if account, declared := i.after.user(user); declared {
+		groups = append(groups, account.Group)
+	} else {
+		groups = append(groups, i.machine.primary(user))
+	}
+	for _, name := range before {
+		if !i.after.hasGroup(name) && i.after.keepsOthers && !i.before.hasGroup(name) && !slices.Contains(i.machine.declaredGroups, name) {
+			groups = append(groups, name)
+		}
+	}
+	return groups, true
+}

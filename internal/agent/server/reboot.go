@@ -1,0 +1,418 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"ferry/internal/agent"
+	"ferry/internal/nix"
+	"ferry/internal/run"
+)
+
+// What a trial consists of. All of it survives a reboot, and is gone when the trial is over.
+const (
+	trialFolder = agent.Folder + "/reboot"
+	trialFile   = "trial.json"
+	// trialAgent is the agent that the way back is made with. It is no agent-HASH: those of other versions are removed.
+	trialAgent = "agent"
+)
+
+// trial is a system that is booted once, while the default stays another one. It is written down before anything is done,
+// so that whatever is left of it can be undone.
+type trial struct {
+	Old string `json:"old"` // the toplevel that is booted by default
+	New string `json:"new"` // the toplevel that is booted once
+	// Generation is the number of the system profile's generation that the boot loader needs for the new one's entry, and
+	// Made that there was none before.
+	Generation int  `json:"generation"`
+	Made       bool `json:"made"`
+	// Loader and Entry are what was asked to boot it; empty until it is.
+	Loader string `json:"loader,omitempty"`
+	Entry  string `json:"entry,omitempty"`
+	// Failed are the units that were in the failed state in the old one.
+	Failed []string `json:"failed,omitempty"`
+	// BootID is the boot in which it was asked for: the trial is another one.
+	BootID string `json:"boot_id"`
+	// Returning says that the trial has gone wrong and the machine was told to reboot: it is told so once.
+	Returning bool `json:"returning,omitempty"`
+}
+
+func (r root) bootID() string { return r.line("/proc/sys/kernel/random/boot_id") }
+
+// readTrial gives what is being tried; nil: nothing.
+func readTrial(r root) (*trial, error) {
+	name := r.path(filepath.Join(trialFolder, trialFile))
+	text, err := os.ReadFile(name)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	t := new(trial)
+	if err := json.Unmarshal(text, t); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return t, nil
+}
+
+// write writes t down so that it is on the disk, whole.
+func (t *trial) write(r root) error {
+	text, err := json.Marshal(t)
+	if err != nil {
+		return err
+	}
+	folder := r.path(trialFolder)
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		return err
+	}
+	return writeSynced(filepath.Join(folder, trialFile), text)
+}
+
+// writeSynced is writeFile for what has to survive a power cut.
+func writeSynced(name string, text []byte) error {
+	next := name + ".new"
+	file, err := os.OpenFile(next, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(text)
+	err = errors.Join(err, file.Sync(), file.Close())
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(next, name); err != nil {
+		return err
+	}
+	folder, err := os.Open(filepath.Dir(name))
+	if err != nil {
+		return err
+	}
+	return errors.Join(folder.Sync(), folder.Close())
+}
+
+func (s *server) bootOnce(ctx context.Context, r agent.Request) (*agent.BootOnceResult, error) {
+	kind := JobBootOnce
+	if r.Action == "forget" {
+		kind = JobBootForget
+	}
+	job := s.newJob(kind, r)
+	job.Within = r.Within
+	job.Failed = s.failedBefore()
+	dir, status, err := s.runJob(ctx, r.Job, &job, r.Offset)
+	if err != nil {
+		return nil, err
+	}
+	return &agent.BootOnceResult{Status: status.Status, Error: status.Error, Unclean: status.Unclean, Log: filepath.Join(dir, logFile)}, nil
+}
+
+// reboot begins a reboot, which may take the connection away before the answer is there.
+func (s *server) reboot(ctx context.Context, r agent.Request) error {
+	job := s.newJob(JobReboot, r)
+	_, status, err := s.runJob(ctx, r.Job, &job, 0)
+	if err == nil && status.Status != 0 {
+		err = errors.New(orWord(status.Error, fmt.Sprintf("the target could not be rebooted: exit status %d", status.Status)))
+	}
+	return err
+}
+
+// bootPause is the time between two looks at a boot.
+const bootPause = 100 * time.Millisecond
+
+// booted waits for the end of the boot, which units that fail late are a part of. systemctl has --wait for that since 240.
+func (s *server) booted(ctx context.Context, r agent.Request) (*agent.BootedResult, error) {
+	result := new(agent.BootedResult)
+	for end := time.Now().Add(seconds(r.Within)); ; {
+		// Its status says whether all is well.
+		out, err := s.runner.Output(ctx, run.Command{Argv: []string{"systemctl", "is-system-running"}})
+		if run.NotFound(err) {
+			return nil, err
+		}
+		switch strings.TrimSpace(string(out)) {
+		case "initializing", "starting", "":
+		default:
+			result.Finished = true
+		}
+		if result.Finished || time.Now().After(end) {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(bootPause):
+		}
+	}
+	result.Failed = failedUnits(ctx, s.runner, s.root())
+	if t, err := readTrial(s.root()); err == nil && t != nil && s.root().storePath("/run/booted-system") == t.New {
+		result.Before = t.Failed
+	}
+	return result, nil
+}
+
+// rebootJob tells the machine to reboot. Someone who holds a reboot off is not overruled.
+func rebootJob(ctx context.Context, r root, log *os.File) jobStatus {
+	argv := []string{"reboot"}
+	if r.exists(systemdRuns) {
+		argv = []string{"systemctl", "reboot"}
+	}
+	if err := new(run.Runner).Run(ctx, run.Command{Argv: argv, Out: log, Err: log}); err != nil {
+		return jobStatus{Status: -1, Error: run.Clean(err.Error())}
+	}
+	return jobStatus{}
+}
+
+// bootOnceJob reboots into the new system, which the boot loader boots once. NixOS's menus are made of the system profile's
+// generations, and their default is what switch-to-configuration is called from: the old system is, after the new one has
+// got a generation that the profile does not stand for. What fails is undone, and nothing waits for anybody in between.
+func bootOnceJob(ctx context.Context, r root, job Job, log *os.File) jobStatus {
+	w := &trier{root: r, runner: new(run.Runner), job: job, log: log}
+	status, err := w.prepare(ctx)
+	if err == nil {
+		if reboot := rebootJob(ctx, r, log); reboot.Status != 0 {
+			err = errors.New(reboot.Error)
+		}
+	}
+	if err == nil {
+		return jobStatus{}
+	}
+	ended := jobStatus{Status: max(status.Status, 1), Error: run.Clean(err.Error())}
+	if w.begun {
+		if problem := w.forget(ctx); problem != nil {
+			ended.Error, ended.Unclean = joined(ended.Error, run.Clean(problem.Error())), true
+		}
+	}
+	return ended
+}
+
+// bootForgetJob undoes what is left of a trial.
+func bootForgetJob(ctx context.Context, r root, job Job, log *os.File) jobStatus {
+	w := &trier{root: r, runner: new(run.Runner), job: job, log: log}
+	if err := w.forget(ctx); err != nil {
+		return jobStatus{Status: 1, Error: run.Clean(err.Error()), Unclean: true}
+	}
+	return jobStatus{}
+}
+
+// trier begins and undoes a trial.
+type trier struct {
+	root   root
+	runner *run.Runner
+	job    Job
+	log    *os.File
+	trial  trial
+	begun  bool // there may be something to undo
+}
+
+func (w *trier) prepare(ctx context.Context) (jobStatus, error) {
+	before := w.root.readProfile()
+	switch {
+	case before.toplevel == "" || before.generation == 0:
+		return jobStatus{}, errors.New("the system profile is no generation, so there is nothing that could stay the default")
+	case before.toplevel == string(w.job.Toplevel):
+		return jobStatus{}, errors.New("it is what boots by default already")
+	case w.job.Within <= 0:
+		return jobStatus{}, errors.New("it is not said when to go back")
+	}
+	if old, err := readTrial(w.root); err != nil || old != nil {
+		if err := w.forget(ctx); err != nil {
+			return jobStatus{}, err
+		}
+	}
+	w.trial = trial{Old: before.toplevel, New: string(w.job.Toplevel), Failed: w.job.Failed, BootID: w.root.bootID()}
+	w.begun = true
+	// First, so that it tidies up after a power cut at any moment.
+	if stuck := w.root.armWayBack(w.trial.New, w.job.Within); stuck != "" {
+		w.say("if the new system comes up and cannot be reached, only a power cycle brings the old one back: " + stuck)
+	}
+	if err := w.addGeneration(); err != nil {
+		return jobStatus{}, err
+	}
+	if status := w.writeMenu(ctx); status.Status != 0 {
+		return status, errors.New(orWord(status.Error, fmt.Sprintf("the boot loader could not be written: exit status %d", status.Status)))
+	}
+	loader, entry, err := w.find()
+	if err != nil {
+		return jobStatus{}, err
+	}
+	w.trial.Loader, w.trial.Entry = loader.name(), entry
+	if err := w.trial.write(w.root); err != nil {
+		return jobStatus{}, err
+	}
+	// The menu, the kernels and the way back have to be on the disks before the boot loader is told.
+	syscall.Sync()
+	if err := loader.once(ctx, w.runner, entry, w.log); err != nil {
+		return jobStatus{}, err
+	}
+	syscall.Sync()
+	w.say(fmt.Sprintf("%s boots %q once", loader.name(), entry))
+	return jobStatus{}, nil
+}
+
+// say writes a line into the log, where followers see it.
+func (w *trier) say(text string) { _, _ = fmt.Fprintln(w.log, "ferry: "+run.Clean(text)) }
+
+// writeMenu lets the system that is the default write the boot loader, with itself as the default.
+func (w *trier) writeMenu(ctx context.Context) jobStatus {
+	job := w.job
+	job.Toplevel = nix.StorePath(w.trial.Old)
+	return switchTo(ctx, w.root, job, "boot", w.log)
+}
+
+// addGeneration gives the new system a generation, and both a GC root. The profile is not touched: nix-env would let it
+// stand for the new system for a moment, and so, after a power cut in it, for good.
+func (w *trier) addGeneration() error {
+	number, found := lastGeneration(w.root)
+	if found != w.trial.New {
+		number, w.trial.Made = number+1, true
+	}
+	w.trial.Generation = number
+	if err := w.trial.write(w.root); err != nil {
+		return err
+	}
+	for name, toplevel := range map[string]string{"reboot-old": w.trial.Old, "reboot-new": w.trial.New} {
+		if err := keepLink(w.root, name, toplevel); err != nil {
+			return err
+		}
+	}
+	if !w.trial.Made {
+		return nil
+	}
+	if err := os.Symlink(w.trial.New, w.root.path(generationPath(number))); err != nil {
+		return fmt.Errorf("make generation %d: %w", number, err)
+	}
+	return nil
+}
+
+// lastGeneration is the highest number of a generation of the system profile, and its toplevel.
+func lastGeneration(r root) (number int, toplevel string) {
+	// The pattern is well formed.
+	links, _ := filepath.Glob(r.path(systemProfile + "-*-link"))
+	for _, link := range links {
+		if m := generationLink.FindStringSubmatch(filepath.Base(link)); m != nil {
+			if n, err := strconv.Atoi(m[1]); err == nil && n > number {
+				number = n
+			}
+		}
+	}
+	return number, r.storePath(generationPath(number))
+}
+
+func keepLink(r root, name, toplevel string) error {
+	folder := r.path(gcRoots)
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		return err
+	}
+	return replaceLink(toplevel, filepath.Join(folder, name))
+}
+
+// find finds the boot loader whose menu has just been written: it boots the old system by default, and has an entry for the
+// new one. A menu that is limited to one system would have only the new one.
+func (w *trier) find() (bootLoader, string, error) {
+	problem := errors.New("there is no boot loader that can boot a system once")
+	for _, l := range w.root.bootLoaders() {
+		entry, err := l.entry(w.trial.New)
+		if err == nil {
+			var boots string
+			if boots, err = l.boots(); err == nil && boots != w.trial.Old {
+				err = fmt.Errorf("%s boots %s by default, and not what the system profile stands for", l.name(), orWord(boots, "something else"))
+			}
+		}
+		if err == nil {
+			return l, entry, nil
+		}
+		problem = err
+	}
+	return nil, "", problem
+}
+
+// forget undoes a trial, as far as it had come. It is for the old system, or before a reboot.
+func (w *trier) forget(ctx context.Context) error {
+	found, err := readTrial(w.root)
+	if err != nil {
+		// What cannot be read is not known to have done anything; what is left of it is removed.
+		w.say(err.Error())
+		return endTrial(ctx, w.runner, w.root)
+	}
+	if found == nil {
+		return endTrial(ctx, w.runner, w.root)
+	}
+	w.trial = *found
+	var problems []error
+	if err := w.trial.takeBack(ctx, w.runner, w.root, w.log); err != nil {
+		problems = append(problems, err)
+	}
+	if err := w.dropGeneration(ctx); err != nil {
+		problems = append(problems, err)
+	}
+	problems = append(problems, endTrial(ctx, w.runner, w.root))
+	return errors.Join(problems...)
+}
+
+// dropGeneration removes the generation that was made for the new system, and lets the old one write the menu without it,
+// unless the profile stands for something else meanwhile.
+func (w *trier) dropGeneration(ctx context.Context) error {
+	link := generationPath(w.trial.Generation)
+	before := w.root.readProfile()
+	if !w.trial.Made || before.generation == w.trial.Generation || w.root.storePath(link) != w.trial.New {
+		return nil
+	}
+	if err := os.Remove(w.root.path(link)); err != nil {
+		return err
+	}
+	if before.toplevel != w.trial.Old {
+		return nil
+	}
+	if status := w.writeMenu(ctx); status.Status != 0 {
+		return fmt.Errorf("the boot loader could not be put back: exit status %d %s", status.Status, status.Error)
+	}
+	return nil
+}
+
+// takeBack makes the boot loader forget the entry that it was told to boot once.
+func (t *trial) takeBack(ctx context.Context, runner *run.Runner, r root, log *os.File) error {
+	for _, l := range []bootLoader{systemdBoot{r}, grub{r}} {
+		if l.name() == t.Loader {
+			if err := l.once(ctx, runner, "", log); err != nil {
+				return fmt.Errorf("the boot loader could not be told to forget %q: %w", t.Entry, err)
+			}
+		}
+	}
+	return nil
+}
+
+// endTrial removes what a trial consists of, the way back first.
+func endTrial(ctx context.Context, runner *run.Runner, r root) error {
+	err := r.removeWayBack(ctx, runner)
+	for _, name := range []string{"reboot-old", "reboot-new"} {
+		if problem := os.Remove(r.path(filepath.Join(gcRoots, name))); !errors.Is(problem, os.ErrNotExist) {
+			err = errors.Join(err, problem)
+		}
+	}
+	return errors.Join(err, os.RemoveAll(r.path(trialFolder)))
+}
+
+// committing tells whether a system may be committed: not one that is tried and has been given up.
+func committing(r root, toplevel string) error {
+	t, err := readTrial(r)
+	if err == nil && t != nil && t.New == toplevel && t.Returning {
+		return errors.New("it was not committed in time, and the target is on its way back to the old system")
+	}
+	return nil
+}
+
+// committed ends the trial of a system that has become the default.
+func committed(ctx context.Context, runner *run.Runner, r root, toplevel string) error {
+	t, err := readTrial(r)
+	if err != nil || t == nil || t.New != toplevel {
+		return err
+	}
+	return endTrial(ctx, runner, r)
+}

@@ -1,0 +1,215 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"ferry/internal/agent"
+	"ferry/internal/nix"
+	"ferry/internal/run"
+)
+
+// backRoot keeps the system that a switch would go back to from being collected.
+const backRoot = gcRoots + "/back"
+
+func keepBack(r root, toplevel string) error {
+	if toplevel == "" {
+		return nil
+	}
+	if err := os.MkdirAll(r.path(gcRoots), 0o755); err != nil {
+		return err
+	}
+	return replaceLink(toplevel, r.path(backRoot))
+}
+
+// removeOldBack removes backRoot where no switch needs it any more: the target's power was cut in the middle of one.
+func removeOldBack(r root) {
+	jobs, err := filepath.Glob(r.path(jobsFolder) + "/*-" + string(JobSwitch) + "/" + jobFile)
+	if err != nil {
+		return
+	}
+	for _, file := range jobs {
+		if _, ended, _ := readStatus(filepath.Dir(file)); !ended {
+			return
+		}
+	}
+	_ = os.Remove(r.path(backRoot))
+}
+
+// goBack returns to exactly what ran before, for the reason.
+func (g *guard) goBack(ctx context.Context, reason string) jobStatus {
+	status := jobStatus{Status: g.state.Status, Reason: reason, Failed: g.state.Failed, Outcome: agent.SwitchStranded}
+	old := g.state.Before.Current
+	if old == "" {
+		status.Trouble = "there is no system that could be returned to"
+		_ = g.timers.disarm(ctx)
+		return g.end(status)
+	}
+	g.say("going back to %s: %s", nix.StorePath(old).Name(), reason)
+	g.makeRoom(ctx)
+	limit := seconds(g.job.Switch.Limits.Activation)
+	if err := g.enter(agent.RollingBack, limit+2*mendLimit+guardSlack); err != nil {
+		// A full /run must not keep the machine from going back.
+		g.say("%v", err)
+	}
+	if holder := awaitSwitchLock(ctx, g.root, mendLimit); holder != "" {
+		g.say("another switch-to-configuration is in the way: %s", holder)
+	}
+	job := g.job
+	job.Toplevel, job.back = nix.StorePath(old), true
+	ended := switchWithin(ctx, limit, g.root, job, "test", g.log)
+	trouble := troubleWith(ended)
+	// With 4 some of its units have failed again. What else it says means that it is not whole: systemd may go on with units of
+	// the other system.
+	if g.root.storePath("/run/current-system") == old && (ended.Status == 0 || ended.Status == 4) {
+		status.Outcome = agent.SwitchRolledBack
+	} else if trouble == "" {
+		trouble = "the old system does not run"
+	}
+	if problem := g.mendNetwork(ctx); problem != "" {
+		trouble = joined(trouble, problem)
+	}
+	if err := g.timers.disarm(ctx); err != nil {
+		trouble = joined(trouble, "the timer of the way back could not be stopped: "+run.Clean(err.Error()))
+	}
+	status.Trouble = trouble
+	if status.Outcome == agent.SwitchRolledBack {
+		g.say("this is %s again", nix.StorePath(old).Name())
+	} else {
+		g.say("could not go back: %s", trouble)
+	}
+	return g.end(status)
+}
+
+// troubleWith is what an activation of the old system has to complain about; "" if nothing.
+func troubleWith(status jobStatus) string {
+	switch {
+	case status.Status == 0:
+		return ""
+	case status.Status > 0:
+		return fmt.Sprintf("the old system's switch-to-configuration ended with status %d", status.Status)
+	}
+	return "the old system's activation failed: " + orWord(status.Error, "it left no status")
+}
+
+// joined is two texts as one, either of which may be "".
+func joined(a, b string) string {
+	if a == "" || b == "" {
+		return a + b
+	}
+	return a + "; " + b
+}
+
+// RunRollback is the process that the timer of a switch starts: it succeeds a guard that has been killed, or that hangs. A
+// guard that is at work in time is left alone.
+func RunRollback(ctx context.Context, dir string) error { return rollBackIn(ctx, root{}, dir) }
+
+func rollBackIn(ctx context.Context, r root, dir string) error {
+	file, err := os.Open(filepath.Join(dir, jobFile))
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	if err := succeed(file, dir); err != nil {
+		return err
+	}
+	job, err := readJob(dir)
+	if err != nil {
+		return err
+	}
+	log, err := os.OpenFile(filepath.Join(dir, logFile), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	g, err := newGuard(r, dir, job, log)
+	if err != nil {
+		return err
+	}
+	g.timers.armed = []string{g.timers.name("") + ".timer", g.timers.name("-unconfirmed") + ".timer"}
+	if _, ended, _ := readStatus(dir); ended {
+		return g.timers.disarm(ctx)
+	}
+	g.state, err = readState(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		// It was killed before it wrote anything down.
+		g.state.Phase = agent.Arming
+	} else if err != nil {
+		return err
+	}
+	work, err := lockWork(r, job, time.Now())
+	if err != nil {
+		return err
+	}
+	defer work.release()
+	text, err := json.Marshal(g.takeOver(ctx))
+	if err != nil {
+		return err
+	}
+	return writeFile(filepath.Join(dir, statusFile), text)
+}
+
+// takeOver goes on where a guard was killed.
+func (g *guard) takeOver(ctx context.Context) jobStatus {
+	endStragglersOf(unitName(g.dir))
+	// What a successor has left that was killed, in this unit.
+	endStragglers()
+	if g.root.exists(systemdRuns) {
+		// Its unit is there, in the failed state, unless switch-to-configuration has looked into those already.
+		_ = g.runner.Run(ctx, run.Command{Argv: []string{"systemctl", "reset-failed", "--", unitName(g.dir)}})
+	}
+	switch g.state.Phase {
+	case agent.Arming:
+		err := g.timers.disarm(ctx)
+		reason := "the process that was to switch was killed before it began"
+		if err != nil {
+			reason += "; " + err.Error()
+		}
+		return g.end(jobStatus{Status: -1, Outcome: agent.SwitchRefused, Reason: run.Clean(reason)})
+	case agent.Committing:
+		// It was confirmed: forward is the shorter way to a machine of one piece.
+		g.say("the process that was committing was killed: committing again")
+		return g.keep(ctx)
+	}
+	return g.goBack(ctx, "the process that watched over the switch was killed")
+}
+
+// succeed waits for the lock of the job in file. A guard that is in a phase for longer than it may is killed, with all that it has
+// started.
+func succeed(file *os.File, dir string) error {
+	for {
+		err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return err
+		}
+		state, err := readState(dir)
+		if err == nil && uptime() > state.Deadline+guardSlack.Milliseconds() {
+			if isAgent(state.Pid) {
+				_ = syscall.Kill(state.Pid, syscall.SIGKILL)
+			}
+			// A child that was stopped before it became another program holds the lock as well.
+			endStragglersOf(unitName(dir))
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+func readState(dir string) (state guardState, err error) {
+	text, err := os.ReadFile(filepath.Join(dir, stateFile))
+	if err != nil {
+		return guardState{}, err
+	}
+	if err := json.Unmarshal(text, &state); err != nil {
+		return guardState{}, fmt.Errorf("state of the switch in %s: %w", dir, err)
+	}
+	return state, nil
+}

@@ -1,0 +1,212 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"ferry/internal/nix"
+	"ferry/internal/run"
+)
+
+// The way back of a system that is booted once and cannot be reached. It is a timer with a service in the folder that
+// systemd reads first and that no NixOS manages: system.control, where systemctl set-property puts what it is to keep. It
+// has been there since systemd 230, NixOS's systemd looks into it as well, and an activation, which owns /etc/systemd/system
+// and removes from /etc what it has put there itself, leaves it alone.
+const (
+	controlFolder = "/etc/systemd/system.control"
+	wayBackTimer  = "ferry-reboot-back.timer"
+	wayBackUnit   = "ferry-reboot-back.service"
+	// wayBackWants makes the timer begin with the boot. It does not wait for what the boot waits for: a boot that ends in
+	// emergency mode is one that has to be gone back from.
+	wayBackWants = "sysinit.target.wants"
+)
+
+// wayBackFiles are the files of the way back by name, for a limit in seconds.
+func wayBackFiles(toplevel string, after int) map[string]string {
+	head := "[Unit]\nDescription=ferry: reboot into the old system unless " + nix.StorePath(toplevel).Name() + " is committed\n" +
+		"DefaultDependencies=no\nIgnoreOnIsolate=yes\nConflicts=shutdown.target\nBefore=shutdown.target\n\n"
+	return map[string]string{
+		wayBackTimer: head + fmt.Sprintf("[Timer]\nOnActiveSec=%d\nAccuracySec=1s\nUnit=%s\n", after, wayBackUnit),
+		wayBackUnit:  head + fmt.Sprintf("[Service]\nType=oneshot\nExecStart=%s/%s reboot-back\n", trialFolder, trialAgent),
+	}
+}
+
+// armWayBack makes the way back, which begins to count at the next boot. It gives the reason if there can be none: the
+// trial is still one, but it takes a person to end it if the new system comes up and cannot be reached.
+func (r root) armWayBack(toplevel string, after int) (stuck string) {
+	if !r.exists(systemdRuns) {
+		return "the target has no systemd"
+	}
+	for _, folder := range []string{controlFolder, trialFolder} {
+		if on := r.mountOf(folder); on.kind == "tmpfs" || on.kind == "ramfs" {
+			return folder + " does not outlive a reboot there"
+		}
+	}
+	if err := r.writeWayBack(toplevel, after); err != nil {
+		return run.Clean(err.Error())
+	}
+	return ""
+}
+
+func (r root) writeWayBack(toplevel string, after int) error {
+	program, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(r.path(trialFolder), 0o755); err != nil {
+		return err
+	}
+	if err := copyProgram(program, r.path(filepath.Join(trialFolder, trialAgent))); err != nil {
+		return err
+	}
+	wants := r.path(filepath.Join(controlFolder, wayBackWants))
+	if err := os.MkdirAll(wants, 0o755); err != nil {
+		return err
+	}
+	for name, text := range wayBackFiles(toplevel, after) {
+		if err := writeSynced(r.path(filepath.Join(controlFolder, name)), []byte(text)); err != nil {
+			return err
+		}
+	}
+	return replaceLink("../"+wayBackTimer, filepath.Join(wants, wayBackTimer))
+}
+
+// copyProgram makes a program be there under another name: as the same file where that can be.
+func copyProgram(from, to string) error {
+	if err := os.Remove(to); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if os.Link(from, to) == nil {
+		return nil
+	}
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o755)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	return errors.Join(err, out.Close())
+}
+
+// stopLimit is how long systemd may take to stop a timer.
+const stopLimit = 10 * time.Second
+
+// removeWayBack removes the way back, and leaves the folders as they were found.
+func (r root) removeWayBack(ctx context.Context, runner *run.Runner) error {
+	known := r.exists(filepath.Join(controlFolder, wayBackTimer)) && r.exists(systemdRuns)
+	if known {
+		// Before its file goes, so that systemd does not miss it. In the boot that it was made in, it is not known.
+		limited, stop := context.WithTimeout(ctx, stopLimit)
+		_ = runner.Run(limited, run.Command{Argv: []string{"systemctl", "stop", wayBackTimer}})
+		stop()
+	}
+	var problems []error
+	for _, name := range []string{wayBackWants + "/" + wayBackTimer, wayBackTimer, wayBackUnit} {
+		if err := os.Remove(r.path(filepath.Join(controlFolder, name))); err != nil && !errors.Is(err, os.ErrNotExist) {
+			problems = append(problems, err)
+		}
+	}
+	// Only what is empty goes.
+	_ = os.Remove(r.path(filepath.Join(controlFolder, wayBackWants)))
+	_ = os.Remove(r.path(controlFolder))
+	if known {
+		_ = runner.Run(ctx, run.Command{Argv: []string{"systemctl", "daemon-reload"}})
+	}
+	return errors.Join(problems...)
+}
+
+// RunRebootBack is what the timer of the way back starts, in every boot until the trial is over: see rebootBack.
+func RunRebootBack(ctx context.Context) error {
+	return rebootBack(ctx, root{}, new(run.Runner), busyLimit, time.Second)
+}
+
+// busyLimit is how long a deployment that has found the target may take with its checks before it is in time no more.
+const busyLimit = 30 * time.Minute
+
+// rebootBack ends a trial that ferry has not ended in time: a machine that runs the system that is tried is rebooted, once,
+// and the boot loader's default, the old system, comes; where that runs, what is left of the trial is removed. It waits while
+// a deployment is at work, at most for busy: that is about to commit, or to go back by itself.
+func rebootBack(ctx context.Context, r root, runner *run.Runner, busy, pause time.Duration) error {
+	for end := time.Now().Add(busy); deploying(r) && time.Now().Before(end); {
+		time.Sleep(pause)
+	}
+	job := Job{Kind: JobBootForget, Who: "ferry's way back", Session: wayBackUnit}
+	// Nobody begins or commits a trial from here on.
+	work, err := lockWork(r, job, time.Now())
+	if err != nil {
+		return err
+	}
+	defer work.release()
+	t, err := readTrial(r)
+	switch {
+	case err != nil || t == nil:
+		// It was over, or has not begun, or nothing is known of it.
+		return errors.Join(err, endTrial(ctx, runner, r))
+	case t.BootID == r.bootID():
+		// Somebody has started the timer before the reboot.
+		return nil
+	}
+	job.Toplevel = nix.StorePath(t.New)
+	w := &trier{root: r, runner: runner, job: job, log: os.Stderr, trial: *t}
+	if r.storePath("/run/booted-system") != t.New {
+		return w.forget(ctx)
+	}
+	if t.Returning || t.isDefault(r) {
+		// It has been rebooted for this trial already, or there is no old system to come back to: never twice.
+		return r.removeWayBack(ctx, runner)
+	}
+	t.Returning = true
+	if err := t.write(r); err != nil {
+		return err
+	}
+	if !t.menuBoots(r, t.Old) {
+		// The preparation was cut off while it wrote the menu.
+		if err := w.dropGeneration(ctx); err != nil {
+			w.say(err.Error())
+		}
+	}
+	// It has forgotten already if it is as it should be.
+	if err := t.takeBack(ctx, runner, r, os.Stderr); err != nil {
+		w.say(err.Error())
+	}
+	// Nobody can be asked whether something holds the reboot off.
+	if err := runner.Run(ctx, run.Command{Argv: []string{"systemctl", "--ignore-inhibitors", "reboot"}}); err != nil {
+		return runner.Run(ctx, run.Command{Argv: []string{"systemctl", "--force", "reboot"}})
+	}
+	return nil
+}
+
+// deploying tells whether an agent of a deployment is there.
+func deploying(r root) bool {
+	file, err := os.Open(r.path(lockFile))
+	if err != nil {
+		return false
+	}
+	defer file.Close()
+	free, err := tryLock(file)
+	return err == nil && !free
+}
+
+// isDefault tells whether the system that is tried is what boots by default: then it was committed, and only the end of that
+// was not written down.
+func (t *trial) isDefault(r root) bool {
+	return r.storePath(systemProfile) == t.New || t.Loader != "" && t.menuBoots(r, t.New)
+}
+
+// menuBoots tells whether a boot loader's menu has a system as its default.
+func (t *trial) menuBoots(r root, toplevel string) bool {
+	return slices.ContainsFunc(r.bootLoaders(), func(l bootLoader) bool {
+		boots, err := l.boots()
+		return err == nil && boots == toplevel && (t.Loader == "" || l.name() == t.Loader)
+	})
+}

@@ -1,0 +1,105 @@
+package agent
+
+import (
+	"encoding/json"
+
+	"ferry/internal/nix"
+)
+
+// Phase is how far a guarded switch is on its target.
+type Phase string
+
+// The phases, in their order. A switch that goes wrong leaves the order for RollingBack.
+const (
+	Arming      Phase = "arming"
+	Activating  Phase = "activating"
+	Waiting     Phase = "waiting"   // the new system runs, and waits to be confirmed
+	Confirmed   Phase = "confirmed" // ferry has come back over a new connection; its verdict on the checks is awaited
+	Committing  Phase = "committing"
+	RollingBack Phase = "rolling back"
+	Ended       Phase = "ended"
+)
+
+// SwitchOutcome is what became of a guarded switch.
+type SwitchOutcome string
+
+// The outcomes.
+const (
+	SwitchCommitted  SwitchOutcome = "committed"   // it runs and is what boots
+	SwitchActivated  SwitchOutcome = "activated"   // it runs, as action test asks
+	SwitchRefused    SwitchOutcome = "refused"     // nothing was changed
+	SwitchRolledBack SwitchOutcome = "rolled back" // what ran before runs and boots again
+	SwitchStranded   SwitchOutcome = "stranded"    // neither the new nor the old system runs as it should
+)
+
+// Limits are the times of a guarded switch, in seconds.
+type Limits struct {
+	Activation int `json:"activation"` // how long switch-to-configuration may take
+	Confirm    int `json:"confirm"`    // from its end until ferry must have come back
+	Checks     int `json:"checks"`     // from then until ferry must have told its verdict; 0: none is awaited
+}
+
+// Units says which failed units make a switch go back: "no-new", "none" (may have failed) or "ignore".
+type Units string
+
+// Token is what ferry proves by, over a new connection as the login user, that it has come back: a file that it writes on
+// the target.
+type Token struct {
+	Name string `json:"name"` // of the file, below ConfirmFolder; random
+	Hash string `json:"hash"` // sha256 of what it must contain, base 16
+}
+
+// ConfirmFolder is where the token of a switch is written on the target: the login user may create files there and nothing
+// else.
+func ConfirmFolder(job string) string { return "/run/ferry/" + job + "-switch/confirm" }
+
+// Switch is a guarded switch: the new system is activated, and stays only if it is confirmed. The target itself goes back
+// otherwise.
+type Switch struct {
+	Limits Limits `json:"limits"`
+	Units  Units  `json:"units,omitempty"`
+	// Checks are ferry's own, for whoever attaches to the switch later.
+	Checks json.RawMessage `json:"checks,omitempty"`
+	// Unsafe goes on where no way back can be armed: without systemd, or without a system that could be returned to.
+	Unsafe bool `json:"unsafe,omitempty"`
+}
+
+// Record is what the target's journal says of a deployment besides what the target knows itself.
+type Record struct {
+	Node   string `json:"node,omitempty"`
+	Action string `json:"action,omitempty"` // as the user said it: switch, boot, test, rollback
+}
+
+// SwitchResult is how far a guarded switch is, or how it ended.
+type SwitchResult struct {
+	Job    string `json:"job"`
+	Phase  Phase  `json:"phase"`
+	Status int    `json:"status"` // of switch-to-configuration test; -1: it is not known
+	// Outcome is set when Phase is Ended, and Reason then says why it is not the one that was asked for.
+	Outcome SwitchOutcome `json:"outcome,omitempty"`
+	Reason  string        `json:"reason,omitempty"`
+	// Trouble is what went wrong besides: an old system whose units fail again, a timer that could not be stopped.
+	Trouble    string   `json:"trouble,omitempty"`
+	Failed     []string `json:"failed,omitempty"` // units that are in the failed state and were not before
+	Generation int      `json:"generation,omitempty"`
+	Current    string   `json:"current"` // toplevel that runs now
+	Log        string   `json:"log"`     // where the whole log is on the target
+
+	// What the switch is about, for who attaches to it.
+	Toplevel nix.StorePath   `json:"toplevel"`
+	Bundle   nix.StorePath   `json:"bundle,omitempty"`
+	Action   string          `json:"action"`
+	Who      string          `json:"who"`
+	Before   string          `json:"before"` // toplevel that ran before
+	Checks   json.RawMessage `json:"checks,omitempty"`
+	// Left is how many seconds there are until the target goes back by itself, in the phases Waiting and Confirmed.
+	Left int `json:"left,omitempty"`
+}
+
+func (r *SwitchResult) clean() {
+	cleanText(&r.Reason, &r.Trouble, &r.Log, &r.Who, &r.Action)
+	cleanPath(&r.Current, &r.Before)
+	for i := range r.Failed {
+		cleanText(&r.Failed[i])
+	}
+}

@@ -1,0 +1,45 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+
+	"ferry/internal/deploy"
+	"ferry/internal/run"
+
+	"golang.org/x/term"
+)
+
+// agree gives what asks a person whether to do what is planned; nil where there is none who sees it, or who has said yes before.
+func (a *app) agree(yes bool) func(context.Context, *deploy.Planned) (bool, error) {
+	file, ok := a.Err.(*os.File)
+	if yes || a.tty == nil || !ok || !term.IsTerminal(int(file.Fd())) {
+		return nil
+	}
+	return func(ctx context.Context, p *deploy.Planned) (bool, error) {
+		return a.printer.AskYesNo(ctx, a.tty, shortPlan(p)+"deploy this?")
+	}
+}
+
+// shortPlan is what of a plan decides whether one wants it. "ferry plan" shows all of it.
+func shortPlan(p *deploy.Planned) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s: from %s to %s\n", p.Node, run.Clean(p.Before.Name), run.Clean(p.After.Name))
+	for _, text := range p.Warnings {
+		field(&b, "WARNING", text)
+	}
+	field(&b, "needs a reboot", p.NeedsReboot)
+	if s := p.System; s != nil && !p.SameSystem {
+		field(&b, "at next boot", strings.Join(s.Boot, ", "))
+		writeUnits(&b, s.Units)
+		list(&b, "users added", s.Users.Added)
+		list(&b, "users removed", s.Users.Removed)
+	}
+	if p.Closure != nil {
+		field(&b, "closure", closureLine(*p.Closure))
+	}
+	field(&b, "to ship", shipLine(p.Ship))
+	return b.String()
+}

@@ -1,0 +1,207 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"ferry/internal/deploy"
+	"ferry/internal/inventory"
+	"ferry/internal/ui"
+
+	"github.com/spf13/cobra"
+)
+
+// checkOptions are the flags of ferry check.
+type checkOptions struct {
+	nodeFlags
+	nixFlags
+	json  bool
+	quick bool
+}
+
+func (a *app) checkCommand() *cobra.Command {
+	var o checkOptions
+	cmd := &cobra.Command{
+		Use:   "check [NODES]",
+		Short: "Find what would make a deployment fail, before there is one",
+		Long: `Look at everything that can be known to be wrong before a deployment, on this machine and on the nodes', and say with each
+thing how it is put right. Without NODES it is all nodes; otherwise each is a name, a pattern ('web*'), or a tag (@web);
+behind a ! it leaves out what the others chose.
+
+Here: Nix, the source (its size, private keys in it), room in the store, and for each system of a node a tiny build, which
+shows whether emulator or remote builder work. Each configuration is evaluated, and nothing of it is built.
+
+On each target, as root, as a deployment would be: ssh and host key, sudo, locks, Nix, NixOS, the platform, systemd, the
+clock, failed units, what keeps systems from being collected, whether a deployment would replace a system of somebody
+else's, and the room in /nix/store and /boot, against what would be shipped if that is built already.
+
+Nothing is changed, but ferry's agent is put on a target where it is missing. Several nodes are asked without a person
+first, then those that want a password one after another.
+
+The exit status is 0 if nothing would make a deployment fail, whatever else there is to say, and 1 if something would.
+
+With --json it is one object: well, whether nothing would make a deployment fail; and findings, a list of objects with
+node ("" is this machine), about, attention (error: it would fail; warning, note; "": it is well), text, and fixes, of
+which one is enough.`,
+		Example: `  ferry check
+  ferry check --quick @web
+  ferry check --json | jq -r '.findings[] | select(.attention == "error") | .node + ": " + .text'`,
+		ValidArgsFunction: a.completeMany(&o.nodeFlags),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.runCheck(cmd.Context(), o, args)
+		},
+	}
+	flags := cmd.Flags()
+	flags.SortFlags = false
+	flags.BoolVar(&o.quick, "quick", false, "leave out what takes time: test builds and evaluations")
+	flags.BoolVar(&o.json, "json", false, "print JSON")
+	o.nodeFlags.add(flags)
+	a.addLogin(flags)
+	o.nixFlags.add(flags)
+	return cmd
+}
+
+func (a *app) runCheck(ctx context.Context, o checkOptions, args []string) error {
+	findings, err := a.examine(ctx, o, args)
+	if err != nil {
+		return err
+	}
+	if o.json {
+		err = writeCheckJSON(a.Out, findings)
+	} else {
+		err = writeCheck(a.Out, findings, ui.NewPaint(a.Out, a.Getenv))
+	}
+	if err != nil {
+		return err
+	}
+	if wrong := serious(findings); len(wrong) > 0 {
+		what := "1 thing"
+		if len(wrong) > 1 {
+			what = fmt.Sprintf("%d things", len(wrong))
+		}
+		return fmt.Errorf("%s would make a deployment fail: %s", what, strings.Join(wrong, "; "))
+	}
+	return nil
+}
+
+// examine finds what there is to say. An inventory that is wrong, or a Nix that does not work, ends it with that.
+func (a *app) examine(ctx context.Context, o checkOptions, args []string) ([]deploy.Finding, error) {
+	client, err := o.client(a)
+	if err != nil {
+		return nil, err
+	}
+	roots, err := a.roots()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := client.Version(ctx); err != nil && ctx.Err() == nil {
+		return []deploy.Finding{deploy.Broken("nix", err)}, nil
+	}
+	flags := o.nodeFlags.orAll(args)
+	inv, err := a.openInventory(ctx, client, flags, args)
+	var wrong *inventory.Error
+	if errors.As(err, &wrong) {
+		return []deploy.Finding{deploy.Broken("inventory", err)}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	nodes, err := chooseNodes(inv, flags, args)
+	if err != nil {
+		return nil, err
+	}
+	defer a.looking(nodes)()
+	return deploy.Examine(ctx, inv, nodes, deploy.Examination{Look: a.look(), Nix: client, Roots: roots, Quick: o.quick, Observe: a.printer.Observe})
+}
+
+// serious are what makes a deployment fail: where, and what it is about.
+func serious(findings []deploy.Finding) []string {
+	var list []string
+	for _, f := range findings {
+		if f.Attention == deploy.Serious {
+			list = append(list, place(f)+": "+f.About)
+		}
+	}
+	return list
+}
+
+// place is where a finding was made.
+func place(f deploy.Finding) string {
+	if f.Node == "" {
+		return "here"
+	}
+	return f.Node
+}
+
+// writeCheck writes the findings of each place: what is well in a few words, everything else with what to do.
+func writeCheck(w io.Writer, findings []deploy.Finding, paint ui.Paint) error {
+	var b strings.Builder
+	for len(findings) > 0 {
+		n := 1
+		for n < len(findings) && findings[n].Node == findings[0].Node {
+			n++
+		}
+		writePlace(&b, findings[:n], paint)
+		findings = findings[n:]
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func writePlace(b *strings.Builder, findings []deploy.Finding, paint ui.Paint) {
+	b.WriteString(place(findings[0]) + "\n")
+	paints := map[deploy.Attention]func(string) string{deploy.Serious: paint.Red, deploy.Warning: paint.Yellow, deploy.Notice: paint.Yellow}
+	var well []string
+	for _, f := range findings {
+		if f.Attention == deploy.Fine {
+			well = append(well, fmt.Sprintf("%s (%s)", f.About, f.Text))
+		}
+	}
+	for _, attention := range []deploy.Attention{deploy.Serious, deploy.Warning, deploy.Notice} {
+		for _, f := range findings {
+			if f.Attention != attention {
+				continue
+			}
+			writeLines(b, "  "+attention.String()+": ", f.About+": "+f.Text, paints[attention])
+			for _, fix := range f.Fixes {
+				writeLines(b, "    fix: ", oneLine(fix), nil)
+			}
+		}
+	}
+	if len(well) > 0 {
+		writeLines(b, "  well: ", strings.Join(well, ", "), paint.Green)
+	}
+}
+
+// writeLines writes text behind first, which is coloured by paint.
+func writeLines(b *strings.Builder, first, text string, paint func(string) string) {
+	for i, line := range wrapBehind(first, oneLine(text)) {
+		if rest, is := strings.CutPrefix(line, first); i == 0 && is && paint != nil {
+			line = paint(first) + rest
+		}
+		b.WriteString(line + "\n")
+	}
+}
+
+// findingJSON is a finding as --json prints it.
+type findingJSON struct {
+	Node      string   `json:"node"`
+	About     string   `json:"about"`
+	Attention string   `json:"attention"`
+	Text      string   `json:"text"`
+	Fixes     []string `json:"fixes"`
+}
+
+func writeCheckJSON(w io.Writer, findings []deploy.Finding) error {
+	list := []findingJSON{}
+	for _, f := range findings {
+		list = append(list, findingJSON{f.Node, f.About, f.Attention.String(), oneLine(f.Text), append([]string{}, f.Fixes...)})
+	}
+	return writeJSON(w, struct {
+		Well     bool          `json:"well"`
+		Findings []findingJSON `json:"findings"`
+	}{len(serious(findings)) == 0, list})
+}

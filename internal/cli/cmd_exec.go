@@ -1,0 +1,218 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"unicode/utf8"
+
+	"ferry/internal/deploy"
+	"ferry/internal/inventory"
+	"ferry/internal/nix"
+
+	"github.com/spf13/cobra"
+)
+
+// execOptions are the flags of ferry exec.
+type execOptions struct {
+	nodeFlags
+	parallel int
+	sudo     bool
+	group    bool
+	json     bool
+}
+
+func (a *app) execCommand() *cobra.Command {
+	var o execOptions
+	cmd := &cobra.Command{
+		Use:   "exec [NODES] -- COMMAND [ARG...]",
+		Short: "Run a command on nodes",
+		Long: `Run a command on nodes, up to --parallel at a time, as the login user; with --sudo as root, by ferry's agent and with the
+password asked for once per user. The command gets its words as they are and no input; for what a shell does, run one:
+-- sh -c 'df -h | tail -1'.
+
+` + chooseHelp + `
+
+Each line that it writes is printed behind its node's name, unless there is only one node: standard output on standard
+output, standard error on standard error. As root, both come on standard output. With --group the lines of a node come
+together when its command has ended. Lines are cleaned of what moves a cursor; for the bytes themselves there is
+"ferry ssh NODE -- COMMAND".
+
+The exit status is 0 if the command ended with 0 on every node, 3 if it did so on some, else 1. When ferry ends, so do
+the commands that run as root; others may go on until they write something.
+
+With --json there is one object per node, in a line, as they end: node; exit, its exit status, or null; stdout and
+stderr, what it wrote, at most 1 MB each; and error, why there is no exit status, or "".`,
+		Example: `  ferry exec --all -- uptime
+  ferry exec @web --sudo -- systemctl restart nginx
+  ferry exec --all --group -- sh -c 'df -h / | tail -1'`,
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, toComplete string) ([]cobra.Completion, cobra.ShellCompDirective) {
+			if cmd.ArgsLenAtDash() >= 0 {
+				return nil, cobra.ShellCompDirectiveDefault
+			}
+			return a.completeMany(&o.nodeFlags)(cmd, args, toComplete)
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			dash := cmd.ArgsLenAtDash()
+			if dash < 0 || dash == len(args) {
+				return usagef("for example: ferry exec @web -- uptime", "the command to run is missing: it stands behind --")
+			}
+			return a.runExec(cmd.Context(), o, args[:dash], args[dash:])
+		},
+	}
+	flags := cmd.Flags()
+	flags.SortFlags = false
+	o.nodeFlags.addMany(flags)
+	flags.IntVar(&o.parallel, "parallel", defaultParallel, "run it on `N` nodes at once")
+	flags.BoolVar(&o.sudo, "sudo", false, "run it as root")
+	flags.BoolVar(&o.group, "group", false, "print what it writes on a node together, when it has ended there")
+	flags.BoolVar(&o.json, "json", false, "print JSON, one object per node")
+	a.addLogin(flags)
+	return cmd
+}
+
+func (a *app) runExec(ctx context.Context, o execOptions, words, argv []string) error {
+	if o.parallel < 1 {
+		return usagef("for example --parallel 10", "--parallel %d: expected a number above 0", o.parallel)
+	}
+	if o.group && o.json {
+		return usagef("", "--group and --json exclude each other")
+	}
+	_, nodes, err := a.openNodes(ctx, &nix.Client{Runner: a.runner}, o.nodeFlags, words)
+	if err != nil {
+		return err
+	}
+	dialer := a.dialer()
+	secrets := newPasswords(a.ask, a.loginUser(nodes, dialer))
+	defer secrets.forget()
+	shown := &execOutput{out: a.Out, err: a.Err, group: o.group, json: o.json, width: nameWidth(nodes)}
+	slots := make(chan struct{}, o.parallel)
+	var group sync.WaitGroup
+	for _, node := range nodes {
+		group.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			node := shown.begin(node)
+			command := deploy.Exec{
+				Look: deploy.Look{Dialer: dialer, Password: secrets.give, Who: a.who()}, Argv: argv, Root: o.sudo,
+				Connected: func() { secrets.settle(node.Name, true) }, Out: node.line(false), Err: node.line(true),
+			}
+			status, err := command.On(ctx, node.Node)
+			secrets.settle(node.Name, false)
+			node.end(status, err)
+		})
+	}
+	group.Wait()
+	switch {
+	case shown.bad == 0:
+		return nil
+	case shown.good > 0:
+		return &toldError{exitPartly}
+	case ctx.Err() != nil:
+		return &toldError{exitInterrupted}
+	}
+	return &toldError{exitFailed}
+}
+
+// nameWidth is how wide names are before a node's lines: 0, none, for a single node.
+func nameWidth(nodes []inventory.Node) int {
+	width := 0
+	for _, n := range nodes {
+		width = max(width, utf8.RuneCountInString(n.Name))
+	}
+	if len(nodes) == 1 {
+		return 0
+	}
+	return width
+}
+
+// execOutput shows what commands write on several nodes, one line at a time.
+type execOutput struct {
+	out, err    io.Writer
+	group, json bool
+	width       int
+
+	mu        sync.Mutex
+	good, bad int
+}
+
+// execNode is the output of one node.
+type execNode struct {
+	inventory.Node
+	to       *execOutput
+	out, err strings.Builder // with --group and --json
+}
+
+// maxExecOutput is how much is kept of what a command writes until it has ended, in bytes.
+const maxExecOutput = 1 << 20
+
+func (o *execOutput) begin(node inventory.Node) *execNode { return &execNode{Node: node, to: o} }
+
+// line gives what takes the lines of a stream.
+func (n *execNode) line(isErr bool) func(string) {
+	return func(text string) {
+		n.to.mu.Lock()
+		defer n.to.mu.Unlock()
+		to, kept := n.to.out, &n.out
+		if isErr {
+			to, kept = n.to.err, &n.err
+		}
+		switch {
+		case n.to.group && !isErr || n.to.json:
+			if kept.Len()+len(text) < maxExecOutput {
+				kept.WriteString(text + "\n")
+			}
+		case n.to.width > 0:
+			fmt.Fprintf(to, "%-*s | %s\n", n.to.width, n.Name, text)
+		default:
+			fmt.Fprintln(to, text)
+		}
+	}
+}
+
+// execJSON is a node as --json prints it.
+type execJSON struct {
+	Node   string `json:"node"`
+	Exit   *int   `json:"exit"`
+	Stdout string `json:"stdout"`
+	Stderr string `json:"stderr"`
+	Error  string `json:"error"`
+}
+
+// end shows how the command ended on the node.
+func (n *execNode) end(status int, err error) {
+	n.to.mu.Lock()
+	defer n.to.mu.Unlock()
+	if err == nil && status == 0 {
+		n.to.good++
+	} else {
+		n.to.bad++
+	}
+	if n.to.json {
+		line := execJSON{Node: n.Name, Stdout: n.out.String(), Stderr: n.err.String()}
+		if err != nil {
+			line.Error = message(err)
+		} else {
+			line.Exit = &status
+		}
+		encoder := json.NewEncoder(n.to.out)
+		encoder.SetEscapeHTML(false)
+		_ = encoder.Encode(line)
+		return
+	}
+	if n.to.group && n.to.width > 0 {
+		fmt.Fprintf(n.to.out, "%s:\n", n.Name)
+	}
+	_, _ = io.WriteString(n.to.out, n.out.String())
+	switch {
+	case err != nil:
+		for _, line := range explanation(err) {
+			fmt.Fprintln(n.to.err, line)
+		}
+	case status != 0:
+		fmt.Fprintf(n.to.err, "ferry: %s: exit status %d\n", n.Name, status)
+	}
+}

@@ -1,0 +1,120 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"ferry/internal/agent"
+	"ferry/internal/deploy"
+	"ferry/internal/nix"
+	"ferry/internal/ui"
+
+	"github.com/spf13/cobra"
+)
+
+// historyOptions are the flags of ferry history.
+type historyOptions struct {
+	nodeFlags
+	json  bool
+	limit int
+}
+
+func (a *app) historyCommand() *cobra.Command {
+	var o historyOptions
+	cmd := &cobra.Command{
+		Use:   "history [NODE]",
+		Short: "List what was deployed to a node, by whom, and how it ended",
+		Long: `List the deployments that a node's target remembers, the newest last: when each ended (by the target's clock), what was
+asked for, how it ended, the generation that boots since, the git revision ("+": with uncommitted changes), and who it
+was. Below stands why it did not end as it was asked for.
+
+  committed    the system runs and is what boots
+  activated    it runs, and is not what boots: action test
+  installed    it is what boots, and did not run yet: action boot
+  rolled back  what ran before runs again
+  unchanged    it was refused before anything was changed
+  failed       something else
+
+The target remembers the newest one or two thousand, in /var/log/ferry/deployments.jsonl. Nothing is changed. If ferry's
+agent is on the target already, the login is enough; else sudo is needed once, to put it there.
+
+With --json it is one object: node; older, whether the target remembers older ones; and deployments, a list of objects
+with the keys of that file: id, time (RFC 3339), who, from, action, node, bundle, toplevel, revision, dirty, version,
+before and after (each with current, profile, generation and bundle), outcome and reason. A key that is not there is not
+known.`,
+		Example: `  ferry history pi
+  ferry history --limit 200 --json pi | jq -r '.deployments[] | select(.outcome == "rolled back") | .reason'`,
+		ValidArgsFunction: a.completeNodes(&o.nodeFlags),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.runHistory(cmd.Context(), o, args)
+		},
+	}
+	flags := cmd.Flags()
+	flags.SortFlags = false
+	flags.IntVarP(&o.limit, "limit", "n", 25, "list the newest `N` at most")
+	flags.BoolVar(&o.json, "json", false, "print JSON")
+	o.nodeFlags.add(flags)
+	a.addLogin(flags)
+	return cmd
+}
+
+func (a *app) runHistory(ctx context.Context, o historyOptions, args []string) error {
+	if o.limit < 1 || o.limit > agent.MaxHistory {
+		return usagef("for example --limit 100", "--limit %d: expected a number from 1 to %d", o.limit, agent.MaxHistory)
+	}
+	_, node, err := a.openNode(ctx, &nix.Client{Runner: a.runner}, o.nodeFlags, args)
+	if err != nil {
+		return err
+	}
+	result, err := deploy.History(ctx, node, o.limit, a.look())
+	if err != nil {
+		return err
+	}
+	if o.json {
+		return writeJSON(a.Out, struct {
+			Node        string               `json:"node"`
+			Older       bool                 `json:"older"`
+			Deployments []agent.JournalEntry `json:"deployments"`
+		}{node.Name, result.Older, append([]agent.JournalEntry{}, result.Entries...)})
+	}
+	if len(result.Entries) == 0 {
+		a.printer.Print("ferry: note: " + node.Name + ": its target remembers no deployment")
+		return nil
+	}
+	if err := writeHistory(a.Out, result, ui.NewPaint(a.Out, a.Getenv)); err != nil {
+		return err
+	}
+	if result.Older {
+		a.printer.Print(fmt.Sprintf("ferry: note: %s: there are older ones: --limit %d", node.Name, agent.MaxHistory))
+	}
+	return nil
+}
+
+func writeHistory(w io.Writer, result agent.HistoryResult, paint ui.Paint) error {
+	const action, generation, who = 1, 3, 5
+	t := table{
+		head: []string{"ENDED", "ACTION", "OUTCOME", "GENERATION", "REVISION", "WHO"}, right: map[int]bool{generation: true},
+		shrink: []shrinking{{who, 10}, {action, 8}, {2, 11}},
+	}
+	for _, e := range result.Entries {
+		number := "-"
+		if e.After.Generation > 0 {
+			number = fmt.Sprint(e.After.Generation)
+		}
+		row := tableRow{cells: []string{
+			e.Time.Local().Format("2006-01-02 15:04"), orDash(e.Action), string(e.Outcome), number, orDash(shortRevision(e.Revision, e.Dirty)), orDash(e.Who),
+		}}
+		if e.Reason != "" {
+			row.below = wrapBehind("  ", e.Reason)
+		}
+		switch e.Outcome {
+		case agent.JournalFailed:
+			row.paint = paint.Red
+		case agent.JournalRolledBack:
+			row.paint = paint.Yellow
+		}
+		t.rows = append(t.rows, row)
+	}
+	return t.write(w)
+}

@@ -1,0 +1,69 @@
+package cli
+
+import (
+	"context"
+
+	"ferry/internal/deploy"
+	"ferry/internal/inventory"
+
+	"github.com/spf13/cobra"
+)
+
+// rollbackOptions are the flags of ferry rollback.
+type rollbackOptions struct {
+	nodeFlags
+	nixFlags
+	switchFlags
+	to string
+}
+
+func (a *app) rollbackCommand() *cobra.Command {
+	var o rollbackOptions
+	cmd := &cobra.Command{
+		Use:   "rollback [NODE]",
+		Short: "Return to a system that a node had before",
+		Long: `Make a node run and boot a system that it has already: what ran before the last deployment, or with --to another one.
+Nothing is built or shipped. It is done as carefully as a deployment: the target returns to what it runs now unless it
+can be reached over a new connection afterwards.
+
+"What ran before" is exactly that system, not the generation with the next lower number. Called again, there is nothing
+to do.`,
+		Example: `  ferry rollback pi
+  ferry generations pi
+  ferry rollback --to 41 pi`,
+		ValidArgsFunction: a.completeNodes(&o.nodeFlags),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.runRollback(cmd.Context(), o, args)
+		},
+	}
+	flags := cmd.Flags()
+	flags.SortFlags = false
+	flags.StringVar(&o.to, "to", "", "return to `SYSTEM`: the number of a generation, or a toplevel's store path")
+	o.nodeFlags.add(flags)
+	a.addLogin(flags)
+	o.switchFlags.add(flags)
+	o.nixFlags.add(flags)
+	return cmd
+}
+
+func (a *app) runRollback(ctx context.Context, o rollbackOptions, args []string) error {
+	client, err := o.client(a)
+	if err != nil {
+		return err
+	}
+	inv, node, err := a.openNode(ctx, client, o.nodeFlags, args)
+	if err != nil {
+		return err
+	}
+	a.beginLog("rollback", inv, []inventory.Node{node})
+	roots, err := a.roots()
+	if err != nil {
+		return err
+	}
+	opts := a.deployOptions(client, roots)
+	if err := o.switchFlags.apply(&opts); err != nil {
+		return err
+	}
+	result, err := deploy.Rollback(ctx, inv, node, o.to, opts)
+	return a.concludeOne(node, result, err)
+}

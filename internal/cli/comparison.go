@@ -1,0 +1,171 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"unicode/utf8"
+
+	"ferry/internal/compare"
+	"ferry/internal/deploy"
+	"ferry/internal/run"
+)
+
+// writeComparison writes how two systems differ: what needs a person first, lists wrapped at tableWidth.
+func writeComparison(w io.Writer, c *deploy.Comparison) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s: from %s to %s\n", c.Node, run.Clean(c.Before.Name), run.Clean(c.After.Name))
+	writeDifferences(&b, c)
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// writeDifferences is the body of a comparison.
+func writeDifferences(b *strings.Builder, c *deploy.Comparison) {
+	if c.Same() {
+		b.WriteString("  the same system\n")
+		return
+	}
+	if c.NeedsReboot != "" {
+		field(b, "needs a reboot", c.NeedsReboot)
+	}
+	if s := c.System; s != nil {
+		field(b, "at next boot", strings.Join(s.Boot, ", "))
+		writeUnits(b, s.Units)
+	}
+	if c.Closure != nil {
+		writePackages(b, *c.Closure)
+	}
+	if s := c.System; s != nil {
+		for _, part := range []struct {
+			title string
+			names compare.Names
+		}{{"users", s.Users}, {"groups", s.Groups}, {"/etc", s.Etc}} {
+			list(b, part.title+" added", part.names.Added)
+			list(b, part.title+" removed", part.names.Removed)
+			list(b, part.title+" changed", part.names.Changed)
+		}
+		if s.Units.Empty() && s.Etc.Empty() && s.Users.Empty() && s.Groups.Empty() && len(s.Boot) == 0 {
+			field(b, "activation", "nothing changes but store paths")
+		}
+	}
+	if c.Closure != nil {
+		field(b, "closure", closureLine(*c.Closure))
+	}
+	for _, text := range c.Unknown {
+		field(b, "not known", text)
+	}
+}
+
+func writeUnits(b *strings.Builder, u compare.Units) {
+	list(b, "units stopped", u.Stop)
+	list(b, "units restarted", u.Restart)
+	list(b, "units reloaded", u.Reload)
+	list(b, "units started", u.Start)
+	list(b, "not restarted", u.Skip)
+	list(b, "changed, idle", u.Idle)
+}
+
+// writePackages writes those with versions, and counts the others.
+func writePackages(b *strings.Builder, c compare.Closure) {
+	var added, removed, rebuilt []string
+	plain := map[compare.Change]int{}
+	title := "packages"
+	width := 0
+	for _, p := range c.Packages {
+		if p.Versioned() && isMove(p.Change) {
+			width = max(width, utf8.RuneCountInString(p.Name))
+		}
+	}
+	for _, p := range c.Packages {
+		switch {
+		case !p.Versioned():
+			plain[p.Change]++
+		case isMove(p.Change):
+			from, to := strings.Join(p.Before, ", "), strings.Join(p.After, ", ")
+			line := fmt.Sprintf("%-*s  %s -> %s", min(width, 30), p.Name, from, to)
+			if p.Change == compare.Downgraded {
+				line += "  (downgrade)"
+			}
+			field(b, title, line)
+			title = ""
+		case p.Change == compare.Added:
+			added = append(added, p.Name+" "+strings.Join(p.After, "+"))
+		case p.Change == compare.Removed:
+			removed = append(removed, p.Name+" "+strings.Join(p.Before, "+"))
+		default:
+			rebuilt = append(rebuilt, p.Name+" "+strings.Join(p.After, "+"))
+		}
+	}
+	list(b, "added", added)
+	list(b, "removed", removed)
+	list(b, "rebuilt", rebuilt)
+	var rest []string
+	for _, change := range []compare.Change{compare.Added, compare.Removed, compare.Rebuilt} {
+		if n := plain[change]; n > 0 {
+			rest = append(rest, fmt.Sprintf("%d %s", n, change))
+		}
+	}
+	list(b, "without version", rest)
+}
+
+// isMove tells whether a package goes from some versions to others.
+func isMove(c compare.Change) bool {
+	return c == compare.Upgraded || c == compare.Downgraded || c == compare.Changed
+}
+
+func closureLine(c compare.Closure) string {
+	text := fmt.Sprintf("%s to %s", deploy.Size(c.SizeBefore), deploy.Size(c.SizeAfter))
+	switch {
+	case c.SizeAfter > c.SizeBefore:
+		text += fmt.Sprintf(" (+%s)", deploy.Size(c.SizeAfter-c.SizeBefore))
+	case c.SizeAfter < c.SizeBefore:
+		text += fmt.Sprintf(" (-%s)", deploy.Size(c.SizeBefore-c.SizeAfter))
+	}
+	return text + fmt.Sprintf(", %d to %s", c.PathsBefore, deploy.Count(c.PathsAfter, "path"))
+}
+
+// titleWidth is the width of the column of titles.
+const titleWidth = 16
+
+// field writes a line with a title, wrapped between words; nothing if the text is empty.
+func field(b *strings.Builder, title, text string) {
+	if text == "" {
+		return
+	}
+	lines := wrap(run.Clean(text), tableWidth-4-titleWidth)
+	for i, line := range lines {
+		if i > 0 {
+			title = ""
+		}
+		b.WriteString(strings.TrimRight(fmt.Sprintf("  %-*s  %s", titleWidth, title, line), " ") + "\n")
+	}
+}
+
+// maxShown is how many things of a list are shown; --json has all.
+const maxShown = 40
+
+func list(b *strings.Builder, title string, names []string) {
+	if len(names) > maxShown {
+		names = append(names[:maxShown:maxShown], fmt.Sprintf("and %d more", len(names)-maxShown))
+	}
+	field(b, title, strings.Join(names, ", "))
+}
+
+// wrap breaks text between words into lines of at most width letters, where it can.
+func wrap(text string, width int) []string {
+	var lines []string
+	for utf8.RuneCountInString(text) > width {
+		letters := []rune(text)
+		at := width
+		for at > 0 && letters[at] != ' ' {
+			at--
+		}
+		if at == 0 || strings.TrimSpace(string(letters[:at])) == "" {
+			break
+		}
+		lines = append(lines, strings.TrimRight(string(letters[:at]), " "))
+		text = strings.TrimLeft(string(letters[at:]), " ")
+	}
+	return append(lines, text)
+}

@@ -1,0 +1,247 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"runtime"
+	"strings"
+	"time"
+
+	"ferry/internal/deploy"
+	"ferry/internal/fleet"
+	"ferry/internal/inventory"
+	"ferry/internal/target"
+
+	"github.com/spf13/pflag"
+)
+
+// fleetFlags say how several nodes are deployed.
+type fleetFlags struct {
+	parallel    int
+	batch       string
+	pause       time.Duration
+	maxFailures int
+	takeBack    bool
+	unreachable string
+	resume      bool
+}
+
+// defaultParallel is how many nodes are changed at once: enough to be quick, and few enough for a jump host.
+const defaultParallel = 10
+
+func (f *fleetFlags) add(flags *pflag.FlagSet) {
+	flags.IntVar(&f.parallel, "parallel", defaultParallel, "connect to, and change, `N` nodes at once")
+	flags.StringVar(&f.batch, "batch", "", "change the nodes in groups of these `SIZES`, one after another: 1,10%,rest")
+	flags.DurationVar(&f.pause, "pause", 0, "wait `TIME` between two batches")
+	flags.IntVar(&f.maxFailures, "max-failures", 0, "leave the other nodes as they are when more than `N` have failed (default: no limit; 0 with --batch or --rollback-batch)")
+	flags.BoolVar(&f.takeBack, "rollback-batch", false, "when that happens, take the nodes of the same batch back as well")
+	flags.StringVar(&f.unreachable, "unreachable", "fail", "`WHAT` a node that cannot be reached is: fail, or skip, which leaves it out")
+	flags.BoolVar(&f.resume, "resume", false, "deploy those nodes that the last deployment of several did not bring to its end")
+}
+
+// apply makes options of the flags.
+func (f *fleetFlags) apply(flags *pflag.FlagSet, action deploy.Action, opts *fleet.Options) error {
+	opts.Parallel, opts.Pause, opts.Cores = f.parallel, f.pause, runtime.NumCPU()
+	opts.MaxFailures, opts.RollBackBatch, opts.SkipUnreachable = f.maxFailures, f.takeBack, f.unreachable == "skip"
+	if !flags.Changed("max-failures") && f.batch == "" && !f.takeBack {
+		opts.MaxFailures = -1
+	}
+	switch {
+	case f.parallel < 1:
+		return usagef("for example --parallel 10", "--parallel %d: expected a number above 0", f.parallel)
+	case f.maxFailures < 0:
+		return usagef("", "--max-failures %d: expected a number, 0 or above", f.maxFailures)
+	case f.unreachable != "fail" && f.unreachable != "skip":
+		return usagef("", "--unreachable %q: expected fail or skip", f.unreachable)
+	case f.pause < 0 || f.pause > longest:
+		return usagef("for example --pause 5m", "--pause %v: expected a time up to %v", f.pause, longest)
+	case f.pause > 0 && f.batch == "":
+		return usagef("add --batch 1,rest", "--pause without --batch")
+	case f.takeBack && action != deploy.Switch:
+		return usagef("", "--rollback-batch goes with the action switch, not with %s", action)
+	case f.batch == "":
+		return nil
+	}
+	var err error
+	if opts.Batches, err = fleet.ParseBatches(f.batch); err != nil {
+		return &usageError{err: err}
+	}
+	return nil
+}
+
+// rest are those of the inventory's nodes that the last deployment of several left over.
+func (a *app) rest(inv *inventory.Inventory, file string, action deploy.Action) ([]inventory.Node, error) {
+	last, err := fleet.ReadLast(file)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, usagef("", "nothing to resume: several nodes of %s were never deployed at once from here", inv.File)
+	case err != nil:
+		return nil, err
+	case last.Action != string(action):
+		return nil, usagef("add --action "+last.Action, "the action of the deployment to resume was %s, not %s", last.Action, action)
+	}
+	var nodes []inventory.Node
+	for _, name := range last.Rest() {
+		node, err := inv.Node(name)
+		if err != nil {
+			a.note(name + " is not in the inventory any more")
+			continue
+		}
+		nodes = append(nodes, node)
+	}
+	return nodes, nil
+}
+
+// deployFleet deploys several nodes, and tells what became of each.
+func (a *app) deployFleet(ctx context.Context, inv *inventory.Inventory, nodes []inventory.Node, opts fleet.Options) error {
+	secrets := newPasswords(a.ask, a.loginUser(nodes, opts.Deploy.Dialer))
+	defer secrets.forget()
+	observe := opts.Deploy.Observe
+	opts.Deploy.Password = secrets.give
+	opts.Deploy.Observe = func(e deploy.Event) {
+		secrets.observe(e)
+		observe(e)
+	}
+	opts.Note = a.note
+	opts.Batch = func(number, of, nodes int) {
+		if a.events != nil {
+			a.events.batch(number, of, nodes)
+		}
+		a.printer.Print(fmt.Sprintf("ferry: batch %d of %d: %s", number, of, deploy.Count(nodes, "node")))
+	}
+	opts.Ended = func(o fleet.Outcome) {
+		secrets.settle(o.Node.Name, false)
+		a.printer.Ended(o.Node.Name, o.Status != fleet.Done && o.Status != fleet.Stopped)
+		lines := endOf(o, opts.SkipUnreachable)
+		for _, line := range lines {
+			a.printer.Print(line)
+		}
+		a.logLines(o.Node.Name, lines)
+		if a.events != nil {
+			a.events.ended(o)
+		}
+	}
+	if a.events != nil {
+		a.events.begin(inv, nodes, opts.Deploy.Action)
+	}
+	var names []string
+	for _, n := range nodes {
+		names = append(names, n.Name)
+	}
+	a.printer.Several(names)
+	outcomes := fleet.Run(ctx, inv, nodes, opts)
+	a.outcomes = outcomes
+	for _, line := range fleetSummary(outcomes) {
+		a.printer.Print(line)
+	}
+	if status := fleetStatus(ctx, outcomes, opts.SkipUnreachable); status != exitOK {
+		return &toldError{status}
+	}
+	return nil
+}
+
+// loginUser gives what tells which user logs in on a node: those with the same user are asked about together. What comes from
+// a file or a command is one for all.
+func (a *app) loginUser(nodes []inventory.Node, dialer *target.Dialer) func(context.Context, string) string {
+	addresses := map[string]target.Address{}
+	for _, n := range nodes {
+		// One that cannot be parsed ends its node's deployment before it asks for anything.
+		addresses[n.Name], _ = target.ParseAddress(n.Target)
+	}
+	return func(ctx context.Context, node string) string {
+		if a.password.file != "" || a.password.command != "" {
+			return ""
+		}
+		return dialer.LoginUser(ctx, addresses[node])
+	}
+}
+
+// endOf says how a node's deployment ended.
+func endOf(o fleet.Outcome, skip bool) []string {
+	switch {
+	case o.Status == fleet.Done:
+		return []string{summary(o.Node.Name, o.Node.Target, o.Result)}
+	case o.Status == fleet.Stopped:
+		return nil
+	case o.Status == fleet.Unreachable && skip:
+		return []string{fmt.Sprintf("%s: skipped: %s", o.Node.Name, strings.TrimPrefix(message(o.Err), o.Node.Name+": "))}
+	case o.Status == fleet.RolledBack && o.Result.Outcome == deploy.Committed:
+		return []string{o.Node.Name + ": " + message(o.Err)}
+	}
+	return explanation(o.Err)
+}
+
+// statuses are what nodes are counted by at the end, in this order.
+var statuses = [...]fleet.Status{fleet.Done, fleet.Failed, fleet.Unreachable, fleet.RolledBack, fleet.Unknown, fleet.Stopped}
+
+// fleetSummary says in a few lines what became of the nodes.
+func fleetSummary(outcomes []fleet.Outcome) []string {
+	named := map[fleet.Status][]inventory.Node{}
+	for _, o := range outcomes {
+		named[o.Status] = append(named[o.Status], o.Node)
+	}
+	var counts, lines []string
+	left := false
+	for _, s := range statuses {
+		nodes := named[s]
+		if len(nodes) == 0 {
+			continue
+		}
+		counts = append(counts, fmt.Sprintf("%d %s", len(nodes), statusWords(s)))
+		left = left || s != fleet.Done
+		if s != fleet.Done {
+			lines = append(lines, fmt.Sprintf("ferry: %s: %s", statusWords(s), nodeNames(nodes)))
+		}
+	}
+	if left {
+		lines = append(lines, "ferry: hint: ferry deploy --resume does what is left")
+	}
+	return append([]string{fmt.Sprintf("ferry: %s: %s", deploy.Count(len(outcomes), "node"), strings.Join(counts, ", "))}, lines...)
+}
+
+func statusWords(s fleet.Status) string {
+	switch s {
+	case fleet.Unknown:
+		return "in an unknown state"
+	case fleet.RolledBack:
+		return "went back"
+	case fleet.Failed:
+		return "failed, unchanged"
+	}
+	return string(s)
+}
+
+// fleetStatus is the exit status of a deployment of several nodes: the most serious wins. A node that was skipped does not
+// count, unless every one was.
+func fleetStatus(ctx context.Context, outcomes []fleet.Outcome, skip bool) int {
+	count := map[fleet.Status]int{}
+	usage := 0
+	for _, o := range outcomes {
+		count[o.Status]++
+		var wrong interface{ Usage() bool }
+		if errors.As(o.Err, &wrong) && wrong.Usage() {
+			usage++
+		}
+	}
+	bad := len(outcomes) - count[fleet.Done]
+	if skip && bad > count[fleet.Unreachable] || skip && count[fleet.Done] > 0 {
+		bad -= count[fleet.Unreachable]
+	}
+	switch {
+	case count[fleet.Unknown] > 0:
+		return exitUnknown
+	case count[fleet.RolledBack] > 0:
+		return exitRolledBack
+	case bad == 0:
+		return exitOK
+	case count[fleet.Done] > 0:
+		return exitPartly
+	case ctx.Err() != nil && count[fleet.Stopped] > 0:
+		return exitInterrupted
+	case usage == bad:
+		return exitUsage
+	}
+	return exitFailed
+}

@@ -1,0 +1,47 @@
+package cli
+
+import (
+	"time"
+
+	"ferry/internal/deploy"
+
+	"github.com/spf13/pflag"
+)
+
+// rebootFlags say whether a deployment comes by a reboot.
+type rebootFlags struct {
+	reboot  bool
+	timeout time.Duration
+	yes     bool
+}
+
+func (f *rebootFlags) add(flags *pflag.FlagSet) {
+	flags.BoolVar(&f.reboot, "reboot", false, "action boot, then reboot the target and wait until it runs the new system; the old one stays the boot default until then where the boot loader can do that")
+	flags.DurationVar(&f.timeout, "reboot-timeout", deploy.DefaultRebootTimeout, "wait `TIME` for a reboot; a new system that cannot be reached in half of it is gone back from")
+	flags.BoolVarP(&f.yes, "yes", "y", false, "deploy without asking, and with --reboot also where there is no way back")
+}
+
+// shortestReboot is the shortest time that a target gets: half of it is for the new system.
+const shortestReboot = 10 * time.Second
+
+// apply makes options of the flags, and gives the action: a reboot is one by itself.
+func (f *rebootFlags) apply(flags *pflag.FlagSet, o *deployOptions, action deploy.Action, target string, opts *deploy.Options) (deploy.Action, error) {
+	if !f.reboot {
+		if flags.Changed("reboot-timeout") {
+			return action, usagef("add --reboot", "--reboot-timeout without --reboot")
+		}
+		return action, nil
+	}
+	switch {
+	case flags.Changed("action") && action != deploy.Boot:
+		return action, usagef("leave out --action: with --reboot it is boot", "--reboot with the action %s", action)
+	case o.method != "agent":
+		return action, usagef("reboot it by hand after that: sudo systemctl reboot", "--reboot with --method %s", o.method)
+	case target == "local":
+		return action, usagef("use --action boot, then reboot it by hand", "--reboot of this machine: ferry would end with it")
+	case f.timeout < shortestReboot || f.timeout > longest:
+		return action, usagef("for example --reboot-timeout 15m", "--reboot-timeout %v: expected a time between %v and %v", f.timeout, shortestReboot, longest)
+	}
+	opts.Reboot = deploy.RebootOptions{Timeout: f.timeout, Yes: f.yes}
+	return deploy.Boot, nil
+}

@@ -1,0 +1,41 @@
+package cli
+
+import (
+	"time"
+
+	"ferry/internal/deploy"
+
+	"github.com/spf13/pflag"
+)
+
+// switchFlags say how a running target is changed: what every command that does so has.
+type switchFlags struct {
+	confirmTimeout    time.Duration
+	activationTimeout time.Duration
+	unsafe            bool
+	replaceUnknown    bool
+	allowLockout      bool
+}
+
+func (f *switchFlags) add(flags *pflag.FlagSet) {
+	limits := deploy.DefaultLimits()
+	flags.DurationVar(&f.confirmTimeout, "confirm-timeout", limits.Confirm, "go back unless the target is reached over a new connection within `TIME` after the activation")
+	flags.DurationVar(&f.activationTimeout, "activation-timeout", limits.Activation, "end an activation that takes longer than `TIME`, and go back")
+	flags.BoolVar(&f.allowLockout, "allow-lockout", false, "go on although the new system may lock this very login out")
+	flags.BoolVar(&f.replaceUnknown, "replace-unknown", false, "replace a system that ferry did not deploy, or not from this checkout's history")
+	flags.BoolVar(&f.unsafe, "unsafe", false, "go on where the target cannot go back by itself, as without systemd")
+}
+
+// longest is the longest time that a target waits.
+const longest = 24 * time.Hour
+
+func (f *switchFlags) apply(opts *deploy.Options) error {
+	for name, d := range map[string]time.Duration{"--confirm-timeout": f.confirmTimeout, "--activation-timeout": f.activationTimeout} {
+		if d < time.Second || d > longest {
+			return usagef("for example "+name+" 90s", "%s %v: expected a time between 1s and %v", name, d, longest)
+		}
+	}
+	opts.Limits = deploy.Limits{Activation: f.activationTimeout, Confirm: f.confirmTimeout}
+	opts.Unsafe, opts.ReplaceUnknown, opts.AllowLockout = f.unsafe, f.replaceUnknown, f.allowLockout
+	return nil
+}

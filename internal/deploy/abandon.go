@@ -1,0 +1,84 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"ferry/internal/cause"
+	"ferry/internal/inventory"
+	"ferry/internal/nix"
+)
+
+// Abandon writes to the folder dir what makes a node's bundle without ferry, and proves it: nix-build has to make the same
+// store path of it that ferry makes. A failure is an [*Error].
+func Abandon(ctx context.Context, inv *inventory.Inventory, node inventory.Node, dir string, opts Options) (nix.StorePath, error) {
+	l, err := newLook(inv, node, opts)
+	if err != nil {
+		return "", err
+	}
+	defer l.close()
+	evaluation, err := l.evaluate(ctx)
+	if err != nil {
+		return "", err
+	}
+	if err := l.build(ctx, evaluation); err != nil {
+		return "", err
+	}
+	fail := func(err error) (nix.StorePath, error) { return "", l.fail(Build, Unchanged, err) }
+	bundle, err := readDerivation(evaluation.Bundle)
+	if err != nil {
+		return fail(err)
+	}
+	if dir, err = filepath.Abs(dir); err != nil {
+		return fail(err)
+	}
+	if err := inv.WriteByHand(dir, node, bundle.Env["nixpkgs"]); err != nil {
+		return fail(err)
+	}
+	log := &lineWriter{emit: func(line string) { l.emit(Event{Kind: Line, Step: Build, Text: line}) }}
+	made, err := opts.Nix.BuildFile(ctx, filepath.Join(dir, "default.nix"), filepath.Join(dir, "result"), log)
+	log.flush()
+	if err != nil {
+		return fail(err)
+	}
+	if made == evaluation.BundleOut {
+		return made, nil
+	}
+	return fail(l.notTheSame(ctx, evaluation, made))
+}
+
+// notTheSame says why what was made by hand is another bundle than ferry's.
+func (l *look) notTheSame(ctx context.Context, evaluation *inventory.Evaluation, made nix.StorePath) error {
+	text := fmt.Sprintf("by hand it is another bundle than ferry's: %s, not %s", made, evaluation.BundleOut)
+	drv, err := l.deriver(ctx, made)
+	if err != nil || drv == "" {
+		return errors.New(text)
+	}
+	report, err := cause.Explain(ctx, evaluation.Bundle, drv, readDerivations, readDerivations, cause.Facts{})
+	if err != nil {
+		return errors.New(text)
+	}
+	var because []string
+	for _, c := range report.Causes[:min(len(report.Causes), 2)] {
+		because = append(because, c.Name+": "+c.Text)
+	}
+	if len(because) > 0 {
+		text += ": " + strings.Join(because, "; ")
+	}
+	return hint(text, "ferry verify --here "+l.node.Name+" compares the systems without the bundle around them")
+}
+
+// deriver is the derivation that a path was made by, if it is here.
+func (l *look) deriver(ctx context.Context, p nix.StorePath) (nix.StorePath, error) {
+	if _, err := l.valid(ctx, p); err != nil {
+		return "", err
+	}
+	infos, err := l.local.PathInfos([]nix.StorePath{p})
+	if err != nil || len(infos) == 0 || !makes(infos[0].Deriver, p) {
+		return "", err
+	}
+	return infos[0].Deriver, nil
+}

@@ -1,0 +1,65 @@
+package deploy
+
+import (
+	"strings"
+	"testing"
+
+	"ferry/internal/inventory"
+)
+
+// TestTheNextAddressIsTriedWhereNothingAnswers locks in which order a node's addresses are tried, and that only a host that
+// does not answer leads to the next.
+func TestTheNextAddressIsTriedWhereNothingAnswers(t *testing.T) {
+	for title, c := range map[string]struct {
+		plan    []string
+		reached string // the address, or a part of the error
+		tries   int
+	}{
+		"the first answers":          {[]string{"resumed"}, "alice@pi.lan", 1},
+		"the second answers":         {[]string{"refused", "resumed"}, "alice@pi", 2},
+		"an unknown name":            {[]string{"unknown", "resumed"}, "alice@pi", 2},
+		"the last answers":           {[]string{"refused", "refused", "resumed"}, "alice@pi.example.org", 3},
+		"none answers":               {[]string{"refused"}, "refused", 3},
+		"the first denies the login": {[]string{"denied", "resumed"}, "Permission denied", 1},
+	} {
+		t.Run(title, func(t *testing.T) {
+			n := newFakeNode(t, Switch, c.plan...)
+			var err error
+			n.link.addresses, err = addressesOf(inventory.Node{Target: "alice@pi.lan", Fallbacks: []string{"alice@pi", "alice@pi.example.org"}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = n.link.open(soon(t))
+			got := n.link.address().String()
+			if err != nil {
+				got = err.Error()
+			}
+			if !strings.Contains(got, c.reached) || n.connections(t) != c.tries {
+				t.Errorf("%s after %d tries, want %s after %d", got, n.connections(t), c.reached, c.tries)
+			}
+			if len(n.events) != c.tries-1 {
+				t.Errorf("%d addresses did not answer, and it is said %d times: %q", c.tries-1, len(n.events), n.events)
+			}
+		})
+	}
+}
+
+// TestALostConnectionIsMadeAgainAtAnyAddress locks that the address that answered last is tried first, and then the others.
+func TestALostConnectionIsMadeAgainAtAnyAddress(t *testing.T) {
+	n := newFakeNode(t, Switch, "refused", "asks logs", "refused", "asks resumed serves")
+	var err error
+	if n.link.addresses, err = addressesOf(inventory.Node{Target: "alice@pi.lan", Fallbacks: []string{"alice@pi"}}); err != nil {
+		t.Fatal(err)
+	}
+	facts, err := n.link.open(soon(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.activate(soon(t), ready, facts); err != nil {
+		t.Fatal(err)
+	}
+	// It was lost at the second address, which was tried first and refused: so the first is reached.
+	if n.link.address().String() != "alice@pi.lan" || n.connections(t) != 4 {
+		t.Errorf("reached at %s after %d connections", n.link.address(), n.connections(t))
+	}
+}

@@ -1,0 +1,109 @@
+package deploy
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"ferry/internal/agent"
+	"ferry/internal/run"
+	"ferry/internal/target"
+)
+
+// errAnswers says that a target answers new connections, and that only a person could log in over them.
+var errAnswers = errors.New("the target answers, but a login needs a person")
+
+// errOver says that a target does not wait any more: it has gone back, or another ferry has confirmed it.
+var errOver = errors.New("the target does not wait any more")
+
+// While ferry comes back: the pauses between two tries, which double, and how long the first try may take. That doubles too,
+// since a connection may be stuck where a new one is not, and a machine may be slow.
+const (
+	firstPause = 100 * time.Millisecond
+	lastPause  = 2 * time.Second
+	firstTry   = 10 * time.Second
+)
+
+// confirmLogin logs in over a new connection and runs line with token as its input, again and again until that works or the
+// deadline has passed. The error is then the last reason; the first is noted. A target that does not wait any more is not
+// tried again. Where the login is interactive it proves what can be proved without a person, and gives errAnswers: the agent
+// is to be told over the connection that there is.
+func confirmLogin(ctx context.Context, dialer *target.Dialer, addr target.Address, interactive bool, line string, token []byte, deadline time.Time, note func(string)) error {
+	ctx, stop := context.WithDeadline(ctx, deadline)
+	defer stop()
+	try := func(patience time.Duration) error {
+		ctx, stop := context.WithTimeout(ctx, patience)
+		defer stop()
+		if !interactive {
+			return dialer.Confirm(ctx, addr, line, token)
+		}
+		if err := dialer.Answers(ctx, addr); err != nil {
+			return err
+		}
+		return errAnswers
+	}
+	var reason error
+	for pause, patience := firstPause, firstTry; ; pause, patience = min(2*pause, lastPause), 2*patience {
+		err := try(patience)
+		var missing *target.MissingError
+		var ended *run.Error
+		if errors.As(err, &ended) && ended.Status == overStatus {
+			return cmp.Or(reason, errOver)
+		}
+		if err == nil || errors.Is(err, errAnswers) || errors.As(err, &missing) {
+			return err
+		}
+		if ctx.Err() == nil {
+			if reason == nil {
+				note("not reachable yet: " + err.Error())
+			}
+			reason = err
+		}
+		// A try that was broken off says less than the one before.
+		select {
+		case <-ctx.Done():
+			if reason == nil {
+				reason = err
+			}
+			return reason
+		case <-time.After(pause):
+		}
+	}
+}
+
+// overStatus is how confirmLine's command ends where the file's folder is gone.
+const overStatus = 66
+
+// confirmLine is the command line by which the login user writes a token, its input, into file. It needs nothing but sh, and
+// looks the same to every login shell.
+func confirmLine(file string) string {
+	script := fmt.Sprintf(`umask 077; [ -d "${1%%/*}" ] || exit %d; read -r t && echo "$t" >"$1"`, overStatus)
+	return run.QuoteAll([]string{"sh", "-c", script, "ferry", file})
+}
+
+// confirm comes back over a new connection for as long as the target waits for it.
+func (s *switching) confirm(ctx context.Context, left time.Duration) error {
+	line := confirmLine(agent.ConfirmFolder(s.job) + "/" + s.expect.Name)
+	// The target's clock is what counts; this one may be a little late.
+	deadline := time.Now().Add(left + time.Second)
+	return confirmLogin(ctx, s.link.dialer, s.link.address(), s.link.interactive(), line, []byte(s.token+"\n"), deadline, s.note)
+}
+
+// mayConfirm finds out before anything is changed whether a target whose login needs a person could be confirmed at all: on
+// the way there may be another host that needs one.
+func (d *deployment) mayConfirm(ctx context.Context) error {
+	if !d.link.interactive() {
+		return nil
+	}
+	if err := d.link.dialer.Answers(ctx, d.link.address()); err != nil {
+		return &hinted{err: err, text: "no new connection comes through without a person, so nothing could confirm the new system: " + err.Error(),
+			hints: []string{"load the key for every host on the way into ssh-agent; or use --action boot and restart the target"}}
+	}
+	d.note(provesLess)
+	return nil
+}
+
+// provesLess is what a user should know whose login needs a person.
+const provesLess = "the login needs a person: the new system will be confirmed when its sshd answers, which proves less than a login with a key"

@@ -1,0 +1,183 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"ferry/internal/run"
+	"ferry/internal/target"
+)
+
+// comeBack confirms at a fake target that goes through plan.
+func comeBack(ctx context.Context, t *testing.T, interactive bool, within time.Duration, plan ...string) (n *fakeNode, notes []string, err error) {
+	t.Helper()
+	n = newFakeNode(t, Switch, plan...)
+	err = confirmLogin(ctx, n.link.dialer, n.link.address(), interactive, confirmLine(filepath.Join(n.dir, "token")), []byte("secret\n"),
+		time.Now().Add(within), func(text string) { notes = append(notes, text) })
+	return n, notes, err
+}
+
+func TestConfirmingGoesOnUntilTheTargetIsReached(t *testing.T) {
+	n, notes, err := comeBack(t.Context(), t, false, time.Minute, "refused", "unknown", "denied", "runs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(filepath.Join(n.dir, "token")); string(got) != "secret\n" || err != nil {
+		t.Errorf("the token is %q, %v", got, err)
+	}
+	if want := []string{"not reachable yet: ssh alice@pi: connect to host pi port 22: Connection refused"}; !slices.Equal(notes, want) {
+		t.Errorf("noted %q", notes)
+	}
+	if got := n.connections(t); got != 4 {
+		t.Errorf("%d connections", got)
+	}
+}
+
+func TestConfirmingEndsAtTheDeadlineWithTheLastReason(t *testing.T) {
+	for name, c := range map[string]struct {
+		plan []string
+		kind target.Kind
+	}{
+		"the host is down":                     {[]string{"refused"}, target.Refused},
+		"the login is refused at last":         {[]string{"refused", "denied"}, target.Denied},
+		"a connection is stuck":                {[]string{"hangs"}, target.TimedOut},
+		"a connection is stuck when it ends":   {[]string{"refused", "hangs"}, target.Refused},
+		"the token cannot be written any more": {[]string{"refused", "fails"}, "ssh: exit status 1: sh: disk full"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			begin := time.Now()
+			n, notes, err := comeBack(t.Context(), t, false, 1500*time.Millisecond, c.plan...)
+			var connect *target.Error
+			if errors.As(err, &connect) && connect.Kind != c.kind || connect == nil && (err == nil || err.Error() != string(c.kind)) {
+				t.Errorf("got %v", err)
+			}
+			if took := time.Since(begin); took < 1500*time.Millisecond {
+				t.Errorf("it gave up after %v", took)
+			}
+			if c.plan[0] == "refused" && len(notes) != 1 || c.plan[0] != "refused" && len(notes) != 0 {
+				t.Errorf("noted %q", notes)
+			}
+			if _, err := os.Stat(filepath.Join(n.dir, "token")); !os.IsNotExist(err) {
+				t.Error("the token is there")
+			}
+		})
+	}
+}
+
+// Another ferry may have confirmed it, or it has gone back.
+func TestConfirmingEndsWhereTheTargetDoesNotWaitAnyMore(t *testing.T) {
+	for name, c := range map[string]struct {
+		plan []string
+		want string
+	}{
+		"at once":               {[]string{"runs"}, errOver.Error()},
+		"when it could be seen": {[]string{"refused", "runs"}, "ssh alice@pi: connect to host pi port 22: Connection refused"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newFakeNode(t, Switch, c.plan...)
+			err := confirmLogin(soon(t), n.link.dialer, n.link.address(), false, confirmLine(filepath.Join(n.dir, "gone", "token")), []byte("secret\n"),
+				time.Now().Add(time.Hour), func(string) {})
+			if err == nil || err.Error() != c.want || n.connections(t) != len(c.plan) {
+				t.Errorf("got %v after %d connections", err, n.connections(t))
+			}
+		})
+	}
+}
+
+func TestConfirmingEndsAtOnceWhenNobodyWaitsAnyMore(t *testing.T) {
+	ctx, cancel := context.WithCancel(soon(t))
+	time.AfterFunc(200*time.Millisecond, cancel)
+	if _, _, err := comeBack(ctx, t, false, time.Hour, "hangs"); !errors.Is(err, context.Canceled) {
+		t.Errorf("in the first try: %v", err)
+	}
+	ctx, cancel = context.WithCancel(soon(t))
+	n := newFakeNode(t, Switch, "refused", "hangs")
+	var e *target.Error
+	err := confirmLogin(ctx, n.link.dialer, n.link.address(), false, "true", nil, time.Now().Add(time.Hour), func(string) {
+		time.AfterFunc(200*time.Millisecond, cancel)
+	})
+	if !errors.As(err, &e) || e.Kind != target.Refused {
+		t.Errorf("later: %v", err)
+	}
+}
+
+func TestConfirmingAnInteractiveLoginProvesThatTheTargetAnswers(t *testing.T) {
+	n, notes, err := comeBack(t.Context(), t, true, time.Minute, "refused", "denied")
+	if !errors.Is(err, errAnswers) {
+		t.Errorf("got %v", err)
+	}
+	if len(notes) != 1 || n.connections(t) != 2 {
+		t.Errorf("noted %q on %d connections", notes, n.connections(t))
+	}
+	if _, _, err := comeBack(t.Context(), t, true, 300*time.Millisecond, "refused"); err == nil || errors.Is(err, errAnswers) {
+		t.Errorf("a target that does not answer: %v", err)
+	}
+}
+
+func TestConfirmingWithoutSSHHereIsNotTriedAgain(t *testing.T) {
+	n := newFakeNode(t, Switch, "runs")
+	t.Setenv("PATH", t.TempDir())
+	var missing *target.MissingError
+	err := confirmLogin(soon(t), n.link.dialer, n.link.address(), false, "true", nil, time.Now().Add(time.Hour), n.note)
+	if !errors.As(err, &missing) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestConfirmingThisMachineNeedsNoSSH(t *testing.T) {
+	addr, err := target.ParseAddress("local")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "token")
+	d := &target.Dialer{Runner: new(run.Runner)}
+	if err := confirmLogin(t.Context(), d, addr, false, confirmLine(file), []byte("secret\n"), time.Now().Add(time.Minute), func(string) {}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(file); string(got) != "secret\n" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// The login shell of a target is its user's choice.
+func TestConfirmLineWritesTheTokenUnderEveryLoginShell(t *testing.T) {
+	for _, shell := range []string{"sh", "dash", "bash", "busybox sh", "zsh", "fish"} {
+		// A name with a space cannot come; a shell that cut it would show.
+		file := filepath.Join(t.TempDir(), "a token")
+		argv := append(strings.Fields(shell), "-c", confirmLine(file))
+		for _, token := range []string{"FIRST", "SECOND"} {
+			cmd := exec.CommandContext(t.Context(), argv[0], argv[1:]...)
+			cmd.Stdin = strings.NewReader(token + "\n")
+			if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {
+				t.Errorf("%s: %v, %s", shell, err, out)
+			}
+			if got, err := os.ReadFile(file); string(got) != token+"\n" || err != nil {
+				t.Errorf("%s: %q, %v", shell, got, err)
+			}
+		}
+		if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v, %v", shell, info, err)
+		}
+	}
+}
+
+func TestATokenThatIsNotWrittenWholeIsAFailure(t *testing.T) {
+	for name, c := range map[string]struct{ file, token string }{
+		"no folder":        {filepath.Join(t.TempDir(), "none", "token"), "secret\n"},
+		"a full disk":      {"/dev/full", "secret\n"},
+		"a cut connection": {filepath.Join(t.TempDir(), "token"), "sec"},
+	} {
+		cmd := exec.CommandContext(t.Context(), "sh", "-c", confirmLine(c.file))
+		cmd.Stdin = strings.NewReader(c.token)
+		if err := cmd.Run(); err == nil {
+			t.Errorf("%s: it went well", name)
+		}
+	}
+}

@@ -1,0 +1,345 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+
+	"ferry/internal/agent"
+	"ferry/internal/compare"
+	"ferry/internal/inventory"
+	"ferry/internal/nix"
+	"ferry/internal/run"
+)
+
+// Side is a system that is compared with another one.
+type Side struct {
+	Name     string        `json:"name"` // in words
+	Toplevel nix.StorePath `json:"toplevel"`
+	Bundle   nix.StorePath `json:"bundle"` // "": not known
+	// Source is the snapshot that it was made from, "" where that is not known here.
+	Source nix.StorePath `json:"source"`
+	// Here says that all of it is in this machine's store.
+	Here bool `json:"here"`
+
+	running bool // it is what runs on the target
+}
+
+// Comparison is how two systems of a node differ.
+type Comparison struct {
+	Node    string           `json:"node"`
+	Before  Side             `json:"before"`
+	After   Side             `json:"after"`
+	Closure *compare.Closure `json:"closure"` // nil: one of the two is nowhere
+	System  *compare.System  `json:"system"`  // nil: one of the two is not here
+	// NeedsReboot says why the second can only be booted where the first one runs; "": nothing is in the way.
+	NeedsReboot string `json:"needs_reboot"`
+	// Judged says that which units run is judged by what the system starts, and was not asked of the target.
+	Judged bool `json:"units_judged"`
+	// Unknown says what could not be found out.
+	Unknown []string `json:"unknown"`
+}
+
+// Same tells whether both are the same system.
+func (c *Comparison) Same() bool { return c.Before.Toplevel == c.After.Toplevel }
+
+// The words for sides besides numbers of generations and store paths.
+const (
+	SideRunning = "running" // what runs on the target
+	SideBooted  = "booted"  // what was booted there
+	SideDefault = "default" // what boots there next
+	SideTree    = "tree"    // what the working tree builds
+)
+
+// Diff compares two systems of a node, each named by a number of a generation, a store path of a toplevel or bundle, or one of
+// the words. The target is asked only where it has to be, and nothing is changed there. A failure is an [*Error].
+func Diff(ctx context.Context, inv *inventory.Inventory, node inventory.Node, before, after string, opts Options) (*Comparison, error) {
+	l, err := newLook(inv, node, opts)
+	if err != nil {
+		return nil, err
+	}
+	defer l.close()
+	a, err := l.side(ctx, before)
+	if err != nil {
+		return nil, err
+	}
+	b, err := l.side(ctx, after)
+	if err != nil {
+		return nil, err
+	}
+	return l.compare(ctx, a, b)
+}
+
+// look is a read-only look at a node's target, which is connected to when that is needed first.
+type look struct {
+	*deployment
+	local *nix.LocalServe
+	facts agent.Facts
+	have  *agent.GenerationsResult
+	open  bool
+	// measure says that what would be sent is worth knowing exactly.
+	measure bool
+}
+
+func newLook(inv *inventory.Inventory, node inventory.Node, opts Options) (*look, error) {
+	d, err := newDeployment(inv, node, opts, false)
+	if err != nil {
+		return nil, err
+	}
+	d.link.options.AsUser = true
+	return &look{deployment: d}, nil
+}
+
+func (l *look) close() {
+	if l.local != nil {
+		_ = l.local.Close()
+	}
+	l.link.close()
+}
+
+// reach connects, if that has not been done.
+func (l *look) reach(ctx context.Context) error {
+	if l.open {
+		return nil
+	}
+	done := l.start(Connect)
+	facts, err := l.link.open(ctx)
+	if err != nil {
+		return l.fail(Connect, Unchanged, err)
+	}
+	done(run.Clean(facts.Host))
+	l.facts, l.open = facts, true
+	return nil
+}
+
+// generations asks for the target's generations, once.
+func (l *look) generations(ctx context.Context) (*agent.GenerationsResult, error) {
+	if err := l.reach(ctx); err != nil || l.have != nil {
+		return l.have, err
+	}
+	err := l.link.do(ctx, func(session *agent.Session) error {
+		have, err := session.Generations(ctx)
+		l.have = &have
+		return err
+	})
+	if err != nil {
+		return nil, l.fail(Connect, Unchanged, err)
+	}
+	return l.have, nil
+}
+
+// side finds the system that a word of the user's means.
+func (l *look) side(ctx context.Context, what string) (Side, error) {
+	switch what {
+	case SideTree:
+		return l.tree(ctx)
+	case SideRunning, SideBooted, SideDefault:
+		return l.there(ctx, what)
+	}
+	if number, err := strconv.Atoi(what); err == nil {
+		return l.generation(ctx, number)
+	}
+	path, err := nix.ParseStorePath(what)
+	if err != nil {
+		return Side{}, l.fail(Connect, Unchanged, hint(fmt.Sprintf("%q is no system: expected a generation's number, a store path, running, booted, default or tree", run.Clean(what)),
+			"ferry generations "+l.node.Name+" lists the generations"))
+	}
+	s := Side{Name: path.Base(), Toplevel: path}
+	if toplevel := bundleLink(path, "profile"); toplevel != "" {
+		s.Toplevel, s.Bundle = toplevel, path
+	}
+	return l.complete(ctx, s)
+}
+
+// bundleLink is where a link of a bundle that is here leads, "" if it is none or not here.
+func bundleLink(bundle nix.StorePath, name string) nix.StorePath {
+	to, err := os.Readlink(string(bundle) + "/" + name)
+	if err != nil {
+		return ""
+	}
+	path, err := nix.ParseStorePath(to)
+	if err != nil {
+		return ""
+	}
+	return path
+}
+
+func (l *look) tree(ctx context.Context) (Side, error) {
+	evaluation, err := l.evaluate(ctx)
+	if err != nil {
+		return Side{}, err
+	}
+	if err := l.build(ctx, evaluation); err != nil {
+		return Side{}, err
+	}
+	return l.complete(ctx, Side{Name: "the working tree", Toplevel: evaluation.ToplevelOut, Bundle: evaluation.BundleOut})
+}
+
+// there finds what runs on the target, was booted there, or boots next.
+func (l *look) there(ctx context.Context, what string) (Side, error) {
+	have, err := l.generations(ctx)
+	if err != nil {
+		return Side{}, err
+	}
+	s := Side{Name: "what runs", Toplevel: nix.StorePath(l.facts.Current), running: what == SideRunning}
+	is := func(g agent.Generation) bool { return g.Current }
+	switch what {
+	case SideBooted:
+		s.Name, s.Toplevel = "what was booted", nix.StorePath(l.facts.Booted)
+		is = func(g agent.Generation) bool { return g.Booted }
+	case SideDefault:
+		s.Name, s.Toplevel = "what boots next", nix.StorePath(l.facts.Profile)
+		is = func(g agent.Generation) bool { return g.Default }
+	}
+	if s.Toplevel == "" {
+		return Side{}, l.fail(Connect, Unchanged, hint("the target has no NixOS system that is "+what, "ferry generations "+l.node.Name+" shows what it has"))
+	}
+	if i := slices.IndexFunc(have.Generations, is); i >= 0 {
+		s.Name += fmt.Sprintf(" (generation %d)", have.Generations[i].Number)
+		s.Bundle = nix.StorePath(have.Generations[i].Bundle)
+	} else if last := l.facts.Last; last != nil && last.Toplevel == string(s.Toplevel) {
+		s.Bundle = nix.StorePath(last.Bundle)
+	}
+	return l.complete(ctx, s)
+}
+
+func (l *look) generation(ctx context.Context, number int) (Side, error) {
+	have, err := l.generations(ctx)
+	if err != nil {
+		return Side{}, err
+	}
+	i := slices.IndexFunc(have.Generations, func(g agent.Generation) bool { return g.Number == number })
+	if i < 0 || have.Generations[i].Toplevel == "" {
+		return Side{}, l.fail(Connect, Unchanged, hint(fmt.Sprintf("the target has no generation %d", number), "ferry generations "+l.node.Name+" lists what is there"))
+	}
+	g := have.Generations[i]
+	return l.complete(ctx, Side{Name: fmt.Sprintf("generation %d", number), Toplevel: nix.StorePath(g.Toplevel), Bundle: nix.StorePath(g.Bundle), running: g.Current})
+}
+
+// complete finds out what of the side is in this machine's store.
+func (l *look) complete(ctx context.Context, s Side) (Side, error) {
+	here, err := l.valid(ctx, s.Toplevel)
+	if err != nil {
+		return s, l.fail(Build, Unchanged, err)
+	}
+	s.Here = here
+	if s.Bundle != "" {
+		s.Source = bundleLink(s.Bundle, "source")
+	}
+	return s, nil
+}
+
+// valid tells whether a path is in this machine's store.
+func (l *look) valid(ctx context.Context, p nix.StorePath) (bool, error) {
+	if l.local == nil {
+		local, err := l.opts.Nix.OpenServe(ctx)
+		if err != nil {
+			return false, err
+		}
+		l.local = local
+	}
+	infos, err := l.local.PathInfos([]nix.StorePath{p})
+	return len(infos) > 0, err
+}
+
+// compare compares two systems as far as that can be done from here.
+func (l *look) compare(ctx context.Context, before, after Side) (*Comparison, error) {
+	c := &Comparison{Node: l.node.Name, Before: before, After: after, Unknown: []string{}}
+	was, err := l.closure(ctx, before)
+	if err != nil {
+		return nil, err
+	}
+	is, err := l.closure(ctx, after)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range []Side{before, after} {
+		if !s.Here {
+			c.Unknown = append(c.Unknown, fmt.Sprintf("%s is not in this machine's store: which units, files and users differ cannot be seen", s.Name))
+		}
+	}
+	if was != nil && is != nil {
+		closure := compare.Closures(was, is)
+		c.Closure = &closure
+	}
+	if !before.Here || !after.Here {
+		return c, nil
+	}
+	booted, active, err := l.running(ctx, before)
+	if err != nil {
+		return nil, err
+	}
+	c.Judged = active == nil
+	system, err := compare.Systems(string(before.Toplevel), string(after.Toplevel), booted, active)
+	if err != nil {
+		return nil, l.fail(Build, Unchanged, hint(err.Error(), "name a system's toplevel, or a bundle of ferry's"))
+	}
+	c.System = &system
+	facts := agent.Facts{Current: string(before.Toplevel)}
+	facts.InitInterface, _ = systemFile(before.Toplevel, "init-interface-version")
+	facts.Inhibitors, _ = systemFile(before.Toplevel, "switch-inhibitors")
+	c.NeedsReboot = rebootNeeded(facts, after.Toplevel)
+	return c, nil
+}
+
+// running tells what was booted and which units run, where before is what runs on the target; nil: that has to be judged.
+func (l *look) running(ctx context.Context, before Side) (booted string, active func(string) bool, err error) {
+	if !before.running {
+		return "", nil, nil
+	}
+	var units []string
+	err = l.link.do(ctx, func(session *agent.Session) error {
+		units, err = session.Units(ctx)
+		return err
+	})
+	if err != nil {
+		return "", nil, l.fail(Connect, Unchanged, err)
+	}
+	if len(units) == 0 {
+		return l.facts.Booted, nil, nil
+	}
+	return l.facts.Booted, func(unit string) bool { return slices.Contains(units, unit) }, nil
+}
+
+// closure gives the closure of a side: from this machine's store, else from the target's. nil: neither has it.
+func (l *look) closure(ctx context.Context, s Side) ([]compare.Path, error) {
+	paths := []compare.Path{}
+	if s.Here {
+		closure, err := l.local.Closure([]nix.StorePath{s.Toplevel})
+		if err != nil {
+			return nil, l.fail(Build, Unchanged, err)
+		}
+		infos, err := l.local.PathInfos(closure)
+		if err != nil {
+			return nil, l.fail(Build, Unchanged, err)
+		}
+		for _, info := range infos {
+			paths = append(paths, compare.Path{Path: info.Path, Size: info.NarSize})
+		}
+		return paths, nil
+	}
+	if err := l.reach(ctx); err != nil {
+		return nil, err
+	}
+	var result agent.ClosureResult
+	err := l.link.do(ctx, func(session *agent.Session) error {
+		var err error
+		result, err = session.Closure(ctx, s.Toplevel)
+		return err
+	})
+	var response *agent.ResponseError
+	if errors.As(err, &response) && response.Kind == agent.KindInvalid {
+		return nil, l.fail(Connect, Unchanged, hint(fmt.Sprintf("%s is neither in this machine's store nor in the target's", s.Toplevel),
+			"ferry generations "+l.node.Name+" lists what is there"))
+	}
+	if err != nil {
+		return nil, l.fail(Connect, Unchanged, err)
+	}
+	for _, p := range result.Paths {
+		paths = append(paths, compare.Path{Path: p.Path, Size: p.Size})
+	}
+	return paths, nil
+}

@@ -1,0 +1,244 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"ferry/internal/agent"
+	"ferry/internal/health"
+	"ferry/internal/inventory"
+	"ferry/internal/ship"
+)
+
+// examined is a node whose target is examined.
+type examined struct {
+	Examination
+	evaluated
+	inv      *inventory.Inventory
+	node     inventory.Node
+	findings []Finding
+}
+
+func (x *examined) add(f Finding) { x.findings = append(x.findings, f) }
+
+// judge adds what err says of something, or that it is well.
+func (x *examined) judge(about string, err error, format string, args ...any) {
+	if err != nil {
+		x.add(broken(about, err))
+		return
+	}
+	x.add(well(about, format, args...))
+}
+
+// target examines the node's target as root, as a deployment would. The error is why root could not be had; it is among the
+// findings as well.
+func (x *examined) target(ctx context.Context) error {
+	asked := false
+	look := x.Look
+	if ask := look.Password; ask != nil {
+		look.Password = func(ctx context.Context, node, command string, attempt int) ([]byte, error) {
+			asked = true
+			return ask(ctx, node, command, attempt)
+		}
+	}
+	begin := time.Now()
+	session, err := look.open(ctx, x.node, false)
+	var elevate *agent.ElevateError
+	if err != nil && !errors.As(err, &elevate) {
+		x.add(broken("ssh", err))
+		return err
+	}
+	if err != nil {
+		x.add(well("ssh", "%s", x.node.Target))
+		x.add(broken("sudo", sudoError(elevate)))
+		// What everyone may see is known all the same, where the agent is there.
+		look.Password = nil
+		if session, asUser := look.open(ctx, x.node, true); asUser == nil {
+			defer session.Close()
+			x.ask(ctx, session, begin, false)
+		}
+		return err
+	}
+	defer session.Close()
+	ssh := well("ssh", "%s, host %s", x.node.Target, session.Hello.Facts.Host)
+	if session.Interactive() {
+		ssh.Attention, ssh.Text = Notice, "the login wants a person; a switch is then confirmed by less than a login"
+		ssh.Fixes = []string{"let ssh-agent have the key: ssh-add"}
+	}
+	x.add(ssh)
+	sudo := well("sudo", "no password is asked for")
+	if asked {
+		sudo.Text = "takes the password"
+	}
+	x.add(sudo)
+	x.ask(ctx, session, begin, true)
+	return nil
+}
+
+// ask asks the agent, which was started after begin, for everything else. Without root not all of it can be known.
+func (x *examined) ask(ctx context.Context, session *agent.Session, begin time.Time, asRoot bool) {
+	facts, end := session.Hello.Facts, time.Now()
+	more, err := session.Look(ctx)
+	if err != nil {
+		x.add(broken("agent", err))
+		return
+	}
+	facts.Lock = more.Lock
+	x.facts(facts)
+	x.add(clockFinding(facts, begin, end))
+	x.state(ctx, facts, more)
+	if !asRoot {
+		session = nil
+	}
+	x.disks(ctx, session, facts, more)
+}
+
+// sudoError says how to get root on a target where it cannot be had.
+func sudoError(e *agent.ElevateError) error {
+	fixes := e.Hints()
+	if e.Kind == agent.PasswordNeeded || e.Kind == agent.NotAllowed {
+		fixes = append(fixes, `or on the target: security.sudo.extraRules, or /etc/sudoers.d, with NOPASSWD for the user that deploys`)
+	}
+	return hint(e.Error(), fixes...)
+}
+
+// facts looks at what a deployment looks at first.
+func (x *examined) facts(facts agent.Facts) {
+	says := map[string]string{
+		"lock": "nobody else deploys", "nix": "Nix " + facts.Nix, "nixos": "NixOS " + facts.Version, "system": facts.System,
+	}
+	for _, c := range conditions(facts, x.node.System, Options{}) {
+		// What is shipped has to fit as well: that is looked at later.
+		if c.about != "store" || c.err != nil {
+			x.judge(c.about, c.err, "%s", says[c.about])
+		}
+	}
+	x.judge("systemd", goesBack(facts, Options{Action: Switch}), "systemd %d", facts.Systemd)
+}
+
+// tolerance is how much two clocks may differ before anyone has to know.
+const tolerance = 30 * time.Second
+
+// clockFinding compares the target's clock, which was read at some time between begin and end, with this machine's.
+func clockFinding(facts agent.Facts, begin, end time.Time) Finding {
+	there := time.Unix(facts.Time, 0)
+	difference := max(begin.Sub(there)-time.Second, there.Sub(end), 0)
+	f := well("clock", "it goes as here")
+	if difference > tolerance {
+		word := "behind"
+		if there.After(end) {
+			word = "ahead"
+		}
+		f.Attention, f.Text = Warning, fmt.Sprintf("it is %s %s: certificates, and times in the journal, may be wrong", difference.Round(time.Second), word)
+		f.Fixes = []string{"on the target: services.timesyncd.enable = true; and look at timedatectl", "if this machine's is wrong: timedatectl here"}
+	}
+	return f
+}
+
+// state looks at what runs on the target, and at what keeps it.
+func (x *examined) state(ctx context.Context, facts agent.Facts, more agent.LookResult) {
+	x.add(unitFinding(more, x.node.Checks.Units))
+	if len(more.Roots) == 0 {
+		x.add(well("roots", "what is deployed is kept"))
+	}
+	for _, t := range more.Roots {
+		f := Finding{About: "roots", Attention: Warning, Text: t.Text, Fixes: []string{"on the target: " + t.Fix}}
+		if t.Blocks {
+			f.Attention = Serious
+		}
+		x.add(f)
+	}
+	if a := more.Armed; a != nil && a.Reboot {
+		x.add(Finding{About: "trial", Attention: Warning, Text: systemName(a.Toplevel) + " is tried by a reboot, and not committed",
+			Fixes: []string{"wait until that has ended; ferry status " + x.node.Name + " shows it"}})
+	}
+	p := projectOf(ctx, x.inv, x.node.Name, x.toplevel, x.Roots)
+	x.judge("history", surprise(facts, p), "nothing of somebody else's is replaced")
+}
+
+// unitFinding judges the units that have failed, as the node's checks would.
+func unitFinding(more agent.LookResult, policy health.UnitPolicy) Finding {
+	if more.UnitsError != "" {
+		return Finding{About: "units", Attention: Notice, Text: "failed units are not known: " + more.UnitsError}
+	}
+	points := unitPoints(more)
+	if len(points) == 0 {
+		return well("units", "none has failed")
+	}
+	f := Finding{About: "units", Attention: Warning, Text: points[0].Text,
+		Fixes: []string{"on the target: systemctl status " + strings.Join(more.Failed[:min(len(more.Failed), unitsNamed)], " ")}}
+	if policy == health.None {
+		f.Attention, f.Text = Serious, f.Text+`; with checks.units.failed = "none" a switch would go back`
+	}
+	return f
+}
+
+// disks compares the room on the target with what would come, as far as that is known without a session.
+func (x *examined) disks(ctx context.Context, session *agent.Session, facts agent.Facts, more agent.LookResult) {
+	free := "its room is not known"
+	if facts.StoreFree > 0 {
+		free = Size(uint64(facts.StoreFree)) + " free"
+	}
+	switch n, err := x.toShip(ctx, session); {
+	case facts.Nix == "":
+	case err != nil:
+		x.add(broken("store", err))
+	case n < 0:
+		x.add(well("store", "%s", free))
+	default:
+		x.judge("store", fits(facts, uint64(n)), "%s, %s to ship", free, Size(uint64(n)))
+	}
+	boot := well("boot", "%s free", Size(uint64(facts.BootFree)))
+	size, known := bootNeeds(string(x.toplevel), x.built, more)
+	if err := fitsBoot(facts, size); err != nil {
+		boot = broken("boot", err)
+		if !known {
+			// Only if they change.
+			boot.Attention = Warning
+		}
+	}
+	x.add(boot)
+}
+
+// toShip is how many bytes the target lacks; -1: that is not known, because nothing is built or nobody may be asked.
+func (x *examined) toShip(ctx context.Context, session *agent.Session) (int64, error) {
+	if !x.built || session == nil || session.Hello.Facts.Nix == "" {
+		return -1, nil
+	}
+	local, err := x.Nix.OpenServe(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer local.Close()
+	plan, err := ship.MakePlan(ctx, local.Serve, session, x.bundle, ship.Options{NoDelta: true})
+	if err != nil {
+		return 0, shipError(err)
+	}
+	return int64(plan.Bytes), nil
+}
+
+// bootNeeds is what the boot loader has to put into /boot, in bytes: the files of the new system that the running one has not.
+// Where that is not here, as much as for the running one, which is not known to be so.
+func bootNeeds(toplevel string, built bool, more agent.LookResult) (size int64, known bool) {
+	if more.BootSize == 0 {
+		return 0, true
+	}
+	if !built {
+		return more.BootSize, false
+	}
+	for _, name := range agent.BootFiles {
+		file, err := os.Readlink(toplevel + "/" + name)
+		if err != nil || slices.Contains(more.BootFiles, file) {
+			continue
+		}
+		if info, err := os.Stat(file); err == nil {
+			size += info.Size()
+		}
+	}
+	return size, true
+}

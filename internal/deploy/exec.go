@@ -1,0 +1,124 @@
+package deploy
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"ferry/internal/agent"
+	"ferry/internal/inventory"
+	"ferry/internal/run"
+	"ferry/internal/target"
+)
+
+// Exec is a command to run on nodes.
+type Exec struct {
+	Look
+	Argv []string
+	// Root runs it as root, by the agent; else the login user runs it and no agent is needed.
+	Root bool
+	// Connected, when set, is called when root has been had.
+	Connected func()
+	// Out and Err get what it writes, line by line and cleaned. As root both streams come to Out.
+	Out, Err func(line string)
+}
+
+// On runs the command on a node, without input, and gives its exit status. An error, an [*Error], means that it has none:
+// it could not be started, or it is not known how it ended.
+func (e Exec) On(ctx context.Context, node inventory.Node) (status int, err error) {
+	if e.Root {
+		status, err = e.asRoot(ctx, node)
+	} else {
+		status, err = e.asUser(ctx, node)
+	}
+	var ready *Error
+	if err != nil && !errors.As(err, &ready) {
+		err = &Error{Node: node.Name, Step: Connect, State: Unchanged, Err: err}
+	}
+	return status, err
+}
+
+func (e Exec) asRoot(ctx context.Context, node inventory.Node) (int, error) {
+	session, err := OpenAgent(ctx, node, e.Dialer, agent.Options{
+		Elevate: elevation(node), Who: e.Who, Session: "exec",
+		Password: func(ctx context.Context, command string, attempt int) ([]byte, error) {
+			return e.Password(ctx, node.Name, command, attempt)
+		},
+	}, e.Err)
+	if err != nil {
+		return 0, err
+	}
+	defer session.Close()
+	if e.Connected != nil {
+		e.Connected()
+	}
+	lines := &lineWriter{emit: e.Out}
+	result, err := session.Exec(ctx, e.Argv, lines)
+	lines.flush()
+	if err == nil && result.Error != "" {
+		err = errors.New(result.Error)
+	}
+	return result.Status, e.failed(node, err)
+}
+
+func (e Exec) asUser(ctx context.Context, node inventory.Node) (int, error) {
+	address, err := Reach(ctx, node, e.Dialer, e.Err)
+	if err != nil {
+		return 0, err
+	}
+	errLines := &lineWriter{emit: e.Err}
+	// The end of what ssh says is the reason if it fails.
+	channel, err := e.Dialer.Start(ctx, address, run.QuoteAll(e.Argv), errLines)
+	if err != nil {
+		return 0, err
+	}
+	_ = channel.In.Close()
+	out := &lineWriter{emit: e.Out}
+	_, copied := io.Copy(out, bufio.NewReader(channel.Out))
+	out.flush()
+	err = channel.Wait()
+	errLines.flush()
+	var ended *run.Error
+	switch {
+	case errors.As(err, &ended) && ended.Status >= 0 && ctx.Err() == nil && !isConnection(err):
+		return ended.Status, nil
+	case err == nil:
+		return 0, e.failed(node, copied)
+	}
+	return 0, err
+}
+
+// isConnection tells whether err is ssh's own: the command itself may have any status.
+func isConnection(err error) bool {
+	var connect *target.Error
+	return errors.As(err, &connect)
+}
+
+func (e Exec) failed(node inventory.Node, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &Error{Node: node.Name, Step: Execute, State: Unchanged, Err: fmt.Errorf("%s: %w", e.Argv[0], err)}
+}
+
+// Execute is the step of a command that a user runs on a node.
+const Execute Step = "exec"
+
+// Reach finds the first of a node's addresses that answers. The last one is not tried: whoever uses it finds out.
+func Reach(ctx context.Context, node inventory.Node, dialer *target.Dialer, note func(string)) (target.Address, error) {
+	addresses, err := addressesOf(node)
+	if err != nil {
+		return target.Address{}, err
+	}
+	for i, address := range addresses[:len(addresses)-1] {
+		err := dialer.Answers(ctx, address)
+		var unreachable *target.Error
+		if !errors.As(err, &unreachable) || !unreachable.Unreachable() {
+			return address, ctx.Err()
+		}
+		note(notReached(err, addresses[i+1]))
+	}
+	return addresses[len(addresses)-1], nil
+}

@@ -1,0 +1,179 @@
+package deploy
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"ferry/internal/agent"
+	"ferry/internal/inventory"
+	"ferry/internal/nix"
+)
+
+// project is what this machine knows of what it deploys to a node and has deployed there.
+type project struct {
+	node     string
+	toplevel string // what is to be deployed
+	source   string // the snapshot that it is from
+	// deployed are the bundles that were deployed last from here: what boots, and what was only tried since.
+	deployed []string
+	// lineage tells how a git revision stands to what is checked out here.
+	lineage func(revision string) (inventory.Lineage, error)
+}
+
+func (d *deployment) project(ctx context.Context, ready built) project {
+	return projectOf(ctx, d.inv, d.node.Name, ready.toplevel, d.opts.Roots)
+}
+
+// projectOf is what is known of a node here; toplevel is "" if it is not known yet what is to be deployed.
+func projectOf(ctx context.Context, inv *inventory.Inventory, node string, toplevel nix.StorePath, roots Roots) project {
+	var deployed []string
+	for _, link := range []string{roots.Deployed(inv.File, node), roots.Tried(inv.File, node)} {
+		// Without the link, nothing was deployed from here.
+		if bundle, err := os.Readlink(link); err == nil {
+			deployed = append(deployed, bundle)
+		}
+	}
+	return project{
+		node: node, toplevel: string(toplevel), source: string(inv.Source.Path), deployed: deployed,
+		lineage: func(revision string) (inventory.Lineage, error) { return inv.Lineage(ctx, revision) },
+	}
+}
+
+// surprise tells whether the deployment would replace a system that nobody here knows of: one that no deployment of ferry's
+// left on the target, or one that was deployed from a revision which this checkout does not build on. It is asked with the
+// facts from before anything was shipped. A target that ferry has never deployed to is none.
+func surprise(facts agent.Facts, p project) error {
+	if facts.Last == nil && facts.Bundle == "" {
+		return nil
+	}
+	systems := [][2]string{{"boots", facts.Profile}}
+	switch {
+	case facts.Specialisation != "":
+		// It came with the profile's system.
+	case facts.Current == facts.Profile:
+		systems = [][2]string{{"runs", facts.Current}}
+	default:
+		systems = append([][2]string{{"runs", facts.Current}}, systems...)
+	}
+	for _, s := range systems {
+		does, toplevel := s[0], s[1]
+		if toplevel == "" || toplevel == p.toplevel {
+			continue
+		}
+		left, known := whatLeft(facts, toplevel)
+		if !known {
+			return unknownSystem(facts, p, does, toplevel)
+		}
+		if err := p.replaces(left, does, toplevel); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// deployed is a deployment that left a system on a target. What is not known of it is empty.
+type deployed struct {
+	bundle, source, revision string
+	dirty                    bool
+	entry                    *agent.JournalEntry
+}
+
+// whatLeft finds the deployment that left a system on a target; known is false if none did.
+func whatLeft(facts agent.Facts, toplevel string) (left deployed, known bool) {
+	last := facts.Last
+	switch {
+	case toplevel == facts.Committed:
+		m := facts.Deployed
+		return deployed{facts.Bundle, m.Source, m.Revision, m.Dirty, facts.LastCommit}, true
+	case last != nil && (toplevel == last.After.Current || toplevel == last.After.Profile):
+		if toplevel != last.Toplevel {
+			// It was there before, and whoever deployed last has seen it.
+			return deployed{}, true
+		}
+		return deployed{last.Bundle, "", last.Revision, last.Dirty, last}, true
+	case toplevel == facts.Pending:
+		// A power cut took the deployment away before it was written down.
+		return deployed{}, true
+	case last == nil && toplevel == facts.Current && toplevel == facts.Booted && facts.Profile == facts.Committed:
+		// A deployment without the agent, which writes no journal, waits for the next boot.
+		return deployed{}, true
+	}
+	return deployed{}, false
+}
+
+// replaces refuses to replace what is not known here.
+func (p project) replaces(left deployed, does, toplevel string) error {
+	if left.revision == "" || slices.Contains(p.deployed, left.bundle) || left.source != "" && left.source == p.source {
+		return nil
+	}
+	lineage, err := p.lineage(left.revision)
+	if err != nil {
+		return err
+	}
+	short := shortRevision(left.revision)
+	var advice string
+	switch lineage {
+	case inventory.NotComparable, inventory.Ancestor:
+		return nil
+	case inventory.Divergent:
+		advice = fmt.Sprintf("git log HEAD..%s shows what it has that this checkout lacks; git merge %s takes it in", short, short)
+	case inventory.Shallow:
+		advice = "this checkout has only a part of its history: git fetch --unshallow"
+	default:
+		advice = "git pull, then run this again"
+	}
+	text := fmt.Sprintf("the target %s %s, deployed%s from revision %s", does, systemName(toplevel), byWhom(left.entry), short)
+	if left.dirty {
+		text += " with uncommitted changes"
+	}
+	return hint(text+", which is not in this checkout's history", advice, goOn)
+}
+
+const goOn = "to replace it all the same: --replace-unknown"
+
+// unknownSystem says that someone else than ferry was at the target.
+func unknownSystem(facts agent.Facts, p project, does, toplevel string) error {
+	text := fmt.Sprintf("the target %s %s, which no deployment of ferry's left there", does, systemName(toplevel))
+	switch {
+	case toplevel == facts.Profile && facts.Generation > 0:
+		text += fmt.Sprintf(": generation %d of %s", facts.Generation, day(time.Unix(facts.ProfileTime, 0)))
+	case toplevel == facts.Profile:
+	case facts.CurrentGeneration > 0:
+		text += fmt.Sprintf(": generation %d, while generation %d is what boots", facts.CurrentGeneration, facts.Generation)
+	default:
+		text += ", and which is none of its generations"
+	}
+	if last := facts.Last; last != nil {
+		text += fmt.Sprintf("; the last deployment was%s, of %s", byWhom(last), orElse(systemName(last.Toplevel), "another system"))
+	}
+	return hint(text, "ferry generations "+p.node+" shows what it has", goOn)
+}
+
+// byWhom says who deployed and when, as far as that is known.
+func byWhom(e *agent.JournalEntry) string {
+	if e == nil {
+		return ""
+	}
+	text := ""
+	if e.Who != "" {
+		text = " by " + e.Who
+	}
+	return text + " on " + day(e.Time)
+}
+
+func day(t time.Time) string { return t.Local().Format("2006-01-02 15:04") }
+
+// systemName is a toplevel's name; two systems may have the same, and then differ in the beginning of the hash.
+func systemName(toplevel string) string {
+	p, err := nix.ParseStorePath(toplevel)
+	if err != nil {
+		return ""
+	}
+	return fmt.Sprintf("%s (%s…)", p.Name(), p.Hash()[:7])
+}
+
+// shortRevision is a git revision as people write it.
+func shortRevision(revision string) string { return revision[:min(len(revision), 12)] }

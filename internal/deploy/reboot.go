@@ -1,0 +1,338 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"ferry/internal/agent"
+	"ferry/internal/health"
+	"ferry/internal/nix"
+)
+
+// RebootOptions say whether and how the target is rebooted into the system that is deployed.
+type RebootOptions struct {
+	// Timeout is how long the target may take from being told to reboot until it runs what it is to run; 0: it is not
+	// rebooted. In its first half the new system has to be reached, in the second the old one to come back otherwise.
+	Timeout time.Duration
+	// Yes reboots a target that could not come back by itself, without asking.
+	Yes bool
+}
+
+// DefaultRebootTimeout is what a user gets who does not say anything.
+const DefaultRebootTimeout = 10 * time.Minute
+
+// rebooting is a deployment by a reboot. Where the boot loader can try a system once, the old one stays the default until
+// the new one is confirmed: by the connection that is made to it, and its checks.
+type rebooting struct {
+	*deployment
+	ready  built
+	before agent.Facts
+	// tried says that the old system is still the default.
+	tried bool
+	// failed are the units that were in the failed state before, where the target does not know.
+	failed []string
+	log    *lineWriter
+}
+
+// rebooted brings the system by a reboot, and commits it when it runs.
+func (d *deployment) rebooted(ctx context.Context, ready built, before agent.Facts, result *Result) error {
+	b := &rebooting{deployment: d, ready: ready, before: before}
+	b.log = &lineWriter{emit: func(line string) { d.emit(Event{Kind: Line, Step: Reboot, Text: line}) }}
+	system := string(ready.toplevel)
+	// What an earlier run has rebooted into, and then lost, needs no second reboot.
+	b.tried = before.Booted == system && before.Profile != system
+	if before.Booted != system || before.Current != system {
+		if err := b.restart(ctx, result); err != nil {
+			return err
+		}
+	}
+	if err := b.check(ctx); err != nil {
+		return b.goBack(ctx, err)
+	}
+	result.Outcome = Committed
+	if !b.tried && result.Generation > 0 {
+		return nil
+	}
+	var err error
+	if result.Generation, err = d.commit(ctx, ready, "boot", d.link.facts()); err != nil && b.tried {
+		return b.goBack(ctx, err)
+	}
+	return err
+}
+
+// restart lets the target boot the new system: once, or, where that cannot be and the user agrees, from now on.
+func (b *rebooting) restart(ctx context.Context, result *Result) error {
+	done := b.start(Reboot)
+	begin := time.Now()
+	why := noWayBack(b.before, b.ready.toplevel)
+	var facts agent.Facts
+	var err error
+	if why == "" {
+		facts, why, err = b.try(ctx)
+	}
+	if err == nil && why != "" {
+		if err := b.installed(ctx, why, result); err != nil {
+			return err
+		}
+		facts, err = b.again(ctx, b.before.BootID)
+	}
+	if err != nil {
+		return b.lost(ctx, err)
+	}
+	if err := b.arrived(ctx, facts); err != nil {
+		return err
+	}
+	done(fmt.Sprintf("runs %s after %v", systemName(facts.Current), time.Since(begin).Round(time.Second)))
+	return nil
+}
+
+// try lets the boot loader boot the new system once, and waits for that. What the target cannot do, and has left no trace of,
+// is a reason and no error.
+func (b *rebooting) try(ctx context.Context) (facts agent.Facts, why string, err error) {
+	deadline := time.Now().Add(b.opts.Reboot.Timeout)
+	var got agent.BootOnceResult
+	ask := func(session *agent.Session) error {
+		var err error
+		if got, err = session.BootOnce(ctx, b.request(), b.opts.Reboot.Timeout/2, b.log); err != nil {
+			return err
+		}
+		if got.Status != 0 {
+			return errRefused
+		}
+		return nil
+	}
+	b.tried = true
+	if err = ask(b.link.current()); err == nil || agent.IsLost(err) {
+		// It may have been lost before the target could do anything: then it is asked again.
+		facts, err = b.link.waitForReboot(ctx, b.before.BootID, deadline, ask)
+	}
+	b.log.flush()
+	var response *agent.ResponseError
+	switch {
+	case errors.Is(err, errRefused) && got.Unclean:
+		return facts, "", b.fail(Reboot, Unknown, hint(got.Error, "the whole log is on the target: "+got.Log))
+	case errors.Is(err, errRefused):
+		b.tried = false
+		return facts, got.Error, nil
+	case errors.As(err, &response):
+		return facts, "", b.fail(Reboot, Unchanged, err)
+	}
+	return facts, "", err
+}
+
+// errRefused says that a target does not reboot.
+var errRefused = errors.New("the target does not reboot")
+
+// installed makes the new system the boot default, if the user agrees.
+func (b *rebooting) installed(ctx context.Context, why string, result *Result) error {
+	if err := b.mayReboot(ctx, why); err != nil {
+		return err
+	}
+	// Nothing on the target keeps them for later.
+	now, err := b.booted(ctx, 0)
+	if err != nil {
+		return b.fail(Reboot, Unchanged, err)
+	}
+	b.failed = now.Failed
+	return b.install(ctx, b.ready, b.before, result)
+}
+
+// noWayBack tells why a target could not come back by itself from a reboot into a system, as far as its facts show; "": it can.
+func noWayBack(facts agent.Facts, system nix.StorePath) string {
+	switch {
+	case facts.Profile == string(system):
+		return "the new system is its boot default already"
+	case facts.BootOnce == "":
+		return "its boot loader cannot try a system once"
+	}
+	return ""
+}
+
+// askEarly asks what can be asked before a system is shipped.
+func (d *deployment) askEarly(ctx context.Context, ready built) error {
+	facts := d.link.facts()
+	if d.opts.Reboot.Timeout == 0 || facts.Booted == string(ready.toplevel) {
+		return nil
+	}
+	if why := noWayBack(facts, ready.toplevel); why != "" {
+		return d.mayReboot(ctx, why)
+	}
+	return nil
+}
+
+// mayReboot lets the user decide, once, about a reboot that has no way back.
+func (d *deployment) mayReboot(ctx context.Context, why string) error {
+	if d.agreed {
+		return nil
+	}
+	if d.opts.Reboot.Yes {
+		d.note("this reboot has no way back: " + why)
+		d.agreed = true
+		return nil
+	}
+	if ask := d.opts.Ask; ask != nil {
+		question := fmt.Sprintf("%s: this reboot has no way back: %s.\nIf the new system does not come up, somebody has to go there. Reboot all the same?", d.node.Name, why)
+		agreed, err := ask(ctx, question)
+		if err != nil {
+			return d.fail(Reboot, Unchanged, err)
+		}
+		if d.agreed = agreed; agreed {
+			return nil
+		}
+	}
+	return d.fail(Reboot, Unchanged, hint("this reboot has no way back: "+why, "if you mean it, use --yes"))
+}
+
+func (b *rebooting) request() agent.Request {
+	return agent.Request{
+		Job: b.job, Offset: b.log.total, Toplevel: b.ready.toplevel, Bundle: b.ready.bundle, ForceNotNixOS: b.opts.ForceNotNixOS,
+	}
+}
+
+// arrived judges the system that a target came back with.
+func (b *rebooting) arrived(ctx context.Context, facts agent.Facts) error {
+	switch system := string(b.ready.toplevel); {
+	case facts.Booted == system && facts.Current == system:
+		return nil
+	case facts.Booted != b.before.Booted && facts.Booted != b.before.Profile:
+		return b.fail(Reboot, Unknown, hint("the target came back with "+systemName(facts.Booted)+", which is neither the new nor the old system",
+			"ferry generations "+b.node.Name+" shows what is there"))
+	case !b.tried:
+		return b.fail(Reboot, Unknown, errors.New("the target came back with the old system, though the new one is its boot default"))
+	}
+	return b.forget(ctx, b.fail(Reboot, RolledBack, hint("the target came back with the old system",
+		"on the target: journalctl --list-boots, and journalctl --boot=-1 for what the new one said")))
+}
+
+// again tells the target to reboot and waits for another boot than the one of this id.
+func (b *rebooting) again(ctx context.Context, bootID string) (agent.Facts, error) {
+	deadline := time.Now().Add(b.opts.Reboot.Timeout)
+	if err := b.link.current().Reboot(ctx, b.request()); err != nil && !agent.IsLost(err) {
+		return agent.Facts{}, &rebootError{kind: neverDown, err: err}
+	}
+	return b.link.waitForReboot(ctx, bootID, deadline, func(*agent.Session) error { return nil })
+}
+
+// lost tells what is known of a target that has not come back.
+func (b *rebooting) lost(ctx context.Context, err error) error {
+	var failed *rebootError
+	var ready *Error
+	switch {
+	case errors.As(err, &ready):
+		return ready
+	case !errors.As(err, &failed):
+		e := b.fail(Reboot, Unknown, err)
+		if errors.Is(err, context.Canceled) {
+			e.Err = &hinted{text: "interrupted while the target reboots", err: err}
+		}
+		if b.tried {
+			e.hints = []string{"it goes back to the old system unless this is run again within " + (b.opts.Reboot.Timeout / 2).String() + " of its boot"}
+		}
+		return e
+	case failed.kind == neverDown && b.tried:
+		return b.forget(ctx, b.fail(Reboot, Unchanged, hint(failed.Error()+"; nothing has changed", "on the target: systemctl list-jobs, systemd-inhibit --list")))
+	case failed.kind == neverDown:
+		return b.fail(Reboot, Unknown, hint(failed.Error()+"; it boots the new system when it does", "on the target: systemctl list-jobs, systemd-inhibit --list"))
+	case b.tried:
+		return b.fail(Reboot, Unknown, hint(failed.Error(), "power cycle it: its boot default is the old system"))
+	}
+	return b.fail(Reboot, Unknown, hint(failed.Error(), "somebody has to look at its console; the boot menu has the old system"))
+}
+
+// forget removes what is left of a trial on a target that runs the old system, and gives why it is over.
+func (b *rebooting) forget(ctx context.Context, why *Error) error {
+	var got agent.BootOnceResult
+	log := &lineWriter{emit: b.log.emit}
+	// It can be asked for again by whoever is connected, in whichever boot.
+	err := b.link.do(ctx, func(session *agent.Session) error {
+		request := b.request()
+		request.Offset = log.total
+		var err error
+		got, err = session.ForgetBootOnce(ctx, request, log)
+		return err
+	})
+	log.flush()
+	if err == nil && got.Status != 0 {
+		err = errors.New(got.Error)
+	}
+	if err != nil {
+		why.State = Unknown
+		why.Err = fmt.Errorf("%w; what was prepared for the new one could not be removed: %w", why.Err, err)
+	}
+	return why
+}
+
+// booted waits, at most for limit, until the target has finished booting, and tells its units.
+func (b *rebooting) booted(ctx context.Context, limit time.Duration) (got agent.BootedResult, err error) {
+	err = b.link.do(ctx, func(session *agent.Session) error {
+		var err error
+		got, err = session.Booted(ctx, limit)
+		return err
+	})
+	return got, err
+}
+
+// check waits until the new system has finished booting, judges its units, and makes the node's checks.
+func (b *rebooting) check(ctx context.Context) error {
+	done := b.start(Confirm)
+	got, err := b.booted(ctx, b.opts.Limits.Activation)
+	if err != nil {
+		return err
+	}
+	if !got.Finished {
+		return fmt.Errorf("the boot is not over after %v", b.opts.Limits.Activation)
+	}
+	if err := judgeUnits(b.node.Checks.Units, got.Failed, append(got.Before, b.failed...)); err != nil {
+		return err
+	}
+	done("")
+	if err := runChecks(ctx, b.node.Checks, b.link, b.emit); err != nil {
+		return b.fail(Check, Unknown, err)
+	}
+	return nil
+}
+
+// judgeUnits tells what a policy says of the units that are in the failed state, and of those that were.
+func judgeUnits(policy health.UnitPolicy, failed, before []string) error {
+	switch policy {
+	case health.Ignore:
+		return nil
+	case health.None:
+		before = nil
+	}
+	failed = slices.DeleteFunc(slices.Clone(failed), func(unit string) bool { return slices.Contains(before, unit) })
+	if len(failed) > 0 {
+		return errors.New("units failed: " + strings.Join(failed, ", "))
+	}
+	return nil
+}
+
+// goBack reboots a target whose new system is not good enough into the old one, which is still the default.
+func (b *rebooting) goBack(ctx context.Context, why error) error {
+	step := Confirm
+	var inner *Error
+	if errors.As(why, &inner) {
+		step, why = inner.Step, inner.Err
+	}
+	if ctx.Err() != nil {
+		return b.lost(ctx, ctx.Err())
+	}
+	if !b.tried {
+		return b.fail(step, Unknown, hint(why.Error()+"; the new system runs, and boots by default", "ferry generations "+b.node.Name+" shows what to go back to"))
+	}
+	b.note(why.Error() + "; going back to the old system")
+	done := b.start(RollBack)
+	facts, err := b.again(ctx, b.link.facts().BootID)
+	if err != nil {
+		return b.lost(ctx, fmt.Errorf("%w; going back: %w", why, err))
+	}
+	if facts.Booted == string(b.ready.toplevel) {
+		return b.fail(RollBack, Unknown, fmt.Errorf("%w; the target was rebooted, and runs the new system again", why))
+	}
+	done("runs " + systemName(facts.Booted))
+	return b.forget(ctx, b.fail(step, RolledBack, fmt.Errorf("%w; the target went back to %s", why, systemName(facts.Booted))))
+}

@@ -1,0 +1,118 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"ferry/internal/agent"
+	"ferry/internal/nix"
+	"ferry/internal/ship"
+)
+
+// shipment brings a bundle to a target, in as many rounds as it takes: each sends what is still missing.
+type shipment struct {
+	d     *deployment
+	root  nix.StorePath
+	total ship.Result
+	// whole are the paths that the target could not rebuild from what it has.
+	whole map[nix.StorePath]bool
+	// askAll says that the target has not got what it should have.
+	askAll bool
+}
+
+// maxWrongBases is how many paths are sent again as a whole before no differences are sent any more: a disk that is broken in
+// many places would cost a round for each.
+const maxWrongBases = 4
+
+// run is the ship with one connection.
+func (s *shipment) run(ctx context.Context) func(*agent.Session) error {
+	return func(session *agent.Session) error {
+		local, err := s.d.opts.Nix.OpenServe(ctx)
+		if err != nil {
+			return err
+		}
+		defer local.Close()
+		for {
+			err := s.round(ctx, local.Serve, session)
+			var wrong *ship.WrongBaseError
+			var response *agent.ResponseError
+			switch {
+			case errors.As(err, &wrong) && !s.whole[wrong.Path]:
+				s.whole[wrong.Path] = true
+				s.d.note(wrong.Error() + "; it is sent as a whole. If it happens again, look at that machine's disk, and run there: sudo nix-store --verify --check-contents")
+			case !s.askAll && errors.As(err, &response) && strings.Contains(strings.Join(response.Stderr, "\n"), "is not valid"):
+				// Collected since, or its database says something else than its links.
+			default:
+				return err
+			}
+			s.askAll = true
+		}
+	}
+}
+
+func (s *shipment) round(ctx context.Context, local *nix.Serve, session *agent.Session) error {
+	facts := session.Hello.Facts
+	plan, err := ship.MakePlan(ctx, local, session, s.root, ship.Options{
+		Substitute: s.d.opts.SubstituteOnTarget, Known: keptBy(facts), AskAll: s.askAll,
+		NoDelta: s.noDelta(), Whole: s.whole, Memory: s.d.opts.Memory,
+	})
+	if err != nil {
+		return err
+	}
+	if len(plan.Missing) == 0 {
+		return nil
+	}
+	if err := fits(facts, plan.Bytes); err != nil {
+		return err
+	}
+	if !s.noDelta() {
+		if err := plan.Sign(ctx, session, keptBy(facts)); err != nil {
+			// A loss of time, and nothing else.
+			if agent.IsLost(err) || ctx.Err() != nil {
+				return err
+			}
+			s.d.note(err.Error() + "; every path is shipped as a whole")
+			plan.Signed = nil
+		}
+	}
+	result, err := plan.Send(ctx, session, func(p ship.Progress) { s.d.emit(Event{Kind: Shipping, Step: Ship, Ship: p}) }, func(sent ship.Sent) {
+		s.d.emit(Event{Kind: PathSent, Step: Ship, Sent: sent})
+	})
+	s.total.Paths += result.Paths
+	s.total.Differences += result.Differences
+	s.total.Bytes += result.Bytes
+	s.total.Wire += result.Wire
+	s.total.Duration += result.Duration
+	s.total.Peak = max(s.total.Peak, result.Peak)
+	return err
+}
+
+func (s *shipment) noDelta() bool { return s.d.opts.NoDelta || len(s.whole) > maxWrongBases }
+
+// keptBy are the paths that a target keeps, by what it says of itself: nobody collects them while it is deployed to.
+func keptBy(facts agent.Facts) []nix.StorePath {
+	var kept []nix.StorePath
+	seen := map[nix.StorePath]bool{}
+	for _, text := range []string{facts.Current, facts.Bundle, facts.Profile, facts.Booted} {
+		if p, err := nix.ParseStorePath(text); err == nil && !seen[p] {
+			seen[p] = true
+			kept = append(kept, p)
+		}
+	}
+	return kept
+}
+
+func (s *shipment) summary() string {
+	t := s.total
+	if t.Paths == 0 {
+		return "everything is there already"
+	}
+	text := fmt.Sprintf("%s as %s, %s", Size(t.Bytes), Size(t.Wire), Count(t.Paths, "path"))
+	// What was sent again after a lost connection counts once.
+	if n := min(t.Differences, t.Paths); n > 0 {
+		text += fmt.Sprintf(", %d as differences", n)
+	}
+	return text
+}

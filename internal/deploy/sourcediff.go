@@ -1,0 +1,125 @@
+package deploy
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"ferry/internal/inventory"
+	"ferry/internal/nix"
+	"ferry/internal/run"
+)
+
+// DiffSource writes the difference of the sources that two systems of a node were made from, as a unified diff. The systems are
+// named as for [Diff]. A failure is an [*Error].
+func DiffSource(ctx context.Context, inv *inventory.Inventory, node inventory.Node, before, after string, opts Options, out io.Writer) error {
+	l, err := newLook(inv, node, opts)
+	if err != nil {
+		return err
+	}
+	defer l.close()
+	sources := [2]nix.StorePath{}
+	for i, what := range []string{before, after} {
+		if what == SideTree {
+			// It need not build, or even evaluate.
+			sources[i] = l.inv.Source.Path
+			continue
+		}
+		s, err := l.side(ctx, what)
+		if err != nil {
+			return err
+		}
+		if s.Source == "" {
+			return l.fail(Connect, Unchanged, noSource(s))
+		}
+		sources[i] = s.Source
+	}
+	if err := unifiedDiff(ctx, opts.Nix.Runner, sources[0], sources[1], out); err != nil {
+		return l.fail(Build, Unchanged, err)
+	}
+	return nil
+}
+
+func noSource(s Side) error {
+	if s.Bundle == "" {
+		return hint(fmt.Sprintf("what %s was made from is not known: it is no bundle of ferry's", s.Name), "compare bundles, by their store paths")
+	}
+	return hint(fmt.Sprintf("%s was made from a source that is not in this machine's store", s.Name),
+		fmt.Sprintf("bring it here: nix-copy-closure --from TARGET %s; or compare without --source", s.Bundle))
+}
+
+// unifiedDiff has git compare two folders of the store, and names their files without the store.
+func unifiedDiff(ctx context.Context, runner *run.Runner, a, b nix.StorePath, out io.Writer) error {
+	if a == b {
+		return nil
+	}
+	headers := strings.NewReplacer("a"+string(a)+"/", "a/", "b"+string(b)+"/", "b/", "a"+string(b)+"/", "a/", "b"+string(a)+"/", "b/")
+	w := &headerWriter{out: out, replace: headers.Replace}
+	err := runner.Run(ctx, run.Command{
+		Argv: []string{"git", "-c", "core.quotePath=false", "diff", "--no-index", "--no-color", "--no-ext-diff", "--no-textconv", "--src-prefix=a/", "--dst-prefix=b/",
+			"--", string(a), string(b)},
+		// What the user or the machine has configured for diffs is for their own work.
+		Env: []string{"GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null"}, Dir: "/", Out: w,
+	})
+	if flushed := w.flush(); flushed != nil {
+		return flushed
+	}
+	var failed *run.Error
+	switch {
+	case run.NotFound(err):
+		return hint("git is not in PATH here, which compares the sources", "install git")
+	case errors.As(err, &failed) && failed.Status == 1:
+		// They differ.
+		return w.err
+	case err != nil:
+		return err
+	}
+	return w.err
+}
+
+// headerWriter changes the lines of a diff that name files, and leaves their content as it is.
+type headerWriter struct {
+	out     io.Writer
+	replace func(string) string
+	held    []byte
+	inHunk  bool
+	err     error
+}
+
+func (w *headerWriter) Write(p []byte) (int, error) {
+	w.held = append(w.held, p...)
+	for {
+		i := bytes.IndexByte(w.held, '\n')
+		if i < 0 {
+			return len(p), w.err
+		}
+		w.line(string(w.held[:i+1]))
+		w.held = w.held[i+1:]
+	}
+}
+
+func (w *headerWriter) flush() error {
+	if len(w.held) > 0 {
+		w.line(string(w.held))
+		w.held = nil
+	}
+	return w.err
+}
+
+func (w *headerWriter) line(line string) {
+	switch {
+	case strings.HasPrefix(line, "diff --git "):
+		w.inHunk = false
+	case strings.HasPrefix(line, "@@ "):
+		w.inHunk = true
+	}
+	if !w.inHunk {
+		line = w.replace(line)
+	}
+	if w.err == nil {
+		_, w.err = io.WriteString(w.out, line)
+	}
+}

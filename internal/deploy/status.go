@@ -1,0 +1,253 @@
+package deploy
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"ferry/internal/agent"
+	"ferry/internal/inventory"
+)
+
+// Attention is how much something on a node asks for a person.
+type Attention int
+
+// The degrees.
+const (
+	Fine    Attention = iota
+	Notice            // to be known
+	Warning           // should be looked after
+	Serious           // something does not work
+)
+
+// String is the word for it: nothing, note, warning or error.
+func (a Attention) String() string { return []string{"", "note", "warning", "error"}[a] }
+
+// Point is something on a node that asks for attention.
+type Point struct {
+	Attention Attention
+	Text      string
+}
+
+// NodeStatus is what runs on a node, and how it is there.
+type NodeStatus struct {
+	Node inventory.Node
+	// Err is why the node could not be asked; then nothing else is known.
+	Err error
+	// Facts and Look are what its target says.
+	Facts agent.Facts
+	Look  agent.LookResult
+	// Revision is the git revision that what runs was deployed from, Dirty whether there were changes besides, and Standing how it
+	// stands to what is checked out here. Deployed is who brought it and when, nil if nobody knows.
+	Revision string
+	Dirty    bool
+	Standing inventory.Standing
+	Deployed *agent.JournalEntry
+	// Release is NixOS's release that runs; NixpkgsRevision the commit it is from, and NixpkgsDate the day of that.
+	Release         string
+	NixpkgsRevision string
+	NixpkgsDate     time.Time
+	// Points are what asks for attention, the most serious first, and Attention is the most serious degree of all, of what has
+	// no point of its own too.
+	Points    []Point
+	Attention Attention
+}
+
+// Status looks at all nodes at once and gives what asks most for attention first. A node that cannot be asked is in it, with the
+// reason. The error is one of this side.
+func Status(ctx context.Context, inv *inventory.Inventory, nodes []inventory.Node, look Look) ([]NodeStatus, error) {
+	list := make([]NodeStatus, len(nodes))
+	errs := look.eachNode(ctx, nodes, func(ctx context.Context, look Look, i int) error {
+		session, err := look.open(ctx, nodes[i], true)
+		if err != nil {
+			return err
+		}
+		defer session.Close()
+		list[i].Facts = session.Hello.Facts
+		list[i].Look, err = session.Look(ctx)
+		return err
+	})
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	standings := map[string]inventory.Standing{}
+	for i := range list {
+		s := &list[i]
+		s.Node, s.Err = nodes[i], errs[i]
+		if s.Err != nil {
+			s.Facts, s.Look = agent.Facts{}, agent.LookResult{}
+		}
+		s.readOrigin()
+		standing, known := standings[s.Revision]
+		if !known {
+			var err error
+			if standing, err = inv.Standing(ctx, s.Revision); err != nil {
+				return nil, err
+			}
+			standings[s.Revision] = standing
+		}
+		s.Standing = standing
+		s.attend()
+	}
+	slices.SortStableFunc(list, func(a, b NodeStatus) int {
+		return cmp.Or(cmp.Compare(b.Attention, a.Attention), cmp.Compare(a.Node.Name, b.Node.Name))
+	})
+	return list, nil
+}
+
+// readOrigin finds out where what runs is from.
+func (s *NodeStatus) readOrigin() {
+	v := parseNixOSVersion(s.Facts.Version)
+	s.Release, s.NixpkgsRevision, s.NixpkgsDate = v.release, v.revision, v.date
+	if s.Look.NixpkgsRevision != "" && s.Facts.Current == s.Facts.Committed {
+		s.NixpkgsRevision = s.Look.NixpkgsRevision
+	}
+	left, known := whatLeft(s.Facts, s.Facts.Current)
+	if known {
+		s.Revision, s.Dirty, s.Deployed = left.revision, left.dirty, left.entry
+	}
+}
+
+// attend finds what asks for attention.
+func (s *NodeStatus) attend() {
+	switch {
+	case s.Err != nil:
+		text := s.Err.Error()
+		if hints := hintsOf(s.Err); len(hints) > 0 {
+			text += "; " + hints[0]
+		}
+		s.Points = []Point{{Serious, text}}
+	default:
+		s.Points = slices.Concat(workPoints(s.Facts, s.Look), unitPoints(s.Look), systemPoints(s.Facts, s.Look), diskPoints(s.Facts, s.Look))
+		for _, t := range s.Look.Roots {
+			s.Points = append(s.Points, Point{Warning, t.Text + "; on the target: " + t.Fix})
+		}
+	}
+	slices.SortStableFunc(s.Points, func(a, b Point) int { return cmp.Compare(b.Attention, a.Attention) })
+	switch s.Standing.Relation {
+	case inventory.Behind:
+		s.Attention = Notice
+	case inventory.Ahead, inventory.Diverged, inventory.NotKnownHere:
+		s.Attention = Warning
+	}
+	if s.Deployed == nil {
+		s.Attention = max(s.Attention, Notice)
+	}
+	if len(s.Points) > 0 {
+		s.Attention = max(s.Attention, s.Points[0].Attention)
+	}
+}
+
+// workPoints are about what goes on at a target, and how the last deployment ended.
+func workPoints(facts agent.Facts, look agent.LookResult) []Point {
+	var points []Point
+	switch a := look.Armed; {
+	case a != nil && a.Reboot:
+		points = append(points, Point{Warning, systemName(a.Toplevel) + " is tried by a reboot, and not committed"})
+	case a != nil:
+		text := "a switch to " + orElse(systemName(a.Toplevel), "another system") + byName(a.Who) + " is " + string(a.Phase)
+		if a.Left > 0 {
+			text += fmt.Sprintf(": it goes back in %d s unless it is confirmed", a.Left)
+		}
+		points = append(points, Point{Warning, text})
+	case look.Lock != nil:
+		points = append(points, Point{Notice, locked(look.Lock).Error()})
+	}
+	if last := facts.Last; last != nil && look.Armed == nil {
+		level := map[agent.JournalOutcome]Attention{agent.JournalRolledBack: Warning, agent.JournalFailed: Serious}[last.Outcome]
+		if level > Fine {
+			text := "the last deployment" + byWhom(last) + " " + map[Attention]string{Warning: "was rolled back", Serious: "failed"}[level]
+			if last.Reason != "" {
+				text += ": " + last.Reason
+			}
+			points = append(points, Point{level, text})
+		}
+	}
+	return points
+}
+
+func byName(who string) string {
+	if who == "" {
+		return ""
+	}
+	return " by " + who
+}
+
+// unitsNamed is how many failed units a person is told by name.
+const unitsNamed = 5
+
+func unitPoints(look agent.LookResult) []Point {
+	if look.UnitsError != "" {
+		return []Point{{Notice, "failed units are not known: " + look.UnitsError}}
+	}
+	n := len(look.Failed)
+	if n == 0 {
+		return nil
+	}
+	text := Count(n, "unit") + " failed: " + strings.Join(look.Failed[:min(n, unitsNamed)], ", ")
+	if n > unitsNamed {
+		text += fmt.Sprintf(" and %d more", n-unitsNamed)
+	}
+	return []Point{{Serious, text}}
+}
+
+// systemPoints are about which system runs and which one boots.
+func systemPoints(facts agent.Facts, look agent.LookResult) []Point {
+	var points []Point
+	if facts.Nix == "" {
+		points = append(points, Point{Serious, "no working Nix: " + orElse(facts.NixError, "nix-store does not work there")})
+	}
+	switch {
+	case !facts.NixOS:
+		points = append(points, Point{Warning, "not a NixOS machine: /etc/NIXOS is missing"})
+	case facts.Current == "":
+		points = append(points, Point{Warning, "no NixOS system runs: there is no /run/current-system"})
+	case facts.Profile == "":
+		points = append(points, Point{Warning, "nothing boots: there is no system profile"})
+	case facts.Specialisation != "":
+		points = append(points, Point{Notice, "runs the specialisation " + facts.Specialisation})
+	case facts.Current != facts.Profile:
+		text := fmt.Sprintf("the next boot brings another system: generation %d, %s", facts.Generation, systemName(facts.Profile))
+		if last := facts.Last; last != nil && last.Outcome == agent.JournalActivated && last.After.Current == facts.Current {
+			text = fmt.Sprintf("what runs is only tried%s: generation %d boots, %s", byWhom(last), facts.Generation, systemName(facts.Profile))
+		}
+		points = append(points, Point{Warning, text})
+	}
+	if len(look.Reboot) > 0 {
+		points = append(points, Point{Warning, "reboot needed: " + strings.Join(look.Reboot, ", ") + " changed since the boot"})
+	}
+	if _, known := whatLeft(facts, facts.Current); !known && (facts.Last != nil || facts.Bundle != "") && facts.Current != "" {
+		points = append(points, Point{Warning, "runs " + systemName(facts.Current) + ", which no deployment of ferry's left there"})
+	}
+	return points
+}
+
+// scarce is how many bytes of a store are so few that the next deployment may not fit.
+const scarce = 1 << 30
+
+func diskPoints(facts agent.Facts, look agent.LookResult) []Point {
+	var points []Point
+	switch {
+	case facts.StoreFree == 0:
+	case facts.StoreFree < minimumFree:
+		points = append(points, Point{Serious, fmt.Sprintf("the disk is full: %s free for /nix/store", Size(uint64(facts.StoreFree)))})
+	case facts.StoreFree < scarce && !facts.StoreCompresses:
+		points = append(points, Point{Warning, fmt.Sprintf("little room: %s free for /nix/store", Size(uint64(facts.StoreFree)))})
+	}
+	if err := fitsBoot(facts, look.BootSize); err != nil {
+		points = append(points, Point{Warning, err.Error()})
+	}
+	return points
+}
+
+// fitsBoot tells whether kernel and initrd of n bytes together fit into the target's /boot; 0: they need not, or nothing is known.
+func fitsBoot(facts agent.Facts, n int64) error {
+	if n == 0 || facts.BootFree >= n {
+		return nil
+	}
+	return hint(fmt.Sprintf("/boot is nearly full: %s free, a new kernel and initrd need %s", Size(uint64(facts.BootFree)), Size(uint64(n))),
+		"on the target: sudo nix-collect-garbage --delete-older-than 30d, then deploy or sudo /run/current-system/bin/switch-to-configuration boot")
+}

@@ -1,0 +1,214 @@
+package deploy
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"ferry/internal/agent"
+	"ferry/internal/health"
+	"ferry/internal/inventory"
+)
+
+const (
+	someSystem    = "/nix/store/00000000000000000000000000000000-nixos-system-web"
+	anotherSystem = "/nix/store/11111111111111111111111111111111-nixos-system-web"
+	someBundle    = "/nix/store/22222222222222222222222222222222-ferry-web"
+)
+
+// wellStatus is a node where nothing asks for attention: it runs and boots what was deployed last.
+func wellStatus() NodeStatus {
+	entry := &agent.JournalEntry{
+		Time: time.Unix(1700000000, 0), Who: "bob@laptop", Action: "switch", Bundle: someBundle, Toplevel: someSystem, Outcome: agent.JournalCommitted,
+		After: agent.JournalState{Current: someSystem, Profile: someSystem, Bundle: someBundle},
+	}
+	return NodeStatus{
+		Facts: agent.Facts{
+			NixOS: true, Nix: "2.18", Current: someSystem, Profile: someSystem, Booted: someSystem, Bundle: someBundle, Committed: someSystem,
+			Generation: 7, StoreFree: 1 << 40, BootFree: 1 << 30, Last: entry, LastCommit: entry, Deployed: agent.Manifest{Revision: strings.Repeat("a", 40)},
+			Version: "25.05.20250601.b134951",
+		},
+		Standing: inventory.Standing{Relation: inventory.Equal},
+	}
+}
+
+// TestWhatAsksForAttention makes one thing after another wrong with a node that is well.
+func TestWhatAsksForAttention(t *testing.T) {
+	for name, c := range map[string]struct {
+		change    func(s *NodeStatus)
+		attention Attention
+		says      string // the beginning of the only point; "": there is none
+	}{
+		"nothing":             {func(*NodeStatus) {}, Fine, ""},
+		"cannot be asked":     {func(s *NodeStatus) { s.Err = hint("it is gone", "look for it", "or not") }, Serious, "it is gone; look for it"},
+		"behind":              {func(s *NodeStatus) { s.Standing.Relation = inventory.Behind }, Notice, ""},
+		"of somebody's":       {func(s *NodeStatus) { s.Standing.Relation = inventory.NotKnownHere }, Warning, ""},
+		"units failed":        {func(s *NodeStatus) { s.Look.Failed = []string{"a", "b"} }, Serious, "2 units failed: a, b"},
+		"many units failed":   {func(s *NodeStatus) { s.Look.Failed = strings.Fields("a b c d e f g") }, Serious, "7 units failed: a, b, c, d, e and 2 more"},
+		"units are not known": {func(s *NodeStatus) { s.Look.UnitsError = "no bus" }, Notice, "failed units are not known: no bus"},
+		"reboot":              {func(s *NodeStatus) { s.Look.Reboot = []string{"kernel", "initrd"} }, Warning, "reboot needed: kernel, initrd changed since the boot"},
+		"no Nix":              {func(s *NodeStatus) { s.Facts.Nix = "" }, Serious, "no working Nix: nix-store does not work there"},
+		"no NixOS":            {func(s *NodeStatus) { s.Facts.NixOS = false }, Warning, "not a NixOS machine"},
+		"nothing boots":       {func(s *NodeStatus) { s.Facts.Profile = "" }, Warning, "nothing boots"},
+		"a specialisation": {func(s *NodeStatus) {
+			s.Facts.Current, s.Facts.Specialisation = anotherSystem, "gaming"
+			s.Facts.Last.After.Current = anotherSystem
+		}, Notice, "runs the specialisation gaming"},
+		"another one boots": {func(s *NodeStatus) { s.Facts.Profile = anotherSystem }, Warning, "the next boot brings another system: generation 7, nixos-system-web (1111111…)"},
+		"tried": {func(s *NodeStatus) {
+			s.Facts.Current = anotherSystem
+			s.Facts.Last = &agent.JournalEntry{Who: "bob@laptop", Toplevel: anotherSystem, Outcome: agent.JournalActivated, After: agent.JournalState{Current: anotherSystem}}
+		}, Warning, "what runs is only tried by bob@laptop on "},
+		"rolled back": {func(s *NodeStatus) {
+			s.Facts.Last = &agent.JournalEntry{Outcome: agent.JournalRolledBack, Reason: "the link is down", After: agent.JournalState{Current: someSystem}}
+		}, Warning, "the last deployment on 0001-01-01"},
+		"failed": {func(s *NodeStatus) {
+			s.Facts.Last = &agent.JournalEntry{Outcome: agent.JournalFailed, After: agent.JournalState{Current: someSystem}}
+		}, Serious, "the last deployment on "},
+		"refused": {func(s *NodeStatus) {
+			s.Facts.Last = &agent.JournalEntry{Outcome: agent.JournalUnchanged, After: agent.JournalState{Current: someSystem}}
+		}, Fine, ""},
+		"a full disk":            {func(s *NodeStatus) { s.Facts.StoreFree = 1 << 20 }, Serious, "the disk is full: 1.0 MB free"},
+		"little room":            {func(s *NodeStatus) { s.Facts.StoreFree = 900e6 }, Warning, "little room: 900 MB free for /nix/store"},
+		"little, and compressed": {func(s *NodeStatus) { s.Facts.StoreFree, s.Facts.StoreCompresses = 900e6, true }, Fine, ""},
+		"a full /boot":           {func(s *NodeStatus) { s.Facts.BootFree, s.Look.BootSize = 20e6, 45e6 }, Warning, "/boot is nearly full: 20 MB free, a new kernel and initrd need 45 MB"},
+		"a root":                 {func(s *NodeStatus) { s.Look.Roots = []agent.Trouble{{Text: "it is gone", Fix: "sudo x"}} }, Warning, "it is gone; on the target: sudo x"},
+		"locked":                 {func(s *NodeStatus) { s.Look.Lock = &agent.Lock{Who: "bob@laptop"} }, Notice, "bob@laptop is deploying to this target"},
+		"armed": {func(s *NodeStatus) {
+			s.Look.Armed = &agent.Armed{Toplevel: someSystem, Who: "bob@laptop", Phase: agent.Waiting, Left: 42}
+		}, Warning, "a switch to nixos-system-web (0000000…) by bob@laptop is waiting: it goes back in 42 s"},
+		"a trial": {func(s *NodeStatus) { s.Look.Armed = &agent.Armed{Toplevel: someSystem, Reboot: true} }, Warning, "nixos-system-web (0000000…) is tried by a reboot"},
+		"nobody of ferry's was it": {func(s *NodeStatus) {
+			s.Facts.Current, s.Facts.Profile = anotherSystem, anotherSystem
+		}, Warning, "runs nixos-system-web (1111111…), which no deployment of ferry's left there"},
+		"ferry was never there": {func(s *NodeStatus) {
+			s.Facts.Bundle, s.Facts.Committed, s.Facts.Last, s.Facts.LastCommit = "", "", nil, nil
+		}, Notice, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := wellStatus()
+			c.change(&s)
+			s.readOrigin()
+			s.attend()
+			if s.Attention != c.attention {
+				t.Errorf("%v, want %v", s.Attention, c.attention)
+			}
+			switch {
+			case c.says == "" && len(s.Points) == 0:
+			case len(s.Points) != 1 || c.says == "" || !strings.HasPrefix(s.Points[0].Text, c.says):
+				t.Errorf("%+v, want %q", s.Points, c.says)
+			}
+		})
+	}
+}
+
+// TestWhatRunsIsKnownByWhoBroughtIt tells the origin of what runs, not of what boots.
+func TestWhatRunsIsKnownByWhoBroughtIt(t *testing.T) {
+	s := wellStatus()
+	s.Look.NixpkgsRevision = strings.Repeat("c", 40)
+	s.readOrigin()
+	if s.Deployed != s.Facts.LastCommit || s.Revision != strings.Repeat("a", 40) || s.Release != "25.05" || s.NixpkgsRevision != strings.Repeat("c", 40) || s.NixpkgsDate.IsZero() {
+		t.Errorf("committed: %+v", s)
+	}
+	tried := wellStatus()
+	tried.Facts.Current, tried.Look.NixpkgsRevision = anotherSystem, strings.Repeat("c", 40)
+	tried.Facts.Last = &agent.JournalEntry{Toplevel: anotherSystem, Revision: "bbbbbbb", Dirty: true, Outcome: agent.JournalActivated, After: agent.JournalState{Current: anotherSystem}}
+	tried.readOrigin()
+	if tried.Deployed != tried.Facts.Last || tried.Revision != "bbbbbbb" || !tried.Dirty || tried.NixpkgsRevision != "b134951" {
+		t.Errorf("tried: %+v", tried)
+	}
+}
+
+// TestClocksAreComparedWithinWhatIsKnown gives the target's clock as whole seconds, read at some time while ferry waited.
+func TestClocksAreComparedWithinWhatIsKnown(t *testing.T) {
+	begin := time.Unix(1700000000, 0)
+	for name, c := range map[string]struct {
+		there, waited time.Duration
+		says          string // "": well
+	}{
+		"the same":                    {0, time.Second, ""},
+		"within the wait":             {50 * time.Second, time.Minute, ""},
+		"a little behind":             {-30 * time.Second, time.Second, ""},
+		"behind":                      {-61 * time.Second, time.Second, "it is 1m0s behind"},
+		"ahead":                       {3 * time.Hour, time.Hour, "it is 2h0m0s ahead"},
+		"a battery that has run down": {-begin.Sub(time.Unix(0, 0)), time.Second, "it is 472222h13m19s behind"},
+	} {
+		f := clockFinding(agent.Facts{Time: begin.Add(c.there).Unix()}, begin, begin.Add(c.waited))
+		if (f.Attention == Fine) != (c.says == "") || !strings.HasPrefix(f.Text, c.says) || (f.Attention > Fine) != (len(f.Fixes) > 0) {
+			t.Errorf("%s: %+v", name, f)
+		}
+	}
+}
+
+// TestFailedUnitsMatterAsTheChecksSay makes the same units harmless or not.
+func TestFailedUnitsMatterAsTheChecksSay(t *testing.T) {
+	failed := agent.LookResult{Failed: []string{"a.service"}}
+	for policy, want := range map[health.UnitPolicy]Attention{health.NoNew: Warning, health.Ignore: Warning, health.None: Serious} {
+		if f := unitFinding(failed, policy); f.Attention != want || len(f.Fixes) == 0 {
+			t.Errorf("%s: %+v", policy, f)
+		}
+	}
+	if f := unitFinding(agent.LookResult{}, health.None); f.Attention != Fine {
+		t.Errorf("%+v", f)
+	}
+}
+
+// TestOnlyWhatAPersonCouldMendIsAskedAgain after a look without one.
+func TestOnlyWhatAPersonCouldMendIsAskedAgain(t *testing.T) {
+	for name, c := range map[string]struct {
+		err  error
+		want bool
+	}{
+		"nothing":        {nil, false},
+		"a password":     {&agent.ElevateError{Kind: agent.PasswordNeeded}, true},
+		"a wrong one":    {&agent.ElevateError{Kind: agent.WrongPassword}, false},
+		"no answer":      {hint("no answer within 1m0s"), false},
+		"something else": {errors.New("x"), false},
+	} {
+		if got := wantsPerson(c.err); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+// TestOnlyNewBootFilesNeedRoom compares a system that is here with the one that runs on the target.
+func TestOnlyNewBootFilesNeedRoom(t *testing.T) {
+	toplevel, store := t.TempDir(), t.TempDir()
+	kernel, initrd := filepath.Join(store, "linux"), filepath.Join(store, "initrd")
+	for file, size := range map[string]int{kernel: 300, initrd: 50} {
+		if err := os.WriteFile(file, make([]byte, size), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(file, filepath.Join(toplevel, map[string]string{kernel: "kernel", initrd: "initrd"}[file])); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, c := range map[string]struct {
+		built bool
+		more  agent.LookResult
+		size  int64
+		known bool
+	}{
+		"the same file system": {true, agent.LookResult{}, 0, true},
+		"not built":            {false, agent.LookResult{BootSize: 70, BootFiles: []string{kernel}}, 70, false},
+		"all new":              {true, agent.LookResult{BootSize: 70, BootFiles: []string{"/other"}}, 350, true},
+		"another initrd":       {true, agent.LookResult{BootSize: 70, BootFiles: []string{kernel, "/other"}}, 50, true},
+		"the same":             {true, agent.LookResult{BootSize: 70, BootFiles: []string{kernel, initrd}}, 0, true},
+	} {
+		if size, known := bootNeeds(toplevel, c.built, c.more); size != c.size || known != c.known {
+			t.Errorf("%s: %d, %v", name, size, known)
+		}
+	}
+}
+
+// TestBuildsAreTestedForWhatIsBuilt has a node that is cross compiled, and one whose evaluation failed.
+func TestBuildsAreTestedForWhatIsBuilt(t *testing.T) {
+	nodes := []inventory.Node{{System: "aarch64-linux"}, {System: "riscv64-linux"}, {System: "x86_64-linux"}}
+	evaluations := []evaluated{{systems: []string{"x86_64-linux", "x86_64-linux"}}, {}, {systems: []string{"x86_64-linux", "x86_64-linux"}}}
+	if got := strings.Join(systemsOf(nodes, evaluations), " "); got != "riscv64-linux x86_64-linux" {
+		t.Errorf("%s", got)
+	}
+}

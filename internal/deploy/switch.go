@@ -1,0 +1,353 @@
+package deploy
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"ferry/internal/agent"
+	"ferry/internal/health"
+	"ferry/internal/inventory"
+	"ferry/internal/nix"
+	"ferry/internal/run"
+)
+
+// switching is ferry's side of a guarded switch. The target itself goes back unless ferry comes back over a new connection;
+// whatever becomes of ferry, it ends in a known state.
+type switching struct {
+	*deployment
+	job      string
+	toplevel nix.StorePath
+	before   agent.Facts
+	token    string
+	expect   agent.Token
+	limits   agent.Limits
+	checks   health.Checks
+	log      *lineWriter
+	step     Step
+	begin    time.Time
+	// checked says that the target has been asked all there is to ask: it may wait for a moment yet.
+	checked bool
+	// confirming is the last reason why ferry could not come back, failure why a check failed.
+	confirming, failure error
+}
+
+// guarded runs the new system on the target, comes back over a new connection, and lets it be committed.
+func (d *deployment) guarded(ctx context.Context, ready built, before agent.Facts, result *Result) error {
+	s := d.newSwitching(d.job, ready.toplevel, before)
+	s.checks = d.node.Checks
+	s.limits = agent.Limits{Activation: wholeSeconds(d.opts.Limits.Activation), Confirm: wholeSeconds(d.opts.Limits.Confirm)}
+	if !s.checks.Empty() {
+		s.limits.Checks = wholeSeconds(s.checks.Timeout() + checksSlack)
+	}
+	// For whoever attaches to it.
+	checks, err := json.Marshal(s.checks)
+	if err != nil {
+		return d.fail(Activate, Unchanged, err)
+	}
+	request := agent.Request{
+		Job: d.job, Toplevel: ready.toplevel, Bundle: ready.bundle, Action: string(d.opts.Action), ForceNotNixOS: d.opts.ForceNotNixOS,
+		Switch: &agent.Switch{Limits: s.limits, Units: agent.Units(s.checks.Units), Checks: checks, Unsafe: d.opts.Unsafe},
+		Record: d.record(),
+	}
+	d.link.patience = retryFor + d.opts.Limits.Confirm + time.Duration(s.limits.Checks)*time.Second
+	if err := d.mayConfirm(ctx); err != nil {
+		return d.fail(Activate, Unchanged, err)
+	}
+	if err := ctx.Err(); err != nil {
+		return d.fail(Activate, Unchanged, err)
+	}
+	soft, release := soften(ctx, d.opts.Leave, func() { s.note(s.comeBack()) })
+	defer release()
+	var got agent.SwitchResult
+	s.enter(Activate)
+	err = d.link.follow(soft, func(session *agent.Session) error {
+		request.Offset, request.Token = s.log.total, &s.expect
+		var err error
+		got, err = session.Switch(soft, request, s.log, s.phase)
+		return err
+	})
+	if err == nil && got.Phase != agent.Ended {
+		got, err = s.finish(soft, d.link.follow, got)
+	}
+	s.log.flush()
+	if err != nil {
+		return s.broken(err, result)
+	}
+	if got.Outcome == agent.SwitchRefused && got.Status == needsReboot && d.opts.Action == Switch {
+		s.leave("not possible on a running machine")
+		result.NeedsReboot = got.Reason
+		d.note("this change needs a reboot: it is installed, and runs from the next boot on")
+		return settled(d.install(soft, ready, before, result))
+	}
+	return s.conclude(got, result)
+}
+
+// Attach follows the switch on a node's target that was begun last, from its first line on, and finishes it as the deployment
+// that began it would have. A failure is an [*Error].
+func Attach(ctx context.Context, inv *inventory.Inventory, node inventory.Node, opts Options) (Result, error) {
+	d, err := newDeployment(inv, node, opts, false)
+	if err != nil {
+		return Result{}, err
+	}
+	defer d.link.close()
+	done := d.start(Connect)
+	facts, err := d.link.open(ctx)
+	if err != nil {
+		return Result{}, d.fail(Connect, Unchanged, err)
+	}
+	done(run.Clean(facts.Host))
+	s := d.newSwitching("", "", facts)
+	soft, release := soften(ctx, opts.Leave, func() { s.note(s.comeBack()) })
+	defer release()
+	s.enter(Activate)
+	var got agent.SwitchResult
+	err = d.link.do(soft, func(session *agent.Session) error {
+		var err error
+		got, err = session.Switch(soft, agent.Request{Job: s.job, Token: &s.expect, Offset: s.log.total}, s.log, s.phase)
+		return err
+	})
+	if err == nil && len(got.Checks) > 0 {
+		if err = json.Unmarshal(got.Checks, &s.checks); err != nil {
+			err = fmt.Errorf("the checks that the target remembers cannot be read: %w", err)
+		}
+	}
+	if err == nil {
+		s.job, s.toplevel, s.before.Current = got.Job, got.Toplevel, got.Before
+		if got.Phase != agent.Ended {
+			if d.link.interactive() {
+				d.note(provesLess)
+			}
+			d.link.patience = retryFor + time.Duration(got.Left)*time.Second
+			got, err = s.finish(soft, d.link.do, got)
+		}
+	}
+	s.log.flush()
+	result := Result{Bundle: got.Bundle, Toplevel: got.Toplevel}
+	if err != nil {
+		return result, s.broken(err, &result)
+	}
+	if err := s.conclude(got, &result); err != nil {
+		return result, err
+	}
+	d.keepHere(ctx, result)
+	return result, nil
+}
+
+func (d *deployment) record() agent.Record {
+	return agent.Record{Node: d.node.Name, Action: orElse(d.what, string(d.opts.Action))}
+}
+
+// fail makes the error of a switch, which goes on after the user's first signal.
+func (s *switching) fail(step Step, state State, err error) *Error {
+	e := s.deployment.fail(step, state, err)
+	e.Settled = true
+	return e
+}
+
+func wholeSeconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }
+
+func (d *deployment) newSwitching(job string, toplevel nix.StorePath, before agent.Facts) *switching {
+	s := &switching{deployment: d, job: job, toplevel: toplevel, before: before, token: rand.Text()}
+	sum := sha256.Sum256([]byte(s.token))
+	s.expect = agent.Token{Name: strings.ToLower(rand.Text()), Hash: hex.EncodeToString(sum[:])}
+	s.log = &lineWriter{emit: func(line string) { d.emit(Event{Kind: Line, Step: s.step, Text: line}) }}
+	return s
+}
+
+// enter begins a step, if it is not "", and ends the one before.
+func (s *switching) enter(step Step) {
+	if s.step == step {
+		return
+	}
+	s.leave("")
+	if step == "" {
+		return
+	}
+	s.step, s.begin = step, time.Now()
+	s.emit(Event{Kind: Started, Step: step})
+}
+
+func (s *switching) leave(text string) {
+	if s.step != "" {
+		s.emit(Event{Kind: Finished, Step: s.step, Text: text, Duration: time.Since(s.begin)})
+	}
+	s.step = ""
+}
+
+// phase follows what the target says that it is doing.
+func (s *switching) phase(p agent.Phase) {
+	switch p {
+	case agent.Waiting:
+		if !s.checked {
+			s.enter(Confirm)
+		}
+	case agent.Committing:
+		s.enter(Commit)
+	}
+}
+
+// again runs a request to its end, over a new connection if the old one is lost.
+type again func(context.Context, func(*agent.Session) error) error
+
+// finish comes back to a target that waits, and follows it to its end.
+func (s *switching) finish(ctx context.Context, again again, waits agent.SwitchResult) (agent.SwitchResult, error) {
+	request := agent.Request{Job: s.job, Token: &s.expect}
+	left := time.Duration(waits.Left) * time.Second
+	switch {
+	case !s.checks.Empty():
+		request.Verdict, request.Reason = s.check(ctx, waits.Phase, left)
+	case s.link.address().Local():
+		request.Verdict = agent.VerdictConfirm
+	case s.link.interactive():
+		if s.confirming = s.confirm(ctx, left); errors.Is(s.confirming, errAnswers) {
+			request.Verdict = agent.VerdictConfirm
+		}
+	default:
+		// The target itself ends it when ferry cannot come back: nobody has to be told.
+		confirmed, stop := context.WithCancel(ctx)
+		ended := make(chan error, 1)
+		go func() { ended <- s.confirm(confirmed, left) }()
+		defer func() {
+			stop()
+			s.confirming = <-ended
+		}()
+	}
+	var got agent.SwitchResult
+	err := again(ctx, func(session *agent.Session) error {
+		request.Offset = s.log.total
+		var err error
+		got, err = session.Finish(ctx, request, s.log, s.phase)
+		return err
+	})
+	return got, err
+}
+
+// checksSlack is how much longer the target waits than the checks may take.
+const checksSlack = 15 * time.Second
+
+// check comes back to a target that waits, makes its checks, and says what the target is to do; "" when it could not come back:
+// the target then does by itself what there is to do.
+func (s *switching) check(ctx context.Context, phase agent.Phase, left time.Duration) (agent.Verdict, string) {
+	if phase == agent.Waiting && !s.link.address().Local() {
+		if s.confirming = s.confirm(ctx, left); s.confirming != nil && !errors.Is(s.confirming, errAnswers) {
+			return "", ""
+		}
+	}
+	s.enter("")
+	s.checked = true
+	if err := runChecks(ctx, s.checks, s.link, s.emit); err != nil {
+		s.step, s.failure = Check, err
+		return agent.VerdictBack, err.Error()
+	}
+	return agent.VerdictKeep, ""
+}
+
+// comeBack says what to do about a target that was left while it changes.
+func (s *switching) comeBack() string {
+	return fmt.Sprintf("it goes on there and goes back unless it is confirmed: wait, or press Ctrl-C again and run: ferry attach %s", s.node.Name)
+}
+
+// broken is the error of a switch whose end is not known here.
+func (s *switching) broken(err error, result *Result) error {
+	step := s.step
+	if step == "" {
+		step = Activate
+	}
+	var forgotten *forgottenError
+	var response *agent.ResponseError
+	e := s.fail(step, Unknown, err)
+	switch {
+	case errors.As(err, &forgotten):
+		return s.restarted(step, forgotten.facts, result)
+	case errors.As(err, &response) && response.Kind == agent.KindNone && s.job != "":
+		return s.restarted(step, s.link.facts(), result)
+	case errors.As(err, &response):
+		// The agent refused, or could not begin.
+		if step == Activate {
+			e.State = Unchanged
+		}
+		if response.Kind == agent.KindUnsafe {
+			e.hints = []string{unsafeHint}
+		}
+	case agent.IsLost(err), errors.Is(err, context.Canceled):
+		if errors.Is(err, context.Canceled) {
+			e.Err = &hinted{text: "interrupted", err: err}
+		}
+		e.hints = []string{"it goes back by itself unless it is confirmed in time: ferry attach " + s.node.Name + " follows it again"}
+		if s.job != "" {
+			e.hints = append(e.hints, fmt.Sprintf("its log on the target: /run/ferry/%s-switch/log", s.job))
+		}
+	}
+	return e
+}
+
+// restarted tells what a target that was restarted in the middle is now.
+func (s *switching) restarted(step Step, now agent.Facts, result *Result) error {
+	const why = "the target was restarted in the middle"
+	switch {
+	case now.Current == string(s.toplevel) && now.Committed == now.Current && now.Profile == now.Current:
+		s.note(why + ", after the commit")
+		result.Outcome = Committed
+		return nil
+	case now.Current == s.before.Current && now.Profile == s.before.Profile:
+		return s.fail(step, RolledBack, hint(why+"; it runs and boots what it did before", "run the same command again: what has arrived is kept"))
+	}
+	return s.fail(step, Unknown, hint(why+", or deployed to by someone else; it runs "+systemName(now.Current), "ferry generations "+s.node.Name+" shows what is there"))
+}
+
+// conclude makes of the end of a switch what the deployment gives.
+func (s *switching) conclude(got agent.SwitchResult, result *Result) error {
+	result.Failed, result.Generation, result.Bundle = got.Failed, got.Generation, got.Bundle
+	if got.Trouble != "" {
+		s.note(got.Trouble)
+	}
+	step := s.step
+	switch got.Outcome {
+	case agent.SwitchCommitted:
+		// It may have been over when ferry came.
+		s.enter(Commit)
+		s.leave(fmt.Sprintf("generation %d is what boots", got.Generation))
+		result.Outcome = Committed
+		return nil
+	case agent.SwitchActivated:
+		s.leave("")
+		result.Outcome = Activated
+		return nil
+	}
+	if step == "" {
+		step = Activate
+	}
+	see := "the whole log is on the target: " + got.Log
+	text := got.Reason
+	if step == Confirm && s.confirming != nil && !errors.Is(s.confirming, context.Canceled) && !errors.Is(s.confirming, errOver) {
+		text += ": " + s.confirming.Error()
+	}
+	switch got.Outcome {
+	case agent.SwitchRefused:
+		hints := []string{see}
+		switch {
+		case s.before.Current == "" && !s.opts.Unsafe:
+			hints = []string{unsafeHint}
+		case got.Status == needsReboot:
+			hints = []string{"deploy it with --action boot, then reboot the target; or use --reboot"}
+		}
+		return s.fail(step, Unchanged, hint(text+"; nothing has changed", hints...))
+	case agent.SwitchRolledBack:
+		// What a check has to show is shown, and its advice comes first.
+		back := &hinted{text: text + "; the target went back to " + systemName(got.Current), hints: append(hintsOf(s.failure), see), err: s.failure}
+		return s.fail(step, RolledBack, back)
+	}
+	return s.fail(step, Unknown, hint(text+"; the target could not go back, it runs "+systemName(got.Current), backTo(s.before), see))
+}
+
+const unsafeHint = "use --unsafe to go on without a way back; a person at its console may then be needed"
+
+// needsReboot is the status of a switch-to-configuration that cannot switch a running machine.
+const needsReboot = 100

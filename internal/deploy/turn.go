@@ -1,0 +1,21 @@
+package deploy
+
+import "context"
+
+// Turn waits until a node may begin a step, and gives what ends its turn; both may be called from several goroutines. It is
+// asked before these steps:
+//
+//   - Connect, whose turn ends when the connection is made or has failed;
+//   - Evaluate and Build, which take this machine's cores and memory;
+//   - Ship, when everything before has gone well and something is to be done on the node: this turn lasts until all of it is
+//     done. Until then the node is unchanged.
+//
+// An error ends the deployment of the node.
+type Turn func(ctx context.Context, node string, step Step) (over func(), err error)
+
+func (d *deployment) turn(ctx context.Context, step Step) (over func(), err error) {
+	if d.opts.Turn == nil {
+		return func() {}, nil
+	}
+	return d.opts.Turn(ctx, d.node.Name, step)
+}

@@ -1,0 +1,196 @@
+package deploy
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"ferry/internal/agent"
+	"ferry/internal/cause"
+	"ferry/internal/inventory"
+	"ferry/internal/nix"
+	"ferry/internal/run"
+)
+
+// Verified is how what plain nixos-rebuild would build compares with what ferry has.
+type Verified struct {
+	Node string `json:"node"`
+	Same bool   `json:"same"`
+	// Deployed is the system that was deployed, or, on this machine, that would be. Rebuilt is what nixos-rebuild would build.
+	Deployed nix.StorePath `json:"deployed"`
+	Rebuilt  nix.StorePath `json:"rebuilt"`
+	// NixHere and NixThere are the versions of Nix that have evaluated the two.
+	NixHere  string `json:"nix_here"`
+	NixThere string `json:"nix_there"`
+	// Report says why they differ; nil where they do not, or where that cannot be found out: then Unknown says why.
+	Report  *cause.Report `json:"report"`
+	Unknown string        `json:"unknown"`
+}
+
+// Verify has a node's target evaluate what the last deployment left there, with its own Nix and in the way of plain
+// nixos-rebuild, and compares that with what was deployed. Nothing is built, fetched or activated there; derivations are
+// written to its store. A failure is an [*Error].
+func Verify(ctx context.Context, inv *inventory.Inventory, node inventory.Node, opts Options) (*Verified, error) {
+	l, err := newLook(inv, node, opts)
+	if err != nil {
+		return nil, err
+	}
+	defer l.close()
+	if err := l.reach(ctx); err != nil {
+		return nil, err
+	}
+	v := &Verified{Node: node.Name, Deployed: nix.StorePath(l.facts.Committed)}
+	if l.facts.Bundle == "" || v.Deployed == "" {
+		return nil, l.fail(Connect, Unchanged, hint("no deployment of ferry's has left its configuration on the target", "ferry verify --here "+node.Name+" evaluates on this machine"))
+	}
+	there, err := l.evaluateThere(ctx)
+	if err != nil {
+		return nil, err
+	}
+	v.Rebuilt, v.NixThere, v.Same = there.Toplevel, there.Nix, there.Toplevel == v.Deployed
+	if version, err := opts.Nix.Version(ctx); err == nil {
+		v.NixHere = version.Text
+	}
+	if v.Same {
+		return v, nil
+	}
+	here, err := l.derivationOf(ctx, nix.StorePath(l.facts.Bundle), v.Deployed)
+	if err != nil {
+		return nil, err
+	}
+	if here == "" {
+		v.Unknown = "this machine has neither the derivation of the deployed system nor its bundle: run this where it was deployed from"
+		return v, nil
+	}
+	onTarget := func(ctx context.Context, drvs []nix.StorePath) (texts map[nix.StorePath]string, err error) {
+		err = l.link.do(ctx, func(session *agent.Session) error {
+			texts, err = session.Derivations(ctx, drvs)
+			return err
+		})
+		return texts, err
+	}
+	v.Report, err = cause.Explain(ctx, here, there.Derivation, readDerivations, onTarget, cause.Facts{NixBefore: v.NixHere, NixAfter: v.NixThere})
+	if err != nil {
+		return nil, l.fail(Evaluate, Unchanged, err)
+	}
+	return v, nil
+}
+
+// evaluateThere evaluates on the target.
+func (l *look) evaluateThere(ctx context.Context) (agent.EvaluateResult, error) {
+	done := l.start(Evaluate)
+	log := &lineWriter{emit: func(line string) { l.emit(Event{Kind: Line, Step: Evaluate, Text: line}) }}
+	var there agent.EvaluateResult
+	err := l.link.do(ctx, func(session *agent.Session) error {
+		var err error
+		there, err = session.Evaluate(ctx, log)
+		return err
+	})
+	log.flush()
+	if err != nil {
+		return there, l.fail(Evaluate, Unchanged, err)
+	}
+	done("on the target, by its Nix " + run.Clean(there.Nix))
+	return there, nil
+}
+
+// VerifyHere compares what ferry evaluates the working tree to with what plain nixos-rebuild would, both on this machine. A
+// failure is an [*Error].
+func VerifyHere(ctx context.Context, inv *inventory.Inventory, node inventory.Node, opts Options) (*Verified, error) {
+	l, err := newLook(inv, node, opts)
+	if err != nil {
+		return nil, err
+	}
+	defer l.close()
+	evaluation, err := l.evaluate(ctx)
+	if err != nil {
+		return nil, err
+	}
+	fail := func(err error) (*Verified, error) { return nil, l.fail(Evaluate, Unchanged, err) }
+	bundle, err := readDerivation(evaluation.Bundle)
+	if err != nil {
+		return fail(err)
+	}
+	plain, err := l.instantiate(ctx, bundle.Env["nixpkgs"], bundle.Env["configuration"])
+	if err != nil {
+		return fail(err)
+	}
+	system, err := readDerivation(plain)
+	if err != nil {
+		return fail(err)
+	}
+	v := &Verified{Node: node.Name, Deployed: evaluation.ToplevelOut, Rebuilt: system.Outputs["out"].Path}
+	v.Same = v.Deployed == v.Rebuilt
+	if version, err := opts.Nix.Version(ctx); err == nil {
+		v.NixHere, v.NixThere = version.Text, version.Text
+	}
+	if !v.Same {
+		if v.Report, err = cause.Explain(ctx, evaluation.Toplevel, plain, readDerivations, readDerivations, cause.Facts{}); err != nil {
+			return fail(err)
+		}
+	}
+	return v, nil
+}
+
+// instantiate evaluates here as plain nixos-rebuild would on the node.
+func (l *look) instantiate(ctx context.Context, nixpkgs, configuration string) (nix.StorePath, error) {
+	log := &lineWriter{emit: func(line string) { l.emit(Event{Kind: Line, Step: Evaluate, Text: line}) }}
+	defer log.flush()
+	return l.opts.Nix.InstantiateSystem(ctx, nixpkgs, configuration, l.node.System, log)
+}
+
+// derivationOf finds the derivation of a toplevel on this machine, by what the store remembers or by evaluating its bundle
+// again; "": it is not to be found.
+func (l *look) derivationOf(ctx context.Context, bundle, toplevel nix.StorePath) (nix.StorePath, error) {
+	drv, err := l.deriver(ctx, toplevel)
+	if err != nil {
+		return "", l.fail(Evaluate, Unchanged, err)
+	}
+	if drv != "" {
+		return drv, nil
+	}
+	if _, err := os.Stat(string(bundle) + "/configuration.nix"); err != nil {
+		return "", nil
+	}
+	again, err := l.instantiate(ctx, string(bundle)+"/nixpkgs", string(bundle)+"/configuration.nix")
+	if err != nil {
+		return "", l.fail(Evaluate, Unchanged, err)
+	}
+	if !makes(again, toplevel) {
+		return "", nil
+	}
+	return again, nil
+}
+
+// makes tells whether a derivation is here and makes a path.
+func makes(drv, p nix.StorePath) bool {
+	if drv == "" {
+		return false
+	}
+	d, err := readDerivation(drv)
+	return err == nil && d.Outputs["out"].Path == p
+}
+
+// readDerivation reads a derivation of this machine's store.
+func readDerivation(drv nix.StorePath) (*nix.Derivation, error) {
+	text, err := os.ReadFile(string(drv))
+	if err != nil {
+		return nil, err
+	}
+	d, err := nix.ParseDerivation(string(text))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", drv, err)
+	}
+	return d, nil
+}
+
+// readDerivations is a [cause.Source] of this machine's store.
+func readDerivations(_ context.Context, drvs []nix.StorePath) (map[nix.StorePath]string, error) {
+	texts := map[nix.StorePath]string{}
+	for _, drv := range drvs {
+		if text, err := os.ReadFile(string(drv)); err == nil {
+			texts[drv] = string(text)
+		}
+	}
+	return texts, nil
+}

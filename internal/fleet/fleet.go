@@ -1,0 +1,253 @@
+// Package fleet deploys several nodes side by side: each as package deploy does it, in its turn. It shares this machine's
+// cores and memory out, changes the nodes in batches, and stops when too many of them fail.
+package fleet
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"ferry/internal/deploy"
+	"ferry/internal/inventory"
+	"ferry/internal/target"
+)
+
+// Options say how to deploy several nodes.
+type Options struct {
+	// Deploy is for each of them. Its functions are called from several goroutines; Turn is not used.
+	Deploy deploy.Options
+	// Parallel is how many nodes are connected to, and how many are changed, at once.
+	Parallel int
+	// Cores is how many evaluations may go on at once, where there is memory for them.
+	Cores int
+	// Batches are the groups in which nodes are changed. With more than one, no node is changed before all are connected,
+	// evaluated and built.
+	Batches Batches
+	// Pause is the time between two batches.
+	Pause time.Duration
+	// MaxFailures is how many nodes may fail before the others are left as they are; a negative one sets no limit.
+	MaxFailures int
+	// RollBackBatch takes the nodes of the batch that was stopped back to what they ran before.
+	RollBackBatch bool
+	// SkipUnreachable does not count a node that cannot be reached as one that fails.
+	SkipUnreachable bool
+	// Last is the file in which it is written down how far each node came, see [LastFile]; none if empty.
+	Last string
+	// Note, when set, is told what the user should know besides.
+	Note func(string)
+	// Ended, when set, is called for every node when its deployment is over, one at a time.
+	Ended func(Outcome)
+	// Batch, when set, is called when a batch, counted from 1, may be changed, if there are several.
+	Batch func(number, of, nodes int)
+}
+
+// Status is what became of a node.
+type Status string
+
+// The statuses.
+const (
+	Done        Status = "done"        // it is as asked
+	Failed      Status = "failed"      // it is as it was before
+	Unreachable Status = "unreachable" // it could not be reached, and is as it was before
+	RolledBack  Status = "rolled back" // it was changed, and runs and boots what it did before again
+	Unknown     Status = "unknown"     // a person has to look
+	Stopped     Status = "not begun"   // others have failed, or the user wanted an end: it is as it was before
+)
+
+// Outcome is how the deployment of one node ended.
+type Outcome struct {
+	Node     inventory.Node
+	Status   Status
+	Result   deploy.Result
+	Err      error // nil if Done
+	Duration time.Duration
+}
+
+// ErrStopped is why a node was not begun: too many others have failed.
+var ErrStopped = errors.New("not begun: others have failed")
+
+// Run deploys nodes, and tells what became of each, in their order. Their batches follow that order too. The end of ctx ends
+// what has changed nothing yet.
+func Run(ctx context.Context, inv *inventory.Inventory, nodes []inventory.Node, opts Options) []Outcome {
+	f := newFleet(nodes, opts)
+	if opts.Last != "" {
+		f.last = newLast(opts.Last, inv.File, string(opts.Deploy.Action), nodes)
+	}
+	f.evaluators = &evaluators{cores: opts.Cores, free: availableMemory, peak: inv.EvaluationPeak}
+	f.deploy = func(ctx context.Context, node inventory.Node, o deploy.Options) (deploy.Result, error) {
+		return deploy.Run(ctx, inv, node, o)
+	}
+	f.rollBack = func(ctx context.Context, node inventory.Node, o deploy.Options) (deploy.Result, error) {
+		return deploy.Rollback(ctx, inv, node, "", o)
+	}
+	return f.run(ctx)
+}
+
+// fleet is several nodes on their way.
+type fleet struct {
+	opts     Options
+	nodes    []inventory.Node
+	deploy   func(context.Context, inventory.Node, deploy.Options) (deploy.Result, error)
+	rollBack func(context.Context, inventory.Node, deploy.Options) (deploy.Result, error)
+
+	connecting, building, changing slots
+	evaluators                     *evaluators
+	rollout                        *rollout
+
+	outcomes []Outcome
+	telling  sync.Mutex
+	last     *Last // nil: it is not written down
+}
+
+// builds is how many nodes are built at once: each build uses as many cores as Nix is told to, and two keep them busy when one
+// comes to its end.
+const builds = 2
+
+func newFleet(nodes []inventory.Node, opts Options) *fleet {
+	return &fleet{
+		opts: opts, nodes: nodes, outcomes: make([]Outcome, len(nodes)), rollout: newRollout(nodes, opts),
+		connecting: newSlots(opts.Parallel), building: newSlots(builds), changing: newSlots(opts.Parallel),
+	}
+}
+
+func (f *fleet) run(ctx context.Context) []Outcome {
+	f.write(func() error { return f.last.write() })
+	var group sync.WaitGroup
+	for i := range f.nodes {
+		group.Go(func() { f.one(ctx, i) })
+	}
+	group.Wait()
+	if f.opts.RollBackBatch && f.rollout.stopped() {
+		f.takeBack(ctx)
+	}
+	return f.outcomes
+}
+
+// one takes a node from its connection to its end.
+func (f *fleet) one(ctx context.Context, i int) {
+	begin := time.Now()
+	node := f.nodes[i]
+	own, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	f.rollout.join(node.Name, cancel)
+	result, err := f.deploy(own, node, f.optionsFor(node))
+	o := Outcome{Node: node, Status: f.status(ctx, node.Name, err), Result: result, Err: err, Duration: time.Since(begin)}
+	if o.Status == Stopped && f.rollout.stopped() {
+		o.Err = ErrStopped
+	}
+	f.outcomes[i] = o
+	f.tell(o)
+	f.rollout.end(ctx, node.Name, f.counts(o.Status))
+}
+
+func (f *fleet) tell(o Outcome) {
+	f.telling.Lock()
+	defer f.telling.Unlock()
+	f.write(func() error { return f.last.end(o.Node.Name, o.Status) })
+	if f.opts.Ended != nil {
+		f.opts.Ended(o)
+	}
+}
+
+// write writes down how far the nodes came. Where that cannot be, it is said once.
+func (f *fleet) write(by func() error) {
+	if f.last == nil {
+		return
+	}
+	if err := by(); err != nil {
+		f.last = nil
+		if f.opts.Note != nil {
+			f.opts.Note("--resume will not know of this deployment: " + err.Error())
+		}
+	}
+}
+
+// optionsFor are the options of a node's deployment: it waits for its turn, and says whom a question is about.
+func (f *fleet) optionsFor(node inventory.Node) deploy.Options {
+	o := f.opts.Deploy
+	o.Turn = f.turn
+	if ask := o.Ask; ask != nil {
+		o.Ask = func(ctx context.Context, question string) (bool, error) { return ask(ctx, node.Name+": "+question) }
+	}
+	return o
+}
+
+func (f *fleet) turn(ctx context.Context, node string, step deploy.Step) (over func(), err error) {
+	switch step {
+	case deploy.Connect:
+		return f.connecting.enter(ctx)
+	case deploy.Evaluate:
+		return f.evaluators.enter(ctx)
+	case deploy.Build:
+		return f.building.enter(ctx)
+	}
+	if err := f.rollout.wait(ctx, node); err != nil {
+		return nil, err
+	}
+	over, err = f.changing.enter(ctx)
+	if err == nil && !f.rollout.begin(node) {
+		over()
+		err = ErrStopped
+	}
+	return over, err
+}
+
+// status tells what err, nil for none, leaves of a node.
+func (f *fleet) status(ctx context.Context, node string, err error) Status {
+	var failed *deploy.Error
+	var unreachable *target.Error
+	errors.As(err, &failed)
+	switch {
+	case err == nil:
+		return Done
+	case failed != nil && failed.State == deploy.Unknown:
+		return Unknown
+	case failed != nil && failed.State == deploy.RolledBack:
+		return RolledBack
+	case errors.Is(err, ErrStopped):
+		return Stopped
+	case errors.Is(err, context.Canceled) && (ctx.Err() != nil || f.rollout.stopped() && !f.rollout.begun(node)):
+		return Stopped
+	case failed != nil && failed.Step == deploy.Connect && errors.As(err, &unreachable) && unreachable.Unreachable():
+		return Unreachable
+	}
+	return Failed
+}
+
+// counts tells whether a status is a failure that may stop the others.
+func (f *fleet) counts(s Status) bool {
+	return s == Failed || s == RolledBack || s == Unknown || s == Unreachable && !f.opts.SkipUnreachable
+}
+
+// takeBack takes those nodes of the batch that was stopped back that have the new system.
+func (f *fleet) takeBack(ctx context.Context) {
+	var group sync.WaitGroup
+	for i, o := range f.outcomes {
+		if o.Status != Done || o.Result.Outcome != deploy.Committed || !f.rollout.inLastBatch(o.Node.Name) {
+			continue
+		}
+		group.Go(func() {
+			leave, err := f.changing.enter(ctx)
+			if err == nil {
+				defer leave()
+				_, err = f.rollBack(ctx, o.Node, f.takenBackBy(o.Node))
+			}
+			o.Status, o.Err = RolledBack, errors.New("taken back: another node of its batch has failed")
+			if err != nil {
+				// It has the new system, or worse.
+				o.Status, o.Err = Unknown, err
+			}
+			f.outcomes[i] = o
+			f.tell(o)
+		})
+	}
+	group.Wait()
+}
+
+// takenBackBy are the options of a rollback: it has its turn already.
+func (f *fleet) takenBackBy(node inventory.Node) deploy.Options {
+	o := f.optionsFor(node)
+	o.Turn = nil
+	return o
+}

@@ -1,0 +1,313 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"ferry/internal/deploy"
+	"ferry/internal/inventory"
+	"ferry/internal/target"
+)
+
+// fakes are nodes whose deployments only take their turns. What is said of a node decides how far it comes.
+type fakes struct {
+	t     *testing.T
+	fails map[string]func(turn func(deploy.Step) error) error
+
+	mu      sync.Mutex
+	log     []string // "NAME changed", in their order, and what else happens
+	now     int      // how many are being changed
+	most    int
+	evals   int
+	evalMax int
+}
+
+func named(names ...string) []inventory.Node {
+	var nodes []inventory.Node
+	for _, n := range names {
+		nodes = append(nodes, inventory.Node{Name: n})
+	}
+	return nodes
+}
+
+func (f *fakes) note(text string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.log = append(f.log, text)
+}
+
+// fleet makes a fleet of fakes.
+func (f *fakes) fleet(opts Options, names ...string) *fleet {
+	if opts.Parallel == 0 {
+		opts.Parallel = 10
+	}
+	opts.Batch = func(number, of, nodes int) { f.note(fmt.Sprintf("batch %d/%d of %d", number, of, nodes)) }
+	fl := newFleet(named(names...), opts)
+	fl.evaluators = &evaluators{cores: 2, free: func() int64 { return 0 }, peak: func() int64 { return 0 }}
+	fl.deploy = f.deploy
+	fl.rollBack = func(_ context.Context, node inventory.Node, _ deploy.Options) (deploy.Result, error) {
+		f.note(node.Name + " taken back")
+		return deploy.Result{}, nil
+	}
+	return fl
+}
+
+func (f *fakes) deploy(ctx context.Context, node inventory.Node, o deploy.Options) (deploy.Result, error) {
+	var overs []func()
+	defer func() {
+		for _, over := range overs {
+			over()
+		}
+	}()
+	turn := func(step deploy.Step) error {
+		over, err := o.Turn(ctx, node.Name, step)
+		if err != nil {
+			return &deploy.Error{Node: node.Name, Step: step, State: deploy.Unchanged, Err: err}
+		}
+		if step != deploy.Ship {
+			if step == deploy.Evaluate {
+				f.mu.Lock()
+				f.evals++
+				f.evalMax = max(f.evalMax, f.evals)
+				f.mu.Unlock()
+				time.Sleep(time.Second)
+				f.mu.Lock()
+				f.evals--
+				f.mu.Unlock()
+			}
+			over()
+			return nil
+		}
+		overs = append(overs, over)
+		return nil
+	}
+	if fail := f.fails[node.Name]; fail != nil {
+		if err := fail(turn); err != nil {
+			return deploy.Result{}, err
+		}
+	}
+	for _, step := range []deploy.Step{deploy.Connect, deploy.Evaluate, deploy.Build, deploy.Ship} {
+		if err := turn(step); err != nil {
+			return deploy.Result{}, err
+		}
+	}
+	f.mu.Lock()
+	f.now++
+	f.most = max(f.most, f.now)
+	f.mu.Unlock()
+	time.Sleep(time.Second)
+	f.note(node.Name + " changed")
+	f.mu.Lock()
+	f.now--
+	f.mu.Unlock()
+	return deploy.Result{Outcome: deploy.Committed}, nil
+}
+
+// failing is a deployment that fails in a step, and leaves its node in a state.
+func failing(step deploy.Step, state deploy.State, err error) func(func(deploy.Step) error) error {
+	return func(turn func(deploy.Step) error) error {
+		for _, s := range []deploy.Step{deploy.Connect, deploy.Evaluate, deploy.Build, deploy.Ship} {
+			if err := turn(s); err != nil {
+				return err
+			}
+			if s == step || step == deploy.Check && s == deploy.Ship {
+				break
+			}
+		}
+		if step == deploy.Check {
+			time.Sleep(2 * time.Second)
+		}
+		return &deploy.Error{Node: "x", Step: step, State: state, Err: err}
+	}
+}
+
+func statusesOf(outcomes []Outcome) string {
+	var words []string
+	for _, o := range outcomes {
+		words = append(words, o.Node.Name+": "+string(o.Status))
+	}
+	return strings.Join(words, ", ")
+}
+
+// TestOneFailureDoesNotStopTheOthers locks what becomes of nodes without batches, and how many are at work at once.
+func TestOneFailureDoesNotStopTheOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakes{t: t, fails: map[string]func(func(deploy.Step) error) error{
+			"b": failing(deploy.Evaluate, deploy.Unchanged, errors.New("no")),
+			"c": failing(deploy.Check, deploy.RolledBack, errors.New("no")),
+			"d": failing(deploy.Connect, deploy.Unchanged, &target.Error{Kind: target.Refused}),
+			"e": failing(deploy.Check, deploy.Unknown, errors.New("no")),
+		}}
+		outcomes := f.fleet(Options{MaxFailures: -1, Parallel: 2}, "a", "b", "c", "d", "e", "f", "g", "h").run(t.Context())
+		want := "a: done, b: failed, c: rolled back, d: unreachable, e: unknown, f: done, g: done, h: done"
+		if got := statusesOf(outcomes); got != want {
+			t.Errorf("got %s\nwant %s", got, want)
+		}
+		if f.most > 2 || f.evalMax != 2 {
+			t.Errorf("%d nodes were changed at once, %d evaluated; want 2 and 2", f.most, f.evalMax)
+		}
+	})
+}
+
+// TestBatchesComeOneAfterAnother locks their order, and the pause between them.
+func TestBatchesComeOneAfterAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakes{t: t}
+		sizes, err := ParseBatches("1,2,rest")
+		if err != nil {
+			t.Fatal(err)
+		}
+		begin := time.Now()
+		outcomes := f.fleet(Options{Batches: sizes, Pause: time.Hour}, "a", "b", "c", "d", "e").run(t.Context())
+		if got := statusesOf(outcomes); strings.Count(got, "done") != 5 {
+			t.Errorf("got %s", got)
+		}
+		for _, part := range [][]string{f.log[2:5], f.log[5:]} {
+			slices.Sort(part)
+		}
+		want := "batch 1/3 of 1; a changed; b changed; batch 2/3 of 2; c changed; batch 3/3 of 2; d changed; e changed"
+		if got := strings.Join(f.log, "; "); got != want {
+			t.Errorf("got %s\nwant %s", got, want)
+		}
+		if took := time.Since(begin); took < 2*time.Hour || took > 3*time.Hour {
+			t.Errorf("it took %v with two pauses of an hour", took)
+		}
+	})
+}
+
+// TestNoNodeIsChangedBeforeAllAreBuilt locks that a failure found early in a later batch leaves every node untouched.
+func TestNoNodeIsChangedBeforeAllAreBuilt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakes{t: t, fails: map[string]func(func(deploy.Step) error) error{"d": failing(deploy.Build, deploy.Unchanged, errors.New("no"))}}
+		outcomes := f.fleet(Options{Batches: Batches{{count: 2}}}, "a", "b", "c", "d").run(t.Context())
+		if got := statusesOf(outcomes); got != "a: not begun, b: not begun, c: not begun, d: failed" {
+			t.Errorf("got %s", got)
+		}
+		if len(f.log) != 0 {
+			t.Errorf("something was done: %s", f.log)
+		}
+	})
+}
+
+// TestAFailedBatchStopsTheRest locks which nodes stay untouched, and that the batch is taken back if that is wanted.
+func TestAFailedBatchStopsTheRest(t *testing.T) {
+	for title, c := range map[string]struct {
+		opts Options
+		want string
+		log  string
+	}{
+		"stops":      {Options{}, "a: done, b: done, c: rolled back, d: not begun", "a changed; b changed; batch 1/3 of 1; batch 2/3 of 2"},
+		"one may":    {Options{MaxFailures: 1}, "a: done, b: done, c: rolled back, d: done", "a changed; b changed; batch 1/3 of 1; batch 2/3 of 2; batch 3/3 of 1; d changed"},
+		"taken back": {Options{RollBackBatch: true}, "a: done, b: rolled back, c: rolled back, d: not begun", "a changed; b changed; b taken back; batch 1/3 of 1; batch 2/3 of 2"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			f := &fakes{t: t, fails: map[string]func(func(deploy.Step) error) error{"c": failing(deploy.Check, deploy.RolledBack, errors.New("no"))}}
+			c.opts.Batches = Batches{{count: 1}, {count: 2}, {rest: true}}
+			outcomes := f.fleet(c.opts, "a", "b", "c", "d").run(t.Context())
+			if got := statusesOf(outcomes); got != c.want {
+				t.Errorf("%s: got %s\nwant %s", title, got, c.want)
+			}
+			slices.Sort(f.log)
+			if got := strings.Join(f.log, "; "); got != c.log {
+				t.Errorf("%s: got %s\nwant %s", title, got, c.log)
+			}
+		})
+	}
+}
+
+// TestAnUnreachableNodeMayBeSkipped locks that it then does not stop the others.
+func TestAnUnreachableNodeMayBeSkipped(t *testing.T) {
+	for skip, want := range map[bool]string{
+		true:  "a: unreachable, b: done",
+		false: "a: unreachable, b: not begun",
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			f := &fakes{t: t, fails: map[string]func(func(deploy.Step) error) error{
+				"a": failing(deploy.Connect, deploy.Unchanged, &target.Error{Kind: target.TimedOut}),
+			}}
+			outcomes := f.fleet(Options{SkipUnreachable: skip, Batches: Batches{{count: 1}}}, "a", "b").run(t.Context())
+			if got := statusesOf(outcomes); got != want {
+				t.Errorf("skip %v: got %s, want %s", skip, got, want)
+			}
+		})
+	}
+}
+
+// TestAnInterruptionLeavesTheRest locks that the end of the context ends nodes that wait for their batch, and the pause.
+func TestAnInterruptionLeavesTheRest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		f := &fakes{t: t}
+		time.AfterFunc(time.Minute, cancel)
+		outcomes := f.fleet(Options{Batches: Batches{{count: 1}}, Pause: time.Hour}, "a", "b", "c").run(ctx)
+		if got := statusesOf(outcomes); got != "a: done, b: not begun, c: not begun" {
+			t.Errorf("got %s", got)
+		}
+	})
+}
+
+// TestBatchSizes locks how sizes are read and shared out.
+func TestBatchSizes(t *testing.T) {
+	for text, c := range map[string]struct {
+		total int
+		want  string
+	}{
+		"1,10%,rest":  {25, "[1 3 21]"},
+		"10%":         {20, "[2 2 2 2 2 2 2 2 2 2]"},
+		"1,4":         {10, "[1 4 4 1]"},
+		"rest":        {3, "[3]"},
+		"5,rest":      {3, "[3]"},
+		"100%":        {3, "[3]"},
+		"0":           {3, `batches "0": "0" is none`},
+		"101%":        {3, `batches "101%": "101%" is none`},
+		"rest,1":      {3, `batches "rest,1": nothing comes after rest`},
+		"":            {3, `batches "": "" is none`},
+		"1,,2":        {3, `batches "1,,2": "" is none`},
+		"one":         {3, `batches "one": "one" is none`},
+		"rest%":       {3, `batches "rest%": "rest%" is none`},
+		"99999999999": {3, "[3]"},
+	} {
+		sizes, err := ParseBatches(text)
+		got := fmt.Sprint(sizes.split(c.total))
+		if err != nil {
+			got = err.Error()
+		}
+		if err == nil && got != c.want || err != nil && !strings.HasPrefix(got, c.want) {
+			t.Errorf("%q of %d: got %s, want %s", text, c.total, got, c.want)
+		}
+	}
+}
+
+// TestEvaluationsFitInMemory locks that memory bounds how many go on, and that one always may.
+func TestEvaluationsFitInMemory(t *testing.T) {
+	const gb = 1 << 30
+	for title, c := range map[string]struct {
+		free, peak int64
+		want       int
+	}{
+		"plenty":           {64 * gb, 2 * gb, 4},
+		"nothing is known": {0, 0, 4},
+		"not enough":       {gb / 2, 2 * gb, 1},
+		"enough for two":   {3 * gb, 2 * gb, 2},
+		"before the first": {gb + gb/2, 0, 2},
+	} {
+		e := &evaluators{cores: 4, free: func() int64 { return c.free }, peak: func() int64 { return c.peak }}
+		got := 0
+		for e.tryEnter() {
+			got++
+		}
+		if got != c.want {
+			t.Errorf("%s: %d at once, want %d", title, got, c.want)
+		}
+	}
+	if availableMemory() < 1<<20 {
+		t.Errorf("this machine has %d bytes of memory available", availableMemory())
+	}
+}
