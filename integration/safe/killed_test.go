@@ -40,7 +40,12 @@ func TestFerryIsKilledInEachPhase(t *testing.T) {
 			t.Run(phase.Name, func(t *testing.T) {
 				x := x.in(t)
 				before, greeting := x.State(), x.rewrite("")
-				cmd, ended := x.begin(phase, quickly)
+				confirmed := phase.Name == "commit" || phase.Name == "disarm"
+				var flags []string
+				if !confirmed {
+					flags = []string{quickly}
+				}
+				cmd, ended := x.begin(phase, flags...)
 				if err := cmd.Process.Kill(); err != nil {
 					t.Fatal(err)
 				}
@@ -50,7 +55,7 @@ func TestFerryIsKilledInEachPhase(t *testing.T) {
 					x.goesBack()
 				}
 				x.goOn(phase)
-				if phase.Name == "commit" || phase.Name == "disarm" {
+				if confirmed {
 					x.ends("committed")
 					x.isNew(greeting)
 				} else {
@@ -145,7 +150,7 @@ func TestATimerGoesBackWhereNobodyIsLeft(t *testing.T) {
 			t.Parallel()
 			x := newTrial(t, "alice", lab.Options{})
 			before, greeting := x.State(), x.rewrite("")
-			cmd, ended := x.begin(phase, "--confirm-timeout=10s", "--activation-timeout=10s")
+			cmd, ended := x.begin(phase, "--confirm-timeout=15s", "--activation-timeout=15s")
 			if err := cmd.Process.Kill(); err != nil {
 				t.Fatal(err)
 			}
@@ -173,7 +178,7 @@ func TestAGuardThatHangsIsReplaced(t *testing.T) {
 			t.Parallel()
 			x := newTrial(t, "alice", lab.Options{})
 			before, greeting := x.State(), x.rewrite("")
-			_, ended := x.begin(phase, "--confirm-timeout=5s", "--activation-timeout=5s")
+			_, ended := x.begin(phase, "--confirm-timeout=15s", "--activation-timeout=15s")
 			x.signals("STOP", "job")
 			x.goOn(phase)
 			o := ended()
