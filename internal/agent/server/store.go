@@ -21,6 +21,7 @@ import (
 	"ferry/internal/run"
 
 	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sys/unix"
 )
 
 // gcRoots is where a shipped bundle is kept from being collected until it is committed, and the committed one after that.
@@ -33,10 +34,21 @@ type store struct {
 	runner *run.Runner
 
 	mu      sync.Mutex
-	process *run.Process // nil: not started
+	process storeProcess // nil: not started
 	in      io.WriteCloser
+	out     io.Reader
+	said    *os.File // what it says on standard error
 	serve   *nix.Serve
+	feeding bool // the end of ctx does not end it
 }
+
+// storeProcess is a nix-store, started by this agent or by another one.
+type storeProcess interface {
+	Wait() error
+	Kill()
+}
+
+func storeCommand() []string { return []string{"nix-store", "--serve", "--write"} }
 
 // openStore starts the process in the background if it will be used; the first use waits for it.
 func openStore(ctx context.Context, runner *run.Runner, used bool) *store {
@@ -53,11 +65,22 @@ func (s *store) use() (*nix.Serve, error) {
 	if s.process != nil {
 		return s.serve, nil
 	}
-	p, in, out, err := s.runner.Pipe(s.ctx, run.Command{Argv: []string{"nix-store", "--serve", "--write"}, Insist: true})
+	// It may be kept when this agent has to end: it must not get what ends the agent.
+	life, end := context.WithCancel(context.WithoutCancel(s.ctx))
+	said := newMemory("nix-store's errors")
+	p, in, out, err := s.runner.Pipe(life, run.Command{Argv: storeCommand(), Insist: true, OwnSession: true, ErrFile: said})
 	if err != nil {
+		end()
 		return nil, err
 	}
-	s.process, s.in = p, in
+	s.process, s.in, s.out, s.said = p, in, out, said
+	context.AfterFunc(s.ctx, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if !s.feeding {
+			end()
+		}
+	})
 	widen(in)
 	if s.serve, err = nix.NewServe(out, in); err != nil {
 		return nil, s.end(err)
@@ -84,12 +107,54 @@ func (s *store) died(err error) error {
 // storeGrace is how long nix-store may take to end once its input has ended.
 const storeGrace = 2 * time.Second
 
+// feed says whether a stream is on its way to nix-store: meanwhile the end of the agent is not its end.
+func (s *store) feed(now bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.feeding = now
+}
+
+// files are what another process needs to go on with nix-store. The process is the caller's to close.
+func (s *store) files() (keptFiles, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	in, isFile := s.in.(*os.File)
+	out, alsoFile := s.out.(*os.File)
+	if !isFile || !alsoFile || s.said == nil {
+		return keptFiles{}, errors.New("nix-store cannot be handed on")
+	}
+	var fd int
+	var err error
+	switch p := s.process.(type) {
+	case *run.Process:
+		fd, err = unix.PidfdOpen(p.Pid(), 0)
+	case *takenProcess:
+		fd, err = unix.FcntlInt(uintptr(fdOf(p.process)), unix.F_DUPFD_CLOEXEC, 0)
+	}
+	if err != nil {
+		return keptFiles{}, fmt.Errorf("nix-store cannot be handed on: %w", err)
+	}
+	return keptFiles{in, out, s.said, os.NewFile(uintptr(fd), "nix-store")}, nil
+}
+
+// forget leaves nix-store to another process.
+func (s *store) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, _ = s.in.Close(), s.said.Close()
+	go func(p storeProcess) { _ = p.Wait() }(s.process)
+	s.process, s.in, s.out, s.said, s.serve = nil, nil, nil, nil, nil
+}
+
 func (s *store) end(err error) error {
 	_ = s.in.Close()
 	kill := time.AfterFunc(storeGrace, s.process.Kill)
 	defer kill.Stop()
 	ended := s.process.Wait()
-	s.process, s.in, s.serve = nil, nil, nil
+	if s.said != nil {
+		_ = s.said.Close()
+	}
+	s.process, s.in, s.out, s.said, s.serve = nil, nil, nil, nil, nil
 	var failed *run.Error
 	if errors.As(ended, &failed) && failed.Stderr != "" {
 		return failed
@@ -105,6 +170,10 @@ func (s *server) missing(r agent.Request, stream *agent.DataReader) ([]int, erro
 	}
 	if err != nil {
 		return nil, &streamError{err}
+	}
+	if r.Substitute && s.kept != nil {
+		// Nix would wait for the path that it has locked.
+		s.endKept()
 	}
 	serve, err := s.store.use()
 	if err != nil {
@@ -156,7 +225,7 @@ func readPaths(r io.Reader) ([]nix.StorePath, error) {
 }
 
 // ship reads the stream of paths and feeds it to nix-store, which verifies and registers each path as it arrives.
-func (s *server) ship(r agent.Request, stream *agent.DataReader) (*agent.ShipResult, error) {
+func (s *server) ship(ctx context.Context, r agent.Request, stream *agent.DataReader) (*agent.ShipResult, error) {
 	if s.lock == nil {
 		return nil, errLocked
 	}
@@ -165,7 +234,7 @@ func (s *server) ship(r agent.Request, stream *agent.DataReader) (*agent.ShipRes
 			return nil, err
 		}
 	}
-	count, err := s.receive(stream)
+	count, err := s.receive(ctx, stream)
 	if err == nil {
 		err = stream.Drain()
 	}
@@ -178,35 +247,53 @@ func (s *server) ship(r agent.Request, stream *agent.DataReader) (*agent.ShipRes
 	return &agent.ShipResult{Registered: count, Peak: peakMemory()}, nil
 }
 
-func (s *server) receive(stream io.Reader) (registered int, err error) {
-	serve, err := s.store.use()
-	if err != nil {
-		return 0, err
-	}
+func (s *server) receive(ctx context.Context, stream *agent.DataReader) (registered int, err error) {
+	defer s.linger(ctx)()
 	z, err := newDecoder(stream)
 	if err != nil {
 		return 0, err
 	}
 	defer z.Close()
-	f := &feeder{ctx: s.store.ctx, in: bufio.NewReaderSize(z, 64<<10), serve: serve}
+	in := bufio.NewReaderSize(z, 64<<10)
+	first, err := readHeader(in)
+	if err != nil {
+		return 0, &streamError{err}
+	}
+	st, err := s.storeFor(ctx, first)
+	if err != nil {
+		return 0, err
+	}
+	serve, err := st.use()
+	if err != nil {
+		return 0, err
+	}
+	st.feed(true)
+	defer st.feed(false)
+	f := &feeder{ctx: ctx, in: in, serve: serve}
 	defer f.bases.close()
 	acks := &acknowledgements{serve: serve, wire: s.wire, sent: make(chan agent.ShipHeader, 1<<16), done: make(chan error, 1)}
 	go acks.read()
-	feedErr := f.feed(acks.sent)
+	feedErr := f.feed(first, acks.sent)
 	var bad *streamError
 	errors.As(feedErr, &bad)
+	cut := f.brokenOff(stream)
 	if feedErr != nil {
 		// Whole paths that nix-store has not got yet are worth having. In the middle of the one that was cut off it waits for
-		// the rest: the end of its input tells it that there is none.
-		_ = serve.Flush()
-		_ = s.store.in.Close()
+		// the rest: unless that may still come, the end of its input tells it that there is none.
+		if err := serve.Flush(); err != nil || cut == nil {
+			cut = nil
+			_ = st.in.Close()
+		}
 	}
 	close(acks.sent)
 	ackErr := <-acks.done
-	if feedErr == nil && ackErr == nil {
+	switch {
+	case feedErr == nil && ackErr == nil:
 		return acks.count, nil
+	case cut != nil && ackErr == nil && s.keep(st, *cut) == nil:
+		return 0, feedErr
 	}
-	died := s.store.died(errors.Join(feedErr, ackErr))
+	died := st.died(errors.Join(feedErr, ackErr))
 	if refused := refusedBase(feedErr, acks.failed, died); refused != nil {
 		return 0, refused
 	}
@@ -214,6 +301,48 @@ func (s *server) receive(stream io.Reader) (registered int, err error) {
 		return 0, feedErr
 	}
 	return 0, died
+}
+
+// leavingLimit is how long an agent that is to end may take for what it keeps.
+const leavingLimit = 5 * time.Second
+
+// linger makes who ends the agent wait until done is called, within limits.
+func (s *server) linger(ctx context.Context) (done func()) {
+	if s.opts.Busy == nil {
+		return func() {}
+	}
+	s.opts.Busy.Lock()
+	done = sync.OnceFunc(s.opts.Busy.Unlock)
+	context.AfterFunc(ctx, func() { time.AfterFunc(leavingLimit, done) })
+	return done
+}
+
+// storeFor is the nix-store that a stream is for, by its first header: the one that is kept, if ferry goes on with that. Else it is
+// ended: its path may be in the stream.
+func (s *server) storeFor(ctx context.Context, first *agent.ShipHeader) (*store, error) {
+	if first == nil || first.Offset == 0 {
+		s.endKept()
+		return s.store, nil
+	}
+	if s.kept == nil || !s.kept.state.isOf(first) {
+		return nil, &streamError{fmt.Errorf("nothing is kept of %s", first.Path)}
+	}
+	k := s.kept
+	s.kept = nil
+	taken, err := k.take(ctx, s.runner)
+	if err != nil {
+		return nil, fmt.Errorf("go on with %s: %w", first.Path, err)
+	}
+	s.taken = taken
+	return taken, nil
+}
+
+// endKept ends what the last agent has left, if it has left something.
+func (s *server) endKept() {
+	if s.kept != nil {
+		s.kept.end()
+		s.kept = nil
+	}
 }
 
 // streamError is a stream from ferry that breaks its own format or ends too early.
@@ -228,35 +357,61 @@ type feeder struct {
 	in    *bufio.Reader
 	serve *nix.Serve
 	bases bases
+	// current is the path that is on its way, and cut how far it came if the stream has ended in it.
+	current *agent.ShipHeader
+	cut     *nix.BrokenOffError
 }
 
-// feed does that to the stream's end, without waiting for nix-store's answers.
-func (f *feeder) feed(sent chan<- agent.ShipHeader) error {
-	for {
-		header, err := readHeader(f.in)
-		if err != nil {
-			return &streamError{err}
+// feed does that to the stream's end, without waiting for nix-store's answers. The first header has been read.
+func (f *feeder) feed(first *agent.ShipHeader, sent chan<- agent.ShipHeader) error {
+	for f.current = first; f.current != nil; {
+		header := f.current
+		if header.Offset > 0 && header != first {
+			return &streamError{fmt.Errorf("%s goes on in the middle of a stream", header.Path)}
 		}
-		if header == nil {
-			return f.serve.Flush()
-		}
-		info := nix.PathInfo{
-			Path: header.Path, Deriver: header.Deriver, NarHash: header.NarHash, NarSize: header.NarSize,
-			References: header.References, Signatures: header.Signatures, CA: header.CA,
-		}
-		if len(header.Bases) > 0 {
-			err = f.rebuild(info, header.Bases)
-		} else {
-			nar := &exactReader{r: f.in, left: header.NarSize}
-			if err = f.serve.SendPath(info, nar); nar.err != nil {
-				err = &streamError{nar.err}
-			}
-		}
-		if err != nil {
+		if err := f.path(header); err != nil {
 			return err
 		}
 		sent <- *header
+		next, err := readHeader(f.in)
+		if err != nil {
+			return &streamError{err}
+		}
+		f.current = next
 	}
+	return f.serve.Flush()
+}
+
+// path feeds one path.
+func (f *feeder) path(header *agent.ShipHeader) error {
+	info := nix.PathInfo{
+		Path: header.Path, Deriver: header.Deriver, NarHash: header.NarHash, NarSize: header.NarSize,
+		References: header.References, Signatures: header.Signatures, CA: header.CA,
+	}
+	if len(header.Bases) > 0 {
+		return f.rebuild(info, header)
+	}
+	nar := &exactReader{r: f.in, left: header.NarSize - header.Offset}
+	err := f.send(info, header.Offset, func(w io.Writer) error {
+		_, err := io.CopyN(w, nar, int64(nar.left))
+		return err
+	})
+	if nar.err != nil {
+		return &streamError{nar.err}
+	}
+	return err
+}
+
+// send sends a NAR, or its rest, and remembers how far that came.
+func (f *feeder) send(info nix.PathInfo, from uint64, write func(io.Writer) error) error {
+	var err error
+	if from > 0 {
+		err = f.serve.SendRest(info, from, write)
+	} else {
+		err = f.serve.SendNar(info, write)
+	}
+	errors.As(err, &f.cut)
+	return err
 }
 
 // readHeader reads the next path's header; nil at the end of the stream.
@@ -286,6 +441,9 @@ func readHeader(r io.Reader) (*agent.ShipHeader, error) {
 	}
 	if len(header.Bases) > delta.MaxBases {
 		return nil, fmt.Errorf("%s has %d bases: the limit is %d", header.Path, len(header.Bases), delta.MaxBases)
+	}
+	if header.Offset > 0 && (header.Offset >= header.NarSize || header.Start > header.Offset) || header.Offset == 0 && header.Start > 0 {
+		return nil, fmt.Errorf("%s goes on at %d, from %d, of %d bytes", header.Path, header.Offset, header.Start, header.NarSize)
 	}
 	named := slices.Concat([]nix.StorePath{header.Path}, header.References, header.Bases)
 	if header.Deriver != "" {
