@@ -141,8 +141,12 @@ func (e *Encoder) JobsFrom(offset uint64) []Job {
 		return nil
 	}
 	first := &jobs[0]
+	for first.from+1 < first.to && e.next.start(first.from+1) <= offset {
+		first.from++
+		first.begin = e.next.start(first.from)
+	}
 	// Within a file's contents a job may begin anywhere.
-	if first.to == first.from+1 && first.from < len(e.next.entries) && first.begin < offset && e.next.entries[first.from].content <= offset {
+	if first.from < len(e.next.entries) && first.begin < offset && e.next.entries[first.from].content <= offset {
 		first.begin = offset
 	}
 	return jobs
