@@ -21,6 +21,16 @@ type Hello struct {
 	Facts    Facts  `json:"facts"`
 	// Resumed says that this deployment held the lock before, and nobody else since, and that the target was not restarted.
 	Resumed bool `json:"resumed,omitempty"`
+	// Kept is a path that a lost connection has left half sent, and that the target's Nix still waits for; nil: none.
+	Kept *Kept `json:"kept,omitempty"`
+}
+
+// Kept is a path that was broken off on its way, see [ShipHeader].
+type Kept struct {
+	Path    nix.StorePath `json:"path"`
+	NarHash string        `json:"nar_hash"`
+	NarSize uint64        `json:"nar_size"`
+	Offset  uint64        `json:"offset"` // bytes of the NAR that Nix has
 }
 
 // Facts is the state of a target.
@@ -286,6 +296,10 @@ type ShipHeader struct {
 	CA         string          `json:"ca,omitempty"`
 	// Bases are paths that are on the target already, and that the NAR is made of in part.
 	Bases []nix.StorePath `json:"bases,omitempty"`
+	// Offset, of the first path of a stream, goes on with the one of Hello.Kept: the NAR that follows begins there. A difference
+	// begins at Start, at most Offset, and what it makes before Offset is left out.
+	Offset uint64 `json:"offset,omitempty"`
+	Start  uint64 `json:"start,omitempty"`
 }
 
 // MaxShipHeader is the longest ShipHeader in bytes.
