@@ -3,6 +3,7 @@ package fleet_test
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -28,6 +29,7 @@ func TestSeveralNodesAreDeployedAtOnce(t *testing.T) {
 	t.Run("a batch is taken back", func(t *testing.T) { aBatchIsTakenBack(crew.in(t)) })
 	t.Run("a second address", func(t *testing.T) { aSecondAddress(crew.in(t)) })
 	t.Run("a node knows the others", func(t *testing.T) { aNodeKnowsTheOthers(crew.in(t)) })
+	t.Run("a narrowed source", func(t *testing.T) { aNarrowedSourceIsLeftAlone(crew.in(t)) })
 	t.Run("commands", func(t *testing.T) { commandsRun(crew.in(t)) })
 	t.Run("events", func(t *testing.T) { eventsAreTold(crew.in(t)) })
 }
@@ -168,4 +170,33 @@ func aNodeKnowsTheOthers(c *crew) {
 	if out := strings.TrimSpace(c.Must("nix-store", "--query", "--outputs", drv)); out != c.Toplevel(c.Bundle("web1")) {
 		c.T.Errorf("plain NixOS makes %s of web1, ferry another one", out)
 	}
+}
+
+// aNarrowedSourceIsLeftAlone has two nodes with sources of their own: an edit in the one's does not touch the other, whose check
+// is a file in its source.
+func aNarrowedSourceIsLeftAlone(c *crew) {
+	for _, name := range []string{"web1", "web2"} {
+		c.member(name).attributes = "    source = [ ./common ];\n    checks.commands = [ { run = [ \"sh\" ./check-" + name + ".sh ]; } ];\n"
+		c.Write("check-"+name+".sh", "exit 0\n")
+	}
+	c.Write("common/motd.nix", `"common"`)
+	c.plan("eight")
+	c.ends(c.deploy("web1", "web2"), 0)
+	if files := strings.Fields(c.Must("ls", c.Bundle("web1")+"/source/")); !slices.Equal(files, []string{"check-web1.sh", "common", "web1.nix"}) {
+		c.T.Errorf("the source of web1 has %q", files)
+	}
+	before := c.member("web1").site.State()
+	c.Write("web2.nix", site.Configuration("nine web2"))
+	o := c.deploy("web1", "web2")
+	c.ends(o, 0)
+	o.Says(c.T, "web1: nothing to do", "web2: done: ")
+	c.member("web1").site.Want(c.member("web1").site.State(), before)
+	c.greet(map[string]string{"web2": "nine web2"})
+
+	c.Write("check-web1.sh", "exit 1\n")
+	c.Write("web1.nix", site.Configuration("nine web1"))
+	o = c.deploy("web1")
+	c.ends(o, 4)
+	o.Says(c.T, "web1: check: command sh /nix/store/")
+	c.greet(map[string]string{"web1": "eight web1"})
 }

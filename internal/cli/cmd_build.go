@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"ferry/internal/deploy"
+	"ferry/internal/nix"
 
 	"github.com/spf13/cobra"
 )
@@ -19,45 +20,68 @@ type buildOptions struct {
 func (a *app) buildCommand() *cobra.Command {
 	var o buildOptions
 	cmd := &cobra.Command{
-		Use:   "build [NODE]",
+		Use:   "build [NODES]",
 		Short: "Build a node's bundle and print its store path",
 		Long: `Build a node's bundle: the one store path that holds its configuration, nixpkgs, system and switch script. No target is
 needed.
 
 Its store path is all that is printed on standard output. ferry keeps the last bundle of each node from being
-collected; with -o, a link of your own keeps this one.`,
+collected; with -o, a link of your own keeps this one.
+
+` + chooseHelp + `
+
+With --all, or if several nodes are meant, a line is printed for each, in their order: its name, a space, and the store
+path. The links of -o are then called LINK-NODE. One that fails does not stop the others; ferry ends with 3, or with 1 if
+none was built.`,
 		Example: `  ferry build pi
-  ferry build -o result pi && ls result/`,
-		ValidArgsFunction: a.completeNodes(&o.nodeFlags),
+  ferry build -o result pi && ls result/
+  ferry build --all | while read -r node bundle; do nix path-info -S "$bundle"; done`,
+		ValidArgsFunction: a.completeMany(&o.nodeFlags),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.runBuild(cmd.Context(), o, args)
 		},
 	}
 	flags := cmd.Flags()
 	flags.SortFlags = false
-	flags.StringVarP(&o.link, "out-link", "o", "", "make `LINK` point at the bundle and keep it")
-	o.nodeFlags.add(flags)
+	flags.StringVarP(&o.link, "out-link", "o", "", "make `LINK` point at the bundle and keep it; with several nodes, LINK-NODE at that of each")
+	o.nodeFlags.addMany(flags)
 	o.nixFlags.add(flags)
 	return cmd
 }
 
 func (a *app) runBuild(ctx context.Context, o buildOptions, args []string) error {
-	client, err := o.client(a)
+	opts, err := a.openWork(o.nixFlags)
 	if err != nil {
 		return err
 	}
-	inv, node, err := a.openNode(ctx, client, o.nodeFlags, args)
+	inv, nodes, err := a.openNodes(ctx, opts.Nix, o.nodeFlags, args)
 	if err != nil {
 		return err
 	}
-	roots, err := a.roots()
-	if err != nil {
+	named := len(nodes) > 1 || o.all
+	bundles := make([]nix.StorePath, len(nodes))
+	errs, err := a.eachNode(ctx, inv, nodes, func(ctx context.Context, i int, turn deploy.Turn) error {
+		link := o.link
+		if link != "" && named {
+			link += "-" + nodes[i].Name
+		}
+		opts := opts
+		opts.Turn = turn
+		var err error
+		bundles[i], err = deploy.BuildOnly(ctx, inv, nodes[i], link, opts)
 		return err
+	})
+	for i, bundle := range bundles {
+		line := string(bundle)
+		if named {
+			line = nodes[i].Name + " " + line
+		}
+		if errs[i] != nil {
+			continue
+		}
+		if _, err := fmt.Fprintln(a.Out, line); err != nil {
+			return err
+		}
 	}
-	bundle, err := deploy.BuildOnly(ctx, inv, node, client, roots, o.link, a.printer.Observe)
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintln(a.Out, bundle)
 	return err
 }

@@ -2,7 +2,9 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strings"
 
 	"ferry/internal/deploy"
 
@@ -19,13 +21,19 @@ type byHandOptions struct {
 func (a *app) byHandCommand() *cobra.Command {
 	var o byHandOptions
 	cmd := &cobra.Command{
-		Use:   "by-hand [NODE]",
+		Use:   "by-hand [NODES]",
 		Short: "Print the commands that deploy a node without ferry",
 		Long: `Evaluate a node and print the few commands that build, copy and switch without ferry, ready to paste into a shell.
-Nothing is built, and nothing on the target is touched: it is not even connected to.`,
+Nothing is built, and nothing on the target is touched: it is not even connected to.
+
+` + chooseHelp + `
+
+The commands for several nodes follow each other. They are for a file that sh runs: where they are pasted, the first ssh
+reads what follows it. If a node cannot be evaluated, nothing is printed.`,
 		Example: `  ferry by-hand pi
-  ferry by-hand --action boot pi > deploy-pi.sh`,
-		ValidArgsFunction: a.completeNodes(&o.nodeFlags),
+  ferry by-hand --action boot pi > deploy-pi.sh
+  ferry by-hand --all > deploy.sh && sh deploy.sh`,
+		ValidArgsFunction: a.completeMany(&o.nodeFlags),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.runByHand(cmd.Context(), o, args)
 		},
@@ -33,7 +41,7 @@ Nothing is built, and nothing on the target is touched: it is not even connected
 	flags := cmd.Flags()
 	flags.SortFlags = false
 	flags.StringVarP(&o.action, "action", "a", "switch", "the `ACTION`: switch, boot, test or dry-activate")
-	o.nodeFlags.add(flags)
+	o.nodeFlags.addMany(flags)
 	flags.StringVar(&a.sshConfig, "ssh-config", "", "let ssh read `FILE` instead of ~/.ssh/config")
 	o.nixFlags.add(flags)
 	complete(cmd, "action", "switch", "boot", "test", "dry-activate")
@@ -49,13 +57,31 @@ func (a *app) runByHand(ctx context.Context, o byHandOptions, args []string) err
 	if err != nil {
 		return err
 	}
-	inv, node, err := a.openNode(ctx, client, o.nodeFlags, args)
+	inv, nodes, err := a.openNodes(ctx, client, o.nodeFlags, args)
 	if err != nil {
 		return err
 	}
-	text, err := deploy.ByHand(ctx, inv, node, a.dialer(), action, a.printer.Observe)
+	opts := a.deployOptions(client, deploy.Roots{})
+	opts.Action = action
+	texts := make([]string, len(nodes))
+	_, err = a.eachNode(ctx, inv, nodes, func(ctx context.Context, i int, turn deploy.Turn) error {
+		opts := opts
+		opts.Turn = turn
+		var err error
+		texts[i], err = deploy.ByHand(ctx, inv, nodes[i], opts)
+		return err
+	})
+	var told *toldError
+	if errors.As(err, &told) {
+		// A part of the commands would look like all of them.
+		return &toldError{exitFailed}
+	}
 	if err != nil {
 		return err
+	}
+	text := strings.Join(texts, "\n")
+	if len(nodes) > 1 {
+		text = "# For a file that sh runs: where this is pasted, the first ssh reads what follows it.\n\n" + text
 	}
 	_, err = fmt.Fprint(a.Out, text)
 	return err

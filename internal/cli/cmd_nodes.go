@@ -33,7 +33,7 @@ Without NODES, all of them are listed. Otherwise those that a deployment would c
 pattern ('web*'), or a tag (@web, '@eu-*'); behind a ! it leaves out what the others chose.
 
 With --json it is one object: nodes, a list of objects with name, system, targets (in the order in which they are tried),
-tags, configuration (its path below the source) and impure.`,
+tags, configuration (its path below the source), source (the paths that its own is narrowed to, or null) and impure.`,
 		Example: `  ferry nodes
   ferry nodes @web '!web3'
   ferry nodes --json | jq -r '.nodes[].targets[0]'`,
@@ -84,6 +84,7 @@ type nodeJSON struct {
 	Targets       []string `json:"targets"`
 	Tags          []string `json:"tags"`
 	Configuration string   `json:"configuration"`
+	Source        []string `json:"source"`
 	Impure        bool     `json:"impure"`
 }
 
@@ -91,7 +92,7 @@ func writeNodesJSON(w io.Writer, nodes []inventory.Node) error {
 	list := []nodeJSON{}
 	for _, n := range nodes {
 		targets := append([]string{n.Target}, n.Fallbacks...)
-		list = append(list, nodeJSON{n.Name, n.System, targets, append([]string{}, n.Tags...), n.Configuration, n.Impure})
+		list = append(list, nodeJSON{n.Name, n.System, targets, append([]string{}, n.Tags...), n.Configuration, n.Source, n.Impure})
 	}
 	encoder := json.NewEncoder(w)
 	encoder.SetEscapeHTML(false)

@@ -50,6 +50,8 @@ Attributes of a node:
                   they are tried in order
   elevate         what makes the user root there: "sudo" (default), "doas", or a list of words
   tags            a list of words to choose it by: ferry deploy @web
+  source          a list of the paths that it is made from, such as [ ./common ./web1 ]: an edit elsewhere then leaves it as
+                  it is; default: all of the source
   impure          true: evaluate it impurely, without trying purely first
   checks          what it must answer after a switch; if it does not, it goes back:
 

@@ -35,7 +35,7 @@ func Abandon(ctx context.Context, inv *inventory.Inventory, node inventory.Node,
 	if dir, err = filepath.Abs(dir); err != nil {
 		return fail(err)
 	}
-	if err := inv.WriteByHand(dir, node, bundle.Env["nixpkgs"]); err != nil {
+	if err := inv.WriteByHand(ctx, dir, node, bundle.Env["nixpkgs"]); err != nil {
 		return fail(err)
 	}
 	log := &lineWriter{emit: func(line string) { l.emit(Event{Kind: Line, Step: Build, Text: line}) }}

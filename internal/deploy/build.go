@@ -15,25 +15,44 @@ import (
 	"ferry/internal/run"
 )
 
-// BuildOnly evaluates and builds a node's bundle, and keeps it by a GC root: at link, or under roots if link is empty. A
+// BuildOnly evaluates and builds a node's bundle, and keeps it by a GC root: at link, or under opts.Roots if link is empty. A
 // failure is an [*Error].
-func BuildOnly(ctx context.Context, inv *inventory.Inventory, node inventory.Node, client *nix.Client, roots Roots, link string, observe func(Event)) (nix.StorePath, error) {
-	emit := func(e Event) {
-		e.Node = node.Name
-		observe(e)
-	}
-	evaluation, err := evaluate(ctx, inv, node, emit)
+func BuildOnly(ctx context.Context, inv *inventory.Inventory, node inventory.Node, link string, opts Options) (nix.StorePath, error) {
+	evaluation, err := evaluateInTurn(ctx, inv, node, opts)
 	if err != nil {
 		return "", err
 	}
-	bundle, err := build(ctx, inv, node, evaluation, client, roots, emit)
+	over, err := opts.turn(ctx, node.Name, Build)
+	if err != nil {
+		return "", err
+	}
+	defer over()
+	bundle, err := build(ctx, inv, node, evaluation, opts.Nix, opts.Roots, opts.about(node))
 	if err != nil || link == "" {
 		return bundle, err
 	}
-	if err := client.Root(ctx, link, bundle); err != nil {
+	if err := opts.Nix.Root(ctx, link, bundle); err != nil {
 		return "", &Error{Node: node.Name, Step: Build, State: Unchanged, Err: err}
 	}
 	return bundle, nil
+}
+
+// evaluateInTurn evaluates a node that no target is connected for.
+func evaluateInTurn(ctx context.Context, inv *inventory.Inventory, node inventory.Node, opts Options) (*inventory.Evaluation, error) {
+	over, err := opts.turn(ctx, node.Name, Evaluate)
+	if err != nil {
+		return nil, err
+	}
+	defer over()
+	return evaluate(ctx, inv, node, opts.about(node))
+}
+
+// about gives what tells of node's events.
+func (o Options) about(node inventory.Node) func(Event) {
+	return func(e Event) {
+		e.Node = node.Name
+		o.Observe(e)
+	}
 }
 
 func evaluate(ctx context.Context, inv *inventory.Inventory, node inventory.Node, emit func(Event)) (*inventory.Evaluation, error) {

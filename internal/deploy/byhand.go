@@ -19,13 +19,11 @@ import (
 // switchScript is the bundle's own way to switch.
 const switchScript = "/nixos-rebuild-switch"
 
-// ByHand evaluates a node and gives its deployment as commands that work without ferry, ready to paste into sh, with
+// ByHand evaluates a node and gives its deployment, with opts.Action, as commands that work without ferry, ready to paste into sh, with
 // comments. They need two logins, and a target that knows no user as trusted.
-func ByHand(ctx context.Context, inv *inventory.Inventory, node inventory.Node, dialer *target.Dialer, action Action, observe func(Event)) (string, error) {
-	evaluation, err := evaluate(ctx, inv, node, func(e Event) {
-		e.Node = node.Name
-		observe(e)
-	})
+func ByHand(ctx context.Context, inv *inventory.Inventory, node inventory.Node, opts Options) (string, error) {
+	dialer, action := opts.Dialer, opts.Action
+	evaluation, err := evaluateInTurn(ctx, inv, node, opts)
 	if err != nil {
 		return "", err
 	}
@@ -87,10 +85,7 @@ func elevation(node inventory.Node) []string {
 // RunPlain deploys without the agent, by the classic commands: nix-copy-closure, and ssh with a terminal for sudo, over one
 // login. The streams are the user's, and what the commands say goes there. A failure is an [*Error].
 func RunPlain(ctx context.Context, inv *inventory.Inventory, node inventory.Node, opts Options, in io.Reader, out, errw io.Writer) (Result, error) {
-	p := plain{node: node, opts: opts, in: in, out: out, errw: errw, emit: func(e Event) {
-		e.Node = node.Name
-		opts.Observe(e)
-	}}
+	p := plain{node: node, opts: opts, in: in, out: out, errw: errw, emit: opts.about(node)}
 	address, err := target.ParseAddress(node.Target)
 	if err != nil {
 		return Result{}, p.fail(Connect, Unchanged, err)

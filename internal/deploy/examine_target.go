@@ -157,7 +157,7 @@ func (x *examined) state(ctx context.Context, facts agent.Facts, more agent.Look
 		x.add(Finding{About: "trial", Attention: Warning, Text: systemName(a.Toplevel) + " is tried by a reboot, and not committed",
 			Fixes: []string{"wait until that has ended; ferry status " + x.node.Name + " shows it"}})
 	}
-	p := projectOf(ctx, x.inv, x.node.Name, x.toplevel, x.Roots)
+	p := projectOf(ctx, x.inv, x.node, x.toplevel, x.Roots)
 	x.judge("history", surprise(facts, p), "nothing of somebody else's is replaced")
 }
 

@@ -24,20 +24,22 @@ type project struct {
 }
 
 func (d *deployment) project(ctx context.Context, ready built) project {
-	return projectOf(ctx, d.inv, d.node.Name, ready.toplevel, d.opts.Roots)
+	return projectOf(ctx, d.inv, d.node, ready.toplevel, d.opts.Roots)
 }
 
 // projectOf is what is known of a node here; toplevel is "" if it is not known yet what is to be deployed.
-func projectOf(ctx context.Context, inv *inventory.Inventory, node string, toplevel nix.StorePath, roots Roots) project {
+func projectOf(ctx context.Context, inv *inventory.Inventory, node inventory.Node, toplevel nix.StorePath, roots Roots) project {
 	var deployed []string
-	for _, link := range []string{roots.Deployed(inv.File, node), roots.Tried(inv.File, node)} {
+	for _, link := range []string{roots.Deployed(inv.File, node.Name), roots.Tried(inv.File, node.Name)} {
 		// Without the link, nothing was deployed from here.
 		if bundle, err := os.Readlink(link); err == nil {
 			deployed = append(deployed, bundle)
 		}
 	}
+	// Without it, what is on the target is only less likely to be known.
+	source, _ := inv.SourceOf(ctx, node)
 	return project{
-		node: node, toplevel: string(toplevel), source: string(inv.Source.Path), deployed: deployed,
+		node: node.Name, toplevel: string(toplevel), source: string(source.Path), deployed: deployed,
 		lineage: func(revision string) (inventory.Lineage, error) { return inv.Lineage(ctx, revision) },
 	}
 }

@@ -58,7 +58,11 @@ func Plan(ctx context.Context, inv *inventory.Inventory, node inventory.Node, op
 
 // plan says what would be done on the target, which is connected.
 func (l *look) plan(ctx context.Context, ready built) (*Planned, error) {
-	after := Side{Name: "the working tree", Toplevel: ready.toplevel, Bundle: ready.bundle, Source: l.inv.Source.Path, Here: true}
+	source, err := l.inv.SourceOf(ctx, l.node)
+	if err != nil {
+		return nil, l.fail(Evaluate, Unchanged, err)
+	}
+	after := Side{Name: "the working tree", Toplevel: ready.toplevel, Bundle: ready.bundle, Source: source.Path, Here: true}
 	p := &Planned{
 		Comparison: Comparison{Node: l.node.Name, After: after, Unknown: []string{}}, Nothing: l.isDone(ready, l.facts),
 		SameSystem: l.sameSystem(ready, l.facts), Ship: ToShip{Paths: []nix.StorePath{}}, Warnings: []string{},

@@ -290,7 +290,11 @@ func (b *rebooting) check(ctx context.Context) error {
 		return err
 	}
 	done("")
-	if err := runChecks(ctx, b.node.Checks, b.link, b.emit); err != nil {
+	checks, err := b.inv.ChecksOf(ctx, b.node)
+	if err != nil {
+		return err
+	}
+	if err := runChecks(ctx, checks, b.link, b.emit); err != nil {
 		return b.fail(Check, Unknown, err)
 	}
 	return nil

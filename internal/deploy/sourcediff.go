@@ -25,7 +25,11 @@ func DiffSource(ctx context.Context, inv *inventory.Inventory, node inventory.No
 	for i, what := range []string{before, after} {
 		if what == SideTree {
 			// It need not build, or even evaluate.
-			sources[i] = l.inv.Source.Path
+			source, err := l.inv.SourceOf(ctx, node)
+			if err != nil {
+				return l.fail(Evaluate, Unchanged, err)
+			}
+			sources[i] = source.Path
 			continue
 		}
 		s, err := l.side(ctx, what)

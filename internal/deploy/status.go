@@ -73,6 +73,7 @@ func Status(ctx context.Context, inv *inventory.Inventory, nodes []inventory.Nod
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
+	// Most nodes have the same revision, and those with a source of their own stand to it on their own.
 	standings := map[string]inventory.Standing{}
 	for i := range list {
 		s := &list[i]
@@ -81,13 +82,17 @@ func Status(ctx context.Context, inv *inventory.Inventory, nodes []inventory.Nod
 			s.Facts, s.Look = agent.Facts{}, agent.LookResult{}
 		}
 		s.readOrigin()
-		standing, known := standings[s.Revision]
+		key := s.Revision
+		if s.Node.Source != nil {
+			key += " " + s.Node.Name
+		}
+		standing, known := standings[key]
 		if !known {
 			var err error
-			if standing, err = inv.Standing(ctx, s.Revision); err != nil {
+			if standing, err = inv.Standing(ctx, s.Node, s.Revision); err != nil {
 				return nil, err
 			}
-			standings[s.Revision] = standing
+			standings[key] = standing
 		}
 		s.Standing = standing
 		s.attend()

@@ -40,8 +40,12 @@ type switching struct {
 
 // guarded runs the new system on the target, comes back over a new connection, and lets it be committed.
 func (d *deployment) guarded(ctx context.Context, ready built, before agent.Facts, result *Result) error {
+	nodeChecks, err := d.inv.ChecksOf(ctx, d.node)
+	if err != nil {
+		return d.fail(Activate, Unchanged, err)
+	}
 	s := d.newSwitching(d.job, ready.toplevel, before)
-	s.checks = d.node.Checks
+	s.checks = nodeChecks
 	s.limits = agent.Limits{Activation: wholeSeconds(d.opts.Limits.Activation), Confirm: wholeSeconds(d.opts.Limits.Confirm)}
 	if !s.checks.Empty() {
 		s.limits.Checks = wholeSeconds(s.checks.Timeout() + checksSlack)

@@ -14,8 +14,17 @@ import "context"
 type Turn func(ctx context.Context, node string, step Step) (over func(), err error)
 
 func (d *deployment) turn(ctx context.Context, step Step) (over func(), err error) {
-	if d.opts.Turn == nil {
+	return d.opts.turn(ctx, d.node.Name, step)
+}
+
+// turn waits for a node's turn, if there are turns.
+func (o Options) turn(ctx context.Context, node string, step Step) (over func(), err error) {
+	if o.Turn == nil {
 		return func() {}, nil
 	}
-	return d.opts.Turn(ctx, d.node.Name, step)
+	over, err = o.Turn(ctx, node, step)
+	if err != nil {
+		return nil, &Error{Node: node, Step: step, State: Unchanged, Err: err}
+	}
+	return over, nil
 }

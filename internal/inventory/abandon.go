@@ -1,6 +1,7 @@
 package inventory
 
 import (
+	"context"
 	_ "embed" // the Nix file
 	"errors"
 	"fmt"
@@ -28,7 +29,7 @@ func (e *NotEmptyError) Hints() []string { return []string{"name a folder that i
 
 // WriteByHand writes to the folder dir, which is made and has to be empty, what makes a node's bundle without ferry: its
 // default.nix, the two scripts, and a copy of the source. nixpkgs is where the node's pin is.
-func (inv *Inventory) WriteByHand(dir string, node Node, nixpkgs string) error {
+func (inv *Inventory) WriteByHand(ctx context.Context, dir string, node Node, nixpkgs string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
@@ -39,21 +40,25 @@ func (inv *Inventory) WriteByHand(dir string, node Node, nixpkgs string) error {
 	if len(entries) > 0 {
 		return &NotEmptyError{Dir: dir}
 	}
-	pin, err := pinByHand(nixpkgs, inv.Source.Path)
+	source, err := inv.SourceOf(ctx, node)
+	if err != nil {
+		return err
+	}
+	pin, err := pinByHand(nixpkgs, source.Path)
 	if err != nil {
 		return err
 	}
 	text := strings.NewReplacer(
 		"@node@", node.Name, "@nodeString@", nixString(node.Name), "@nixpkgs@", pin, "@configuration@", nixString(node.Configuration),
 		"@system@", nixString(node.System), "@ferryVersion@", nixString(inv.options.FerryVersion),
-		"@revision@", nixString(inv.Source.Revision), "@dirty@", nixBool(inv.Source.Dirty),
+		"@revision@", nixString(source.Revision), "@dirty@", nixBool(source.Dirty),
 	).Replace(abandonNix)
 	for name, content := range map[string]string{"default.nix": text, "build-bundle.sh": buildBundle, "nixos-rebuild-switch.sh": switchScript} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
 			return err
 		}
 	}
-	return copyOut(string(inv.Source.Path), filepath.Join(dir, "source"))
+	return copyOut(string(source.Path), filepath.Join(dir, "source"))
 }
 
 // pinByHand is the pin as a Nix expression that needs no inventory.

@@ -72,6 +72,7 @@ type decoder struct {
 	system       string // the default: the building machine's
 	hasTopPin    bool
 	locateConfig func(value string) (rel string, err error)
+	locate       func(value string) (rel string, err error)
 }
 
 func (d decoder) fail(attribute, text string, advice ...string) error {
@@ -90,7 +91,10 @@ func (d decoder) node() (Node, error) {
 	if n.Configuration, err = d.configuration(); err != nil {
 		return n, err
 	}
-	if _, own := d.attributes["nixpkgs"]; !own && !d.hasTopPin {
+	if n.Source, err = d.source(); err != nil {
+		return n, err
+	}
+	if _, n.OwnPin = d.attributes["nixpkgs"]; !n.OwnPin && !d.hasTopPin {
 		return n, d.fail("nixpkgs", "missing, and the inventory has none for all nodes",
 			`nixpkgs = fetchTarball { url = "https://…"; sha256 = "…"; };`)
 	}
@@ -141,6 +145,40 @@ func (d decoder) configuration() (string, error) {
 		e.Node, e.Attribute = d.name, "configuration"
 	}
 	return rel, err
+}
+
+const sourceExample = "source = [ ./common ./web1 ];"
+
+// source reads the paths that the node's source is narrowed to; nil if it is not.
+func (d decoder) source() ([]string, error) {
+	v, given := d.attributes["source"]
+	if !given {
+		return nil, nil
+	}
+	if v.Type != "list" {
+		return nil, d.fail("source", "expected a list of paths, found "+v.found(), sourceExample)
+	}
+	paths := []string{}
+	for i, item := range v.Items {
+		value, err := item.text()
+		if err != nil || item.Type != "path" && item.Type != "string" || !strings.HasPrefix(value, "/") {
+			return nil, d.fail("source", fmt.Sprintf("expected a path as element %d, found %s", i+1, item.found()), sourceExample)
+		}
+		rel, err := d.locate(value)
+		var e *Error
+		if errors.As(err, &e) {
+			e.Node, e.Attribute = d.name, "source"
+		}
+		switch {
+		case err != nil:
+			return nil, err
+		case rel == ".":
+			// All of it: that is no narrowing.
+			return nil, nil
+		}
+		paths = append(paths, rel)
+	}
+	return paths, nil
 }
 
 // text reads the string attribute into field, if it is given, and checks it.

@@ -14,7 +14,7 @@ func TestWrongInventory(t *testing.T) {
 	node := func(text string) string {
 		return `{ nixpkgs = 1; nodes.web1 = { configuration = ./c.nix; ` + text + ` }; }`
 	}
-	known := "known are checks, configuration, elevate, impure, nixpkgs, system, tags, target"
+	known := "known are checks, configuration, elevate, impure, nixpkgs, source, system, tags, target"
 	name := "node %: a name consists of letters, digits, `-`, `_` and `.`, and starts with a letter or digit"
 	for title, c := range map[string]struct{ text, want, hint string }{
 		"syntax error":                    {"{ nodes = ", "ferry.nix: syntax error, unexpected end of file", ""},
@@ -66,6 +66,12 @@ func TestWrongInventory(t *testing.T) {
 		"elevate with nothing":            {node(`elevate = [ ];`), "node web1: attribute `elevate`: expected \"sudo\", \"doas\" or a list with a command and its arguments, found an empty list", ""},
 		"elevate with an option":          {node(`elevate = [ "-x" ];`), "node web1: attribute `elevate`: expected a command as the list's first element, found the string \"-x\"", ""},
 		"impure is a string":              {node(`impure = "yes";`), "node web1: attribute `impure`: expected true or false, found the string \"yes\"", ""},
+		"source is a path":                {node(`source = ./folder;`), "node web1: attribute `source`: expected a list of paths, found the path \"SOURCE/folder\"", "source = ["},
+		"source with a word":              {node(`source = [ ./folder "folder" ];`), "node web1: attribute `source`: expected a path as element 2, found the string \"folder\"", "source = ["},
+		"source with a list":              {node(`source = [ [ ./folder ] ];`), "node web1: attribute `source`: expected a path as element 1, found a list", "source = ["},
+		"source that does not exist":      {node(`source = [ ./foldr ];`), "node web1: attribute `source`: FOLDER/foldr does not exist", "did you mean folder?"},
+		"source outside":                  {node(`source = [ ../folder ];`), "node web1: attribute `source`: PARENT/folder is outside of the source, FOLDER", "move it there"},
+		"source behind a link":            {node(`source = [ ./out.nix ];`), "node web1: attribute `source`: out.nix is a symbolic link that leads out of the source, to /etc/hostname", "replace the link"},
 		"checks is a list":                {node(`checks = [ ];`), "node web1: attribute `checks`: expected an attribute set, found an empty list", "http = ["},
 	} {
 		t.Run(title, func(t *testing.T) {
@@ -144,12 +150,14 @@ func TestNearest(t *testing.T) {
 func FuzzDecodeNode(f *testing.F) {
 	f.Add(`{"configuration":{"type":"path","value":"/x"},"nixpkgs":{"type":"unread"},"target":{"type":"string","value":"a@b"}}`)
 	f.Add(`{"configuration":{"type":"path","value":7},"tags":{"type":"list","items":[{"type":"string"}]},"elevate":{"type":"list"}}`)
+	f.Add(`{"configuration":{"type":"path","value":"/x"},"nixpkgs":{},"source":{"type":"list","items":[{"type":"path","value":"/x"},{}]}}`)
 	f.Fuzz(func(t *testing.T, text string) {
 		var attributes map[string]description
 		if json.Unmarshal([]byte(text), &attributes) != nil {
 			return
 		}
-		n, err := decoder{name: "a", attributes: attributes, system: "x86_64-linux", locateConfig: func(string) (string, error) { return "c", nil }}.node()
+		located := func(string) (string, error) { return "c", nil }
+		n, err := decoder{name: "a", attributes: attributes, system: "x86_64-linux", locateConfig: located, locate: located}.node()
 		if err != nil {
 			return
 		}

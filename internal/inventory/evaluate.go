@@ -40,7 +40,11 @@ type answer struct {
 // Evaluate evaluates node to its bundle: purely, or, if its configuration is impure, impurely with a note. Nix's messages
 // go to log, which may be nil, as they come.
 func (inv *Inventory) Evaluate(ctx context.Context, node Node, log io.Writer) (*Evaluation, error) {
-	ev := evaluation{inv: inv, node: node, log: log, pure: !node.Impure}
+	source, err := inv.SourceOf(ctx, node)
+	if err != nil {
+		return nil, err
+	}
+	ev := evaluation{inv: inv, node: node, source: source, log: log, pure: !node.Impure}
 	if node.Impure {
 		ev.why, ev.known = []string{"impure = true"}, true
 	}
@@ -67,9 +71,10 @@ func (inv *Inventory) Evaluate(ctx context.Context, node Node, log io.Writer) (*
 
 // evaluation is one node's way to an answer, which may take several attempts.
 type evaluation struct {
-	inv  *Inventory
-	node Node
-	log  io.Writer
+	inv    *Inventory
+	node   Node
+	source Source // the node's
+	log    io.Writer
 
 	pure   bool
 	handed *pin     // the pin, if it is not read from the inventory
@@ -92,10 +97,14 @@ func (ev *evaluation) answer(ctx context.Context) (answer, error) {
 			return answer{}, err
 		}
 		ev.known = true
+	} else if ev.node.narrowed() {
+		if err := ev.handPin(ctx); err != nil {
+			return answer{}, err
+		}
 	}
 	for {
 		var a answer
-		err := ev.ask(ctx, ".answer", ev.pure, &a)
+		err := ev.ask(ctx, &a)
 		what, impure := nix.IsPurity(err)
 		switch {
 		case impure && ev.pure:
@@ -103,7 +112,7 @@ func (ev *evaluation) answer(ctx context.Context) (answer, error) {
 				return a, err
 			}
 		case err != nil:
-			return a, ev.inv.explain(ctx, ev.node.Name, err)
+			return a, ev.explain(ctx, err)
 		case a.Bundle != "":
 			return a, nil
 		case a.Wrong != nil:
@@ -125,6 +134,14 @@ func (ev *evaluation) answer(ctx context.Context) (answer, error) {
 
 // hand puts the tree at path in the store and has it used as the pin from now on.
 func (ev *evaluation) hand(ctx context.Context, path string) error {
+	if below, inside := strings.CutPrefix(path, string(ev.inv.Source.Path)+"/"); inside && ev.node.narrowed() {
+		if _, err := os.Stat(filepath.Join(string(ev.source.Path), below, "nixos", "default.nix")); err == nil {
+			ev.handed = &pin{tree: ev.source, rest: "/" + below}
+			return nil
+		}
+		// What the node's source leaves out does not come along as its pin: that is a tree of its own.
+		path = filepath.Join(ev.inv.Root, below)
+	}
 	p, err := ev.inv.putPin(ctx, ev.node.Name, path)
 	if err != nil {
 		return err
@@ -133,12 +150,35 @@ func (ev *evaluation) hand(ctx context.Context, path string) error {
 	return nil
 }
 
+// handPin reads the pin before the rest, so that the evaluation of a narrowed source depends on where the pin is, and not on the
+// inventory that names it.
+func (ev *evaluation) handPin(ctx context.Context) error {
+	a, err := ev.askPin(ctx, ev.pure)
+	if what, impure := nix.IsPurity(err); impure && ev.pure {
+		return ev.handImpurePin(ctx, "the pin: "+what)
+	}
+	if err != nil {
+		return ev.explain(ctx, err)
+	}
+	return ev.handAnswer(ctx, a)
+}
+
+// handAnswer hands the pin that a is about.
+func (ev *evaluation) handAnswer(ctx context.Context, a answer) error {
+	switch {
+	case a.Wrong != nil:
+		return a.Wrong.error(ev.node.Name)
+	case a.Outside != "":
+		return ev.hand(ctx, a.Outside)
+	}
+	return ev.hand(ctx, a.Tree)
+}
+
 // impurity finds out what the impurity what is part of, the pin or the configuration, so that the next attempt is as
 // pure as can be.
 func (ev *evaluation) impurity(ctx context.Context, what string) error {
 	if ev.handed == nil {
-		var a answer
-		err := ev.ask(ctx, ".pin", true, &a)
+		_, err := ev.askPin(ctx, true)
 		if whatPin, impure := nix.IsPurity(err); impure {
 			return ev.handImpurePin(ctx, "the pin: "+whatPin)
 		}
@@ -150,53 +190,84 @@ func (ev *evaluation) impurity(ctx context.Context, what string) error {
 
 // handImpurePin reads the pin impurely. With the pin in the store, everything else may still be pure.
 func (ev *evaluation) handImpurePin(ctx context.Context, why string) error {
-	var a answer
-	if err := ev.ask(ctx, ".pin", false, &a); err != nil {
-		return ev.inv.explain(ctx, ev.node.Name, err)
+	a, err := ev.askPin(ctx, false)
+	if err != nil {
+		return ev.explain(ctx, err)
 	}
 	ev.why = append(ev.why, why)
-	switch {
-	case a.Wrong != nil:
-		return a.Wrong.error(ev.node.Name)
-	case a.Outside != "":
-		return ev.hand(ctx, a.Outside)
-	}
-	return ev.hand(ctx, a.Tree)
+	return ev.handAnswer(ctx, a)
 }
 
-// ask has one Nix process answer the question, an attribute of evaluate.nix.
-func (ev *evaluation) ask(ctx context.Context, question string, pure bool, a *answer) error {
-	inv, node := ev.inv, ev.node
+// askPin has one Nix process say where the pin is. What it says purely is asked once for all nodes that have the inventory's.
+func (ev *evaluation) askPin(ctx context.Context, pure bool) (a answer, err error) {
+	inv, owner := ev.inv, ""
+	expression := inv.expression(pure) + ".inventory.nixpkgs"
+	if ev.node.OwnPin {
+		owner, expression = ev.node.Name, inv.nixpkgsExpression(ev.node.Name, pure)
+	}
+	if pure {
+		inv.pinAnswersLock.Lock()
+		defer inv.pinAnswersLock.Unlock()
+		if a, known := inv.pinAnswers[owner]; known {
+			return a, nil
+		}
+	}
+	// Nothing that differs between nodes with the same pin.
+	text := call(evaluateNix, [][2]string{
+		{"source", treeExpression(inv.Source, pure)},
+		{"nixpkgs", expression},
+		{"system", nixString(inv.System)},
+		{"configuration", "null"}, {"inventory", "null"}, {"nodes", "null"}, {"manifest", "null"}, {"builder", "null"}, {"switchScript", "null"},
+	})
+	if err = ev.eval(ctx, text+".pin", pure, &a); err == nil && pure {
+		inv.pinAnswers[owner] = a
+	}
+	return a, err
+}
+
+// ask has one Nix process evaluate the node.
+func (ev *evaluation) ask(ctx context.Context, a *answer) error {
+	inv, node, pure := ev.inv, ev.node, ev.pure
 	nixpkgs := inv.nixpkgsExpression(node.Name, pure)
 	if ev.handed != nil {
 		nixpkgs = ev.handed.expression(pure)
 	}
+	inventory, nodes := inv.expression(pure)+".inventory", inv.nodesExpression()
+	if node.narrowed() {
+		// They are made from all of the source.
+		inventory, nodes = "null", "null"
+	}
 	manifest := [][2]string{
-		{"dirty", nixBool(inv.Source.Dirty)},
+		{"dirty", nixBool(ev.source.Dirty)},
 		{"ferryVersion", nixString(inv.options.FerryVersion)},
 		{"format", "1"},
 		{"node", nixString(node.Name)},
-		{"revision", nixString(inv.Source.Revision)},
+		{"revision", nixString(ev.source.Revision)},
 	}
 	text := call(evaluateNix, [][2]string{
-		{"source", treeExpression(inv.Source, pure)},
+		{"source", treeExpression(ev.source, pure)},
 		{"configuration", nixString(node.Configuration)},
 		{"nixpkgs", nixpkgs},
 		{"system", nixString(node.System)},
-		{"inventory", inv.expression(pure) + ".inventory"},
-		{"nodes", inv.nodesExpression()},
+		{"inventory", inventory},
+		{"nodes", nodes},
 		{"manifest", nixSet(manifest)},
 		{"builder", nixString(buildBundle)},
 		{"switchScript", nixString(switchScript)},
 	})
-	out, err := inv.eval(ctx, nix.Expression{
-		Text: text + question, Pure: pure, Instantiate: true, Log: ev.log, Peak: inv.notePeak,
+	return ev.eval(ctx, text+".answer", pure, a)
+}
+
+// eval has Nix evaluate text to an answer.
+func (ev *evaluation) eval(ctx context.Context, text string, pure bool, a *answer) error {
+	out, err := ev.inv.eval(ctx, nix.Expression{
+		Text: text, Pure: pure, Instantiate: true, Log: ev.log, Peak: ev.inv.notePeak,
 	}, madeInStore)
 	if err != nil {
 		return err
 	}
 	if err := json.Unmarshal(out, a); err != nil {
-		return failed(node.Name, fmt.Errorf("answer of Nix: %w", err))
+		return failed(ev.node.Name, fmt.Errorf("answer of Nix: %w", err))
 	}
 	return nil
 }
@@ -262,14 +333,22 @@ type evalError struct {
 func (e *evalError) Error() string { return e.text }
 func (e *evalError) Unwrap() error { return e.err }
 
-// explain makes an error of an evaluation one of node.
-func (inv *Inventory) explain(ctx context.Context, node string, err error) error {
+// explain makes an error of an evaluation one of the node.
+func (ev *evaluation) explain(ctx context.Context, err error) error {
 	var eval *nix.EvalError
 	if !errors.As(err, &eval) {
-		return at(node, err)
+		return at(ev.node.Name, err)
 	}
-	e := failed(node, inv.explained(eval), inv.evalHints(ctx, err)...)
-	e.Trace = inv.trace(eval)
+	var hints []string
+	if ev.node.narrowed() {
+		hints = ev.leftOutHints(eval)
+		// From here on it is about the files that the user has.
+		whole := *eval
+		whole.Trace = strings.ReplaceAll(eval.Trace, string(ev.source.Path)+"/", string(ev.inv.Source.Path)+"/")
+		eval = &whole
+	}
+	e := failed(ev.node.Name, ev.inv.explained(eval), append(hints, ev.inv.evalHints(ctx, eval)...)...)
+	e.Trace = ev.inv.trace(eval)
 	return e
 }
 
@@ -287,16 +366,42 @@ func (inv *Inventory) evalHints(ctx context.Context, err error) []string {
 	if !errors.As(err, &eval) {
 		return nil
 	}
-	pattern := regexp.MustCompile(regexp.QuoteMeta(string(inv.Source.Path)) + `/([^"\n»]+?)(?:'|"|»|\n|$)`)
 	var hints []string
-	for _, m := range pattern.FindAllStringSubmatch(eval.Trace, -1) {
-		if _, err := os.Lstat(filepath.Join(string(inv.Source.Path), m[1])); err == nil {
-			continue
-		}
-		if command, known := inv.notInGit(ctx, m[1]); known {
-			hints = append(hints, printable(m[1])+" exists, but git does not know it: "+command)
+	for _, rel := range missingFiles(eval, inv.Source.Path) {
+		if command, known := inv.notInGit(ctx, rel); known {
+			hints = append(hints, printable(rel)+" exists, but git does not know it: "+command)
 			break
 		}
 	}
 	return hints
+}
+
+// missingFiles are the paths below source that an evaluation error names and that are not there.
+func missingFiles(err *nix.EvalError, source nix.StorePath) []string {
+	pattern := regexp.MustCompile(regexp.QuoteMeta(string(source)) + `/([^"\n»]+?)(?:'|"|»|\n|$)`)
+	var missing []string
+	for _, m := range pattern.FindAllStringSubmatch(err.Trace, -1) {
+		if _, err := os.Lstat(filepath.Join(string(source), m[1])); err != nil {
+			missing = append(missing, m[1])
+		}
+	}
+	return missing
+}
+
+// leftOutHints says what to do about an evaluation that wants a file which the node's source leaves out.
+func (ev *evaluation) leftOutHints(err *nix.EvalError) []string {
+	if strings.Contains(err.Summary(), asksForNodes) {
+		return []string{"leave `source` out: other nodes' configurations are made from all of the source"}
+	}
+	file := ""
+	for _, rel := range missingFiles(err, ev.source.Path) {
+		// Of a file whose folder is missing, some versions of Nix name both.
+		if _, err := os.Lstat(filepath.Join(string(ev.inv.Source.Path), rel)); err == nil && len(rel) > len(file) {
+			file = rel
+		}
+	}
+	if file == "" {
+		return nil
+	}
+	return []string{ev.inv.leftOut(file)}
 }

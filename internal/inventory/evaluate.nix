@@ -8,8 +8,8 @@
   # The pin as the inventory has it: a tree's path, string or attribute set with outPath. Read lazily.
   nixpkgs,
   system,
-  # The inventory, and of each of its nodes the configuration and the system, for configurations that ask for `nodes`.
-  # Read lazily.
+  # The inventory, and of each of its nodes the configuration and the system, for configurations that ask for `nodes`;
+  # null if this one cannot. Read lazily.
   inventory,
   nodes,
   # What ferry.json says besides what is known here.
@@ -80,13 +80,15 @@ let
       file = plainPath "${source}/${below}";
       function = import file;
     in
-    if isFunction function && functionArgs function ? nodes then
+    if !(isFunction function && functionArgs function ? nodes) then
+      file
+    else if nodes == null then
+      throw "the configuration asks for `nodes`, and the node's `source` narrows what it is made from"
+    else
       {
         imports = [ file ];
         _module.args.nodes = allNodes;
-      }
-    else
-      file;
+      };
   allNodes = mapAttrs (
     name: node:
     let

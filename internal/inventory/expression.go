@@ -17,6 +17,9 @@ var (
 	switchScript string
 )
 
+// asksForNodes is how evaluate.nix begins to refuse a narrowed configuration that asks for `nodes`.
+const asksForNodes = "the configuration asks for `nodes`"
+
 // nixString is s as a Nix string. s must not contain a NUL byte, which no Nix string can hold.
 func nixString(s string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, `$`, `\$`, "\n", `\n`, "\r", `\r`, "\t", `\t`).Replace(s) + `"`

@@ -113,6 +113,17 @@ func (t workTree) revision(ctx context.Context) (commit string, dirty bool, err 
 	return strings.TrimSpace(out), status != "", nil
 }
 
+// revisionOf is the last commit before head that has changed any of paths, and whether what git knows of them differs from head.
+// The commit is "" if none has.
+func (t workTree) revisionOf(ctx context.Context, head string, paths []string) (commit string, dirty bool, err error) {
+	out, err := t.git(ctx, append([]string{"--literal-pathspecs", "log", "-1", "--format=%H", head, "--"}, paths...)...)
+	if err != nil {
+		return "", false, err
+	}
+	status, err := t.git(ctx, append([]string{"--literal-pathspecs", "status", "--porcelain", "-z", "--untracked-files=no", "--"}, paths...)...)
+	return strings.TrimSpace(out), status != "", err
+}
+
 // addCommand is the command that makes git know the file rel, to be given as advice.
 func (t workTree) addCommand(ctx context.Context, rel string) string {
 	flag := ""

@@ -60,13 +60,19 @@ type Inventory struct {
 	pinsLock sync.Mutex
 	pins     map[string]pin // by path, what was put in the store
 
+	narrowedLock sync.Mutex
+	narrowed     map[string]Source // by paths, what SourceOf has put in the store
+
+	pinAnswersLock sync.Mutex
+	pinAnswers     map[string]answer // by node, or "" for the inventory's own pin, what a pure evaluation says of it
+
 	peak atomic.Int64 // see EvaluationPeak
 }
 
 // Open finds the inventory, puts its source in the store and reads the nodes. No configuration is evaluated and no pin
 // fetched. Something wrong with any node is an error.
 func Open(ctx context.Context, client *nix.Client, options Options) (*Inventory, error) {
-	inv := &Inventory{client: client, options: options, pins: map[string]pin{}}
+	inv := &Inventory{client: client, options: options, pins: map[string]pin{}, narrowed: map[string]Source{}, pinAnswers: map[string]answer{}}
 	if options.Note == nil {
 		inv.options.Note = func(string) {}
 	}
@@ -108,7 +114,7 @@ func Open(ctx context.Context, client *nix.Client, options Options) (*Inventory,
 
 // readNodes reads the nodes from the source in the store.
 func (inv *Inventory) readNodes(ctx context.Context) error {
-	if _, err := inv.locateInSource(ctx, filepath.Join(string(inv.Source.Path), inv.place.rel)); err != nil {
+	if _, err := inv.locateFile(ctx, filepath.Join(string(inv.Source.Path), inv.place.rel)); err != nil {
 		return err
 	}
 	if inv.options.Configuration != "" {
@@ -222,14 +228,22 @@ func (inv *Inventory) singleNode() error {
 	return nil
 }
 
-// locateInSource turns value, the path of a file in the source's store path as Nix has it, into the path below the root.
-// A symbolic link is followed, and one that leads out of the source is an error; a folder stands for its default.nix.
-func (inv *Inventory) locateInSource(ctx context.Context, value string) (string, error) {
+// locateFile is locateInSource for a file: a folder stands for its default.nix.
+func (inv *Inventory) locateFile(ctx context.Context, value string) (string, error) {
+	rel, isDir, err := inv.locateInSource(ctx, value)
+	if err == nil && isDir {
+		return inv.locateFile(ctx, filepath.Join(value, "default.nix"))
+	}
+	return rel, err
+}
+
+// locateInSource turns value, a path in the source's store path as Nix has it, into the path below the root. A symbolic link is
+// followed, and one that leads out of the source is an error.
+func (inv *Inventory) locateInSource(ctx context.Context, value string) (rel string, isDir bool, err error) {
 	store := string(inv.Source.Path)
 	value = filepath.Clean(value)
-	rel, err := filepath.Rel(store, value)
-	if err != nil {
-		return "", err
+	if rel, err = filepath.Rel(store, value); err != nil {
+		return "", false, err
 	}
 	if rel == ".." || strings.HasPrefix(rel, "../") {
 		shown := value
@@ -239,28 +253,25 @@ func (inv *Inventory) locateInSource(ctx context.Context, value string) (string,
 				shown = filepath.Join(inv.Root, rel)
 			}
 		}
-		return "", &Error{Text: fmt.Sprintf("%s is outside of the source, %s", printable(shown), printable(inv.Root)),
+		return "", false, &Error{Text: fmt.Sprintf("%s is outside of the source, %s", printable(shown), printable(inv.Root)),
 			Advice: []string{"move it there: only the source goes to the store and to the target"}}
 	}
 	resolved, err := filepath.EvalSymlinks(value)
 	if errors.Is(err, fs.ErrNotExist) || notFolder(err) {
-		return "", inv.missing(ctx, rel)
+		return "", false, inv.missing(ctx, rel)
 	}
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
 	if resolved != store && !strings.HasPrefix(resolved, store+"/") {
-		return "", &Error{Text: fmt.Sprintf("%s is a symbolic link that leads out of the source, to %s", printable(rel), printable(resolved)),
+		return "", false, &Error{Text: fmt.Sprintf("%s is a symbolic link that leads out of the source, to %s", printable(rel), printable(resolved)),
 			Advice: []string{"replace the link by the file: only the source goes to the store and to the target"}}
 	}
 	info, err := os.Stat(resolved)
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
-	if info.IsDir() {
-		return inv.locateInSource(ctx, filepath.Join(value, "default.nix"))
-	}
-	return rel, nil
+	return rel, info.IsDir(), nil
 }
 
 // missing is the error for a file that the source lacks.

@@ -14,6 +14,8 @@ import (
 type Node struct {
 	Name          string
 	Configuration string   // path of the configuration below the source's root
+	Source        []string // paths below the source's root: only they and what they need are its source; nil: all of it
+	OwnPin        bool     // it has a pin of its own, not the inventory's
 	System        string   // Nix's name of its platform, as "aarch64-linux"
 	Target        string   // what ssh takes, or "local"
 	Fallbacks     []string // where it is reached if not by Target, tried in this order
@@ -25,7 +27,7 @@ type Node struct {
 
 // nodeAttributes and inventoryAttributes are what the inventory may say.
 var (
-	nodeAttributes      = []string{"checks", "configuration", "elevate", "impure", "nixpkgs", "system", "tags", "target"}
+	nodeAttributes      = []string{"checks", "configuration", "elevate", "impure", "nixpkgs", "source", "system", "tags", "target"}
 	inventoryAttributes = []string{"nixpkgs", "nodes"}
 )
 

@@ -44,7 +44,11 @@ func (inv *Inventory) decode(ctx context.Context, name string, l listing) (Node,
 	return decoder{
 		name: name, attributes: v.Attributes, system: inv.System,
 		hasTopPin:    slices.Contains(l.Shape.Attributes, "nixpkgs"),
-		locateConfig: func(value string) (string, error) { return inv.locateInSource(ctx, value) },
+		locateConfig: func(value string) (string, error) { return inv.locateFile(ctx, value) },
+		locate: func(value string) (string, error) {
+			rel, _, err := inv.locateInSource(ctx, value)
+			return rel, err
+		},
 	}.node()
 }
 

@@ -31,12 +31,17 @@ type tree struct {
 	git     *workTree    // nil outside git
 	note    func(string) // told when the tree is big; may be nil
 	private []string     // files of this machine that must not be in it
+	only    []string     // the paths in root that it is narrowed to, none below another one; nil: all of it
+	checked bool         // there are no private keys in it
 }
 
 // entries lists what belongs to t: folders before what is in them.
 func (t tree) entries(ctx context.Context) ([]entry, error) {
+	if t.only != nil {
+		return someEntries(ctx, t.root, t.only)
+	}
 	if t.git == nil {
-		return folderEntries(ctx, t.root)
+		return folderEntries(ctx, t.root, ".")
 	}
 	names, err := t.git.files(ctx)
 	if err != nil {
@@ -45,10 +50,10 @@ func (t tree) entries(ctx context.Context) ([]entry, error) {
 	return knownEntries(t.root, names)
 }
 
-// folderEntries lists everything in root.
-func folderEntries(ctx context.Context, root string) ([]entry, error) {
+// folderEntries lists what is at or below start in root.
+func folderEntries(ctx context.Context, root, start string) ([]entry, error) {
 	var found []entry
-	err := filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(filepath.Join(root, start), func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -192,7 +197,7 @@ func (t tree) copyTo(ctx context.Context, dest string, entries []entry) error {
 			if err != nil {
 				return err
 			}
-			if secret != "" && !isBelow(e.rel, public) {
+			if secret != "" && !t.checked && !isBelow(e.rel, public) {
 				keys = append(keys, printable(e.rel)+" ("+secret+")")
 			}
 		}

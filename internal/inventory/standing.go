@@ -28,8 +28,8 @@ type Standing struct {
 }
 
 // Standing finds out how a git revision, a commit's hash or "", stands to what is checked out where the inventory is. What is
-// not committed counts on neither side.
-func (inv *Inventory) Standing(ctx context.Context, revision string) (Standing, error) {
+// not committed counts on neither side, and of a node whose source is narrowed only commits that change it do.
+func (inv *Inventory) Standing(ctx context.Context, node Node, revision string) (Standing, error) {
 	head := inv.Source.Revision
 	if revision == "" {
 		return Standing{Relation: NotFromGit}, nil
@@ -43,7 +43,15 @@ func (inv *Inventory) Standing(ctx context.Context, revision string) (Standing, 
 	case lineage == UnknownCommit, lineage == Shallow:
 		return Standing{Relation: NotKnownHere}, nil
 	}
-	out, err := inv.place.git.git(ctx, "rev-list", "--left-right", "--count", revision+"..."+head, "--")
+	args := []string{"--literal-pathspecs", "rev-list", "--left-right", "--count", revision + "..." + head, "--"}
+	if node.narrowed() {
+		paths, err := inv.historyOf(node)
+		if err != nil {
+			return Standing{}, at(node.Name, err)
+		}
+		args = append(args, paths...)
+	}
+	out, err := inv.place.git.git(ctx, args...)
 	if err != nil {
 		return Standing{}, err
 	}

@@ -47,7 +47,7 @@ func TestStandingCountsCommitsOnBothSides(t *testing.T) {
 				t.Fatal(err)
 			}
 			inv := &Inventory{place: place{git: &work}, Source: Source{Revision: c.head}}
-			if got, err := inv.Standing(t.Context(), c.revision); err != nil || got != c.want {
+			if got, err := inv.Standing(t.Context(), Node{}, c.revision); err != nil || got != c.want {
 				t.Errorf("%+v, %v; want %+v", got, err, c.want)
 			}
 		})

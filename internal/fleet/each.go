@@ -1,0 +1,23 @@
+package fleet
+
+import (
+	"context"
+	"sync"
+
+	"ferry/internal/deploy"
+	"ferry/internal/inventory"
+)
+
+// Each does for each of nodes what changes no target, all at the same time: do is given what shares this machine's cores and
+// memory out. The errors are in the order of the nodes.
+func Each(ctx context.Context, inv *inventory.Inventory, nodes []inventory.Node, cores int, do func(ctx context.Context, i int, turn deploy.Turn) error) []error {
+	f := newFleet(nodes, Options{})
+	f.evaluators = &evaluators{cores: cores, free: availableMemory, peak: inv.EvaluationPeak}
+	errs := make([]error, len(nodes))
+	var group sync.WaitGroup
+	for i := range nodes {
+		group.Go(func() { errs[i] = do(ctx, i, f.turn) })
+	}
+	group.Wait()
+	return errs
+}
