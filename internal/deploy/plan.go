@@ -56,8 +56,13 @@ func Plan(ctx context.Context, inv *inventory.Inventory, node inventory.Node, op
 	return l.plan(ctx, ready)
 }
 
-// plan says what would be done on the target, which is connected.
+// plan says what would be done on the target, which is connected, when its turn has come.
 func (l *look) plan(ctx context.Context, ready built) (*Planned, error) {
+	over, err := l.turn(ctx, Compare)
+	if err != nil {
+		return nil, l.fail(Compare, Unchanged, err)
+	}
+	defer over()
 	after := Side{Name: "the working tree", Toplevel: ready.toplevel, Bundle: ready.bundle, Source: l.inv.Source.Path, Here: true}
 	p := &Planned{
 		Comparison: Comparison{Node: l.node.Name, After: after, Unknown: []string{}}, Nothing: l.isDone(ready, l.facts),
@@ -169,13 +174,11 @@ func (d *deployment) agree(ctx context.Context, ready built, facts agent.Facts) 
 		return nil
 	}
 	l := &look{deployment: d, facts: facts, open: true}
-	defer func() {
-		// The connection is the deployment's and goes on.
-		if l.local != nil {
-			_ = l.local.Close()
-		}
-	}()
 	planned, err := l.plan(ctx, ready)
+	// The connection is the deployment's and goes on. A person may take their time, and there may be many nodes.
+	if l.local != nil {
+		_ = l.local.Close()
+	}
 	if err != nil {
 		return err
 	}
