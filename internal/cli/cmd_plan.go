@@ -43,7 +43,8 @@ not stop the others.
 
 With --json it is one object per node, one after another: what "ferry diff --json" has, and nothing (the target is as
 asked already), same_system (only the configuration that is kept would change), ship (paths, bytes: of their NARs, wire:
-bytes to send, differences: how many paths are sent as such) and warnings. Of several nodes, one that failed has only node
+bytes to send, differences: how many paths are sent as such, seconds that it takes at bytes_per_second, the speed of the last
+ship there; 0: not known) and warnings. Of several nodes, one that failed has only node
 and error (step, message, output and hints).`,
 		Example: `  ferry plan pi
   ferry plan @web
@@ -181,5 +182,22 @@ func shipLine(s deploy.ToShip) string {
 	if s.Differences > 0 {
 		text += fmt.Sprintf(", %d as differences", s.Differences)
 	}
-	return deploy.Size(s.Wire) + " to send: " + text
+	text = deploy.Size(s.Wire) + " to send: " + text
+	if s.PerSecond > 0 {
+		text += fmt.Sprintf("; %s at the %s/s of the last time", about(s.Seconds), deploy.Size(s.PerSecond))
+	}
+	return text
+}
+
+// about is a time that is not known exactly.
+func about(seconds float64) string {
+	switch {
+	case seconds < 1:
+		return "less than a second"
+	case seconds < 120:
+		return fmt.Sprintf("about %.0f s", seconds)
+	case seconds < 2*3600:
+		return fmt.Sprintf("about %.0f min", seconds/60)
+	}
+	return fmt.Sprintf("about %.0f h", seconds/3600)
 }

@@ -34,6 +34,9 @@ type ToShip struct {
 	// Wire is how many bytes would be sent, and Differences how many of Paths as differences; 0: that was not measured.
 	Wire        uint64 `json:"wire"`
 	Differences int    `json:"differences"`
+	// Seconds is how long that takes at PerSecond bytes per second, the speed of the last ship to the node; 0: that is not known.
+	Seconds   float64 `json:"seconds"`
+	PerSecond uint64  `json:"bytes_per_second"`
 }
 
 // maxMeasured is how many bytes of NARs are compressed at most only to know how long they get.
@@ -126,6 +129,7 @@ func (l *look) toShip(ctx context.Context, bundle nix.StorePath, p *Planned) err
 				return err
 			}
 			p.Ship.Wire, p.Ship.Differences = measured.Wire, measured.Differences
+			p.Ship.estimate(measured, lastSpeed(l.opts.Roots.Speed(l.inv.File, l.node.Name)))
 		}
 		return nil
 	})
