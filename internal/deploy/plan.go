@@ -34,6 +34,9 @@ type ToShip struct {
 	// Wire is how many bytes would be sent, and Differences how many of Paths as differences; 0: that was not measured.
 	Wire        uint64 `json:"wire"`
 	Differences int    `json:"differences"`
+	// Seconds is how long that takes at PerSecond bytes per second, the speed of the last ship to the node; 0: that is not known.
+	Seconds   float64 `json:"seconds"`
+	PerSecond uint64  `json:"bytes_per_second"`
 }
 
 // maxMeasured is how many bytes of NARs are compressed at most only to know how long they get.
@@ -56,8 +59,13 @@ func Plan(ctx context.Context, inv *inventory.Inventory, node inventory.Node, op
 	return l.plan(ctx, ready)
 }
 
-// plan says what would be done on the target, which is connected.
+// plan says what would be done on the target, which is connected, when its turn has come.
 func (l *look) plan(ctx context.Context, ready built) (*Planned, error) {
+	over, err := l.turn(ctx, Compare)
+	if err != nil {
+		return nil, l.fail(Compare, Unchanged, err)
+	}
+	defer over()
 	source, err := l.inv.SourceOf(ctx, l.node)
 	if err != nil {
 		return nil, l.fail(Evaluate, Unchanged, err)
@@ -125,6 +133,7 @@ func (l *look) toShip(ctx context.Context, bundle nix.StorePath, p *Planned) err
 				return err
 			}
 			p.Ship.Wire, p.Ship.Differences = measured.Wire, measured.Differences
+			p.Ship.estimate(measured, lastSpeed(l.opts.Roots.Speed(l.inv.File, l.node.Name)))
 		}
 		return nil
 	})
@@ -173,13 +182,11 @@ func (d *deployment) agree(ctx context.Context, ready built, facts agent.Facts) 
 		return nil
 	}
 	l := &look{deployment: d, facts: facts, open: true}
-	defer func() {
-		// The connection is the deployment's and goes on.
-		if l.local != nil {
-			_ = l.local.Close()
-		}
-	}()
 	planned, err := l.plan(ctx, ready)
+	// The connection is the deployment's and goes on. A person may take their time, and there may be many nodes.
+	if l.local != nil {
+		_ = l.local.Close()
+	}
 	if err != nil {
 		return err
 	}

@@ -89,6 +89,9 @@ func (s *shipment) round(ctx context.Context, local *nix.Serve, session *agent.S
 	s.total.Wire += result.Wire
 	s.total.Duration += result.Duration
 	s.total.Peak = max(s.total.Peak, result.Peak)
+	if err == nil {
+		s.d.keepSpeed(result)
+	}
 	return err
 }
 
