@@ -127,11 +127,13 @@ func TestAGuardThatIsKilledIsSucceeded(t *testing.T) {
 	t.Run("while it goes back", func(t *testing.T) {
 		x := x.in(t)
 		before := x.State()
-		x.rewrite(`system.activationScripts.broken = "false";`)
-		_, ended := x.begin(activate)
-		// The new system is held up no more, and the old one is.
-		x.OnTarget("sh", "-c", "mv /run/hold-activate /run/held; while ! grep -q 'rolling back' "+folder+"/state; do sleep 0.02; done; rm /run/at-activate; touch /run/hold-activate")
-		x.Await(activate)
+		// The new system lets itself through, and the old one is held up.
+		x.rewrite(`system.activationScripts = { broken = "false"; a-through = "rm /run/hold-activate"; z-held = "rm /run/at-activate; touch /run/hold-activate"; };`)
+		activate.Begin(x.Rehearsal)
+		_, ended := x.Background("deploy", "--sudo-password-file", x.Password)
+		x.until("the old system is activated", func() string {
+			return x.OnTarget("sh", "-c", "! grep -q '\"rolling back\"' "+folder+"/state || ls /run/at-activate 2>/dev/null; true")
+		}, "/run/at-activate")
 		x.killsGuard()
 		x.goOn(activate)
 		if o := ended(); o.Status != 4 {
