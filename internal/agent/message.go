@@ -116,7 +116,8 @@ const (
 	// MethodFinish tells a guarded switch what ferry has to say, if anything, and follows it to its end. Log, Progress and
 	// Result as for MethodSwitch.
 	MethodFinish Method = "finish"
-	// MethodInspect compares what runs with Toplevel and changes nothing. Result: Risks.
+	// MethodInspect compares what runs with Toplevel and changes nothing. Result: Risks. With Ahead the toplevel need not be
+	// there, and the risks are whole only if nothing is Wanted. Stream, with Ahead: zstd of files that were wanted, as JSON.
 	MethodInspect Method = "inspect"
 )
 
@@ -160,6 +161,10 @@ type Request struct {
 	Check *CheckRequest `json:"check,omitempty"`
 	// Limit is how many entries MethodHistory asks for.
 	Limit int `json:"limit,omitempty"`
+	// Ahead says that MethodInspect is about a toplevel that has not been shipped, and Elevate which program would make root of
+	// the login user, if the agent runs without it.
+	Ahead   bool   `json:"ahead,omitempty"`
+	Elevate string `json:"elevate,omitempty"`
 	// Argv is the command that MethodExec runs.
 	Argv []string `json:"argv,omitempty"`
 }
@@ -188,7 +193,9 @@ type Response struct {
 	Switch   *SwitchResult   `json:"switch,omitempty"` // MethodSwitch, MethodFinish
 
 	Generations *GenerationsResult `json:"generations,omitempty"`
-	Risks       []Risk             `json:"risks,omitempty"` // MethodInspect
+	Risks       []Risk             `json:"risks,omitempty"`  // MethodInspect
+	Wanted      []string           `json:"wanted,omitempty"` // MethodInspect: paths below store paths
+	Unsure      []string           `json:"unsure,omitempty"` // MethodInspect: what could not be found out
 	Check       *CheckResult       `json:"check,omitempty"`
 	Look        *LookResult        `json:"look,omitempty"`
 	History     *HistoryResult     `json:"history,omitempty"`

@@ -31,10 +31,9 @@ func (a *app) planCommand() *cobra.Command {
 		Short: "Show what a deployment would do, and change nothing",
 		Long: `Evaluate and build nodes, compare each with what runs on its target, and show what "ferry deploy" would do: packages and
 closure size, units that would be stopped, restarted, reloaded and started, the new ones included, files in /etc, users,
-what would be shipped, whether a reboot is needed, and what would stop the deployment. Nothing is changed on the targets.
-If ferry's agent is there already, the login is enough; else sudo is needed once, to put it there.
-
-Whether the new system would lock this login out is looked at by "ferry deploy" when the system has arrived.
+what would be shipped, whether a reboot is needed, and what would stop the deployment: among that, what may lock out the
+very login that is used. Nothing is changed on the targets. If ferry's agent is there already, the login is enough; else
+sudo is needed once, to put it there.
 
 ` + chooseHelp + `
 
@@ -43,9 +42,9 @@ not stop the others.
 
 With --json it is one object per node, one after another: what "ferry diff --json" has, and nothing (the target is as
 asked already), same_system (only the configuration that is kept would change), ship (paths, bytes: of their NARs, wire:
-bytes to send, differences: how many paths are sent as such, seconds that it takes at bytes_per_second, the speed of the last
-ship there; 0: not known) and warnings. Of several nodes, one that failed has only node
-and error (step, message, output and hints).`,
+bytes to send, differences: how many paths are sent as such, seconds that it takes at bytes_per_second, the speed of the
+last ship there; 0: not known), lockout (kind and text of each thing that may lock the login out) and warnings. Of several
+nodes, one that failed has only node and error (step, message, output and hints).`,
 		Example: `  ferry plan pi
   ferry plan @web
   ferry plan --json --all | jq -r 'select(.needs_reboot > "").node'`,

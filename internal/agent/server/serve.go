@@ -201,7 +201,10 @@ func (s *server) answer(ctx context.Context, r agent.Request) (agent.Response, *
 	case agent.MethodUnits:
 		response.Units = activeUnits(ctx, s.runner, s.root())
 	case agent.MethodInspect:
-		response.Risks, err = s.inspect(ctx, r.Toplevel)
+		if r.Ahead {
+			stream = s.wire.DataReader()
+		}
+		err = s.inspect(ctx, r, stream, &response)
 	case agent.MethodCheck:
 		response.Check, err = s.check(ctx, r)
 	case agent.MethodExec:
