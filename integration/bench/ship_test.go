@@ -139,7 +139,7 @@ func (s *site) prepare() {
 	s.ok(s.builder.Install(filepath.Join(checkout, "bin/ferry")))
 	s.output("cp", "-r", lab.NixpkgsPath, s.path("source"))
 	s.nixpkgs = s.output("nix-store", "--add", s.path("source"))
-	s.write("ferry.nix", fmt.Sprintf(`{ nixpkgs = %q; nodes.web = { configuration = ./configuration.nix; target = "root@%s"; }; }`, s.nixpkgs, host))
+	s.inventory()
 }
 
 // heapsOf adds what fill makes to the builder's store, and gives the paths as a list of Nix.

@@ -38,7 +38,7 @@ func newSite(t *testing.T, c closure, l link) *site {
 	s.output("cp", "-r", lab.NixpkgsPath, s.path("source"))
 	s.nixpkgs = s.output("nix-store", "--add", s.path("source"))
 	s.payload(c)
-	s.write("ferry.nix", fmt.Sprintf(`{ nixpkgs = %q; nodes.web = { configuration = ./configuration.nix; target = "root@%s"; }; }`, s.nixpkgs, host))
+	s.inventory()
 	s.byHand()
 	s.change(0)
 	// A first system, as an installer leaves it: the tools of every system are there, what is measured is not.
@@ -49,6 +49,17 @@ func newSite(t *testing.T, c closure, l link) *site {
 	s.ok(s.builder.KnowThrough(host, s.relay, s.target))
 	s.ok(s.target.Bandwidth(t.Context(), l.bits))
 	return s
+}
+
+// inventory writes one with the pin that people have: a tarball by its hash, which is in the store already.
+func (s *site) inventory() {
+	s.t.Helper()
+	hash := s.output("nix-store", "--query", "--hash", s.nixpkgs)
+	s.write("ferry.nix", fmt.Sprintf(`{
+  nixpkgs = fetchTarball { url = "https://nixpkgs.example/nixpkgs.tar.gz"; sha256 = %q; };
+  nodes.web = { configuration = ./configuration.nix; target = "root@%s"; };
+}
+`, strings.TrimPrefix(hash, "sha256:"), host))
 }
 
 // byHand makes the folder by-hand beside the project, with the default.nix that makes the bundle without ferry. The system in
