@@ -1,6 +1,7 @@
 package ship_test
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,12 +13,18 @@ import (
 	"ferry/internal/lab"
 )
 
+// The sizes, which make matrix makes larger.
+var (
+	mebibytes = flag.Int("mebibytes", 300, "how large the large path is")
+	manyFiles = flag.Int("files", 20_000, "how many files the tree of small files has")
+)
+
 // TestMemoryStaysFlatWhateverThePathsSize ships a difference of a path that is larger than the machine's memory allows for, and
 // looks at every process there meanwhile.
 func TestMemoryStaysFlatWhateverThePathsSize(t *testing.T) {
 	t.Parallel()
 	d := newDock(t, site.Options{Target: lab.Options{Memory: 256 << 20}})
-	const size = 300 << 20
+	size := *mebibytes << 20
 	noise := filepath.Join(d.Builder.Home(), "noise")
 	if err := d.Builder.WriteFile(noise, []byte(noiseBlock), 0o644); err != nil {
 		t.Fatal(err)
@@ -70,7 +77,7 @@ var noiseBlock = noise(30, 1<<20)
 func TestATreeOfManySmallFiles(t *testing.T) {
 	t.Parallel()
 	d := newDock(t, site.Options{})
-	const files = 20_000
+	files := *manyFiles
 	folder := filepath.Join(d.Builder.Home(), "packages")
 	name := func(i int) string { return fmt.Sprintf("%s/pkgs/%02x/p%d/default.nix", folder, i%251, i) }
 	text := func(i, version int) string {
