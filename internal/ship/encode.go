@@ -34,16 +34,21 @@ type parcel struct {
 	key   string // for the Memory; "": it is not kept
 	// from is where in the NAR it goes on.
 	from uint64
-	err  error
+	// shared is the same path on its way to other nodes; nil: it is made for this one alone.
+	shared *shared
+	err    error
 }
 
 // piece is a part of a parcel's difference.
 type piece struct {
-	job   delta.Job
-	done  chan struct{}
-	out   []byte
-	stats delta.Stats
-	err   error
+	job delta.Job
+	// shared, unless nil, has it under the number index.
+	shared *shared
+	index  int
+	done   chan struct{}
+	out    []byte
+	stats  delta.Stats
+	err    error
 }
 
 // maxWorkers bounds the memory that encoding takes: each worker holds some 60 MB when it works on large files.
@@ -65,7 +70,7 @@ func (p *Plan) encode(ctx context.Context) *encoding {
 		e.workers.Go(func() {
 			coder := &delta.Coder{}
 			for piece := range e.pieces {
-				piece.out, piece.stats, piece.err = coder.Encode(ctx, piece.job)
+				piece.encode(ctx, coder)
 				close(piece.done)
 			}
 		})
@@ -77,6 +82,25 @@ func (p *Plan) encode(ctx context.Context) *encoding {
 func (e *encoding) stop() {
 	e.cancel()
 	e.workers.Wait()
+	for p := range e.parcels {
+		p.leave()
+	}
+}
+
+// leave says that the parcel is on its way, or will not be: others need not share with it.
+func (p *parcel) leave() {
+	if p.shared != nil {
+		p.shared.leave()
+		p.shared = nil
+	}
+}
+
+func (p *piece) encode(ctx context.Context, coder *delta.Coder) {
+	if p.shared != nil {
+		p.out, p.stats, p.err = p.shared.encode(ctx, coder, p.index)
+		return
+	}
+	p.out, p.stats, p.err = coder.Encode(ctx, p.job)
 }
 
 // prepare pairs the paths in their order.
@@ -95,12 +119,14 @@ func (e *encoding) prepare(ctx context.Context, p *Plan) {
 		case len(p.Known) > 0 && info.NarSize >= smallest:
 			library.pair(ctx, p.Memory, parcel, pairs.of(info))
 		}
+		pieces := parcel.pieces
 		select {
 		case e.parcels <- parcel:
 		case <-ctx.Done():
+			parcel.leave()
 			return
 		}
-		for _, piece := range parcel.pieces {
+		for _, piece := range pieces {
 			select {
 			case e.room <- struct{}{}:
 			case <-ctx.Done():
@@ -134,9 +160,29 @@ func (l *library) pair(ctx context.Context, memory *Memory, p *parcel, bases []n
 		p.bases = p.ready.bases
 		return
 	}
+	shared, first := memory.share(p.key)
+	if shared != nil && !first {
+		if shared.await(ctx, l.has) {
+			p.shared, p.bases = shared, shared.bases
+			p.take(shared.jobs)
+			return
+		}
+		shared.leave()
+		shared = nil
+	}
+	p.shared = shared
+	jobs := l.jobs(ctx, p, bases)
+	if shared != nil {
+		shared.pair(p.bases, jobs)
+	}
+	p.take(jobs)
+}
+
+// jobs says what bases a parcel's path is made from, if any, and how.
+func (l *library) jobs(ctx context.Context, p *parcel, bases []nix.StorePath) []delta.Job {
 	next := p.open(ctx)
 	if next == nil {
-		return
+		return nil
 	}
 	var trees []*delta.Tree
 	entries := 0
@@ -152,7 +198,7 @@ func (l *library) pair(ctx context.Context, memory *Memory, p *parcel, bases []n
 	if encoder.Alone() >= worthFinding {
 		encoder.Find(l.find(ctx))
 	}
-	p.cut(encoder)
+	return p.cut(encoder)
 }
 
 // open gives the layout of the path itself; nil if it has failed, or cannot be sent as a difference.
@@ -171,13 +217,18 @@ func (p *parcel) open(ctx context.Context) *delta.Tree {
 	return next
 }
 
-// cut makes the pieces, if there is anything to copy from.
-func (p *parcel) cut(encoder *delta.Encoder) {
+// cut says how the path is made, if there is anything to copy from.
+func (p *parcel) cut(encoder *delta.Encoder) []delta.Job {
 	if p.bases = encoder.Bases(); len(p.bases) == 0 {
-		return
+		return nil
 	}
-	for _, job := range encoder.JobsFrom(p.from) {
-		p.pieces = append(p.pieces, &piece{job: job, done: make(chan struct{})})
+	return encoder.JobsFrom(p.from)
+}
+
+// take makes the pieces.
+func (p *parcel) take(jobs []delta.Job) {
+	for i, job := range jobs {
+		p.pieces = append(p.pieces, &piece{job: job, shared: p.shared, index: i, done: make(chan struct{})})
 	}
 }
 
@@ -209,13 +260,16 @@ func (l *library) find(ctx context.Context) *delta.Finder {
 	return l.finder
 }
 
-// Memory remembers differences for the next node, which often has the same old path and gets the same new one. It is for
-// any number of ships at once. The zero value is empty and ready.
+// Memory remembers differences for the next node, which often has the same old path and gets the same new one, and lets those who
+// need one at the same time make it together. It is for any number of ships at once. The zero value is empty and ready.
 type Memory struct {
 	mu    sync.Mutex
 	known map[string]*encoded
 	order []string // the oldest first
 	size  int
+	// sharing is what is being made, and sharedSize how much of that is there.
+	sharing    map[string]*shared
+	sharedSize int
 }
 
 // encoded is a whole difference.

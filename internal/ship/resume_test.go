@@ -94,9 +94,8 @@ func TestTheStreamGoesOn(t *testing.T) {
 			}
 			from := uint64(0)
 			if c.kept {
-				info := plan.Missing[0]
 				from = offset
-				plan.Kept = &agent.Kept{Path: next, NarHash: info.NarHash, NarSize: info.NarSize, Offset: from}
+				plan.Kept = keptOf(plan.Missing[0], from)
 			}
 			var out bytes.Buffer
 			s := &sender{plan: plan}
@@ -161,4 +160,9 @@ func onlyPath(t *testing.T, stream io.Reader) (header agent.ShipHeader, nar []by
 		t.Errorf("behind it: %q, %v", end, err)
 	}
 	return header, out.Bytes()
+}
+
+// keptOf says that a target has so many bytes of a path.
+func keptOf(info nix.PathInfo, offset uint64) *agent.Kept {
+	return &agent.Kept{Path: info.Path, NarHash: info.NarHash, NarSize: info.NarSize, Offset: offset}
 }

@@ -144,6 +144,7 @@ func (s *sender) flushInTime() error {
 
 // parcel writes one path.
 func (s *sender) parcel(ctx context.Context, e *encoding, p *parcel) error {
+	defer p.leave()
 	if p.err != nil {
 		return p.err
 	}

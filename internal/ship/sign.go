@@ -111,7 +111,7 @@ func (p *Plan) signaturesFor(info nix.PathInfo) []*delta.Signature {
 // pairSigned finds by signatures what a parcel's path is made from.
 func (p *parcel) pairSigned(ctx context.Context, signed []*delta.Signature) {
 	if next := p.open(ctx); next != nil {
-		p.cut(delta.NewSignedEncoder(next, signed))
+		p.take(p.cut(delta.NewSignedEncoder(next, signed)))
 	}
 }
 
