@@ -35,7 +35,7 @@ func agentMain(args []string) error {
 		return err
 	}
 	if len(args) == 0 {
-		return fmt.Errorf("usage: ferry-agent serve|job|rollback|reboot-back|dial|build-probe")
+		return fmt.Errorf("usage: ferry-agent serve|job|keep|rollback|reboot-back|dial|build-probe")
 	}
 	switch args[0] {
 	case "serve":
@@ -51,22 +51,31 @@ func agentMain(args []string) error {
 		if opts.Program, err = os.Executable(); err != nil {
 			return err
 		}
-		// Jobs are processes of their own and go on.
-		opts.Gone = func() { os.Exit(1) }
+		ctx, leave := context.WithCancel(ctx)
+		defer leave()
+		opts.Gone = leave
 		busy := new(sync.Mutex)
 		opts.Busy = busy
 		go func() {
 			<-ctx.Done()
 			busy.Lock()
-			// The reader of requests waits in a read that no context ends. Jobs are processes of their own and go on.
+			// What the agent is at work on need not notice. Jobs are processes of their own and go on.
 			os.Exit(0)
 		}()
-		return server.Serve(ctx, os.Stdin, os.Stdout, opts)
+		if err := server.Serve(ctx, os.Stdin, os.Stdout, opts); ctx.Err() == nil {
+			return err
+		}
+		return nil
 	case "job":
 		if len(args) != 2 {
 			return fmt.Errorf("usage: ferry-agent job FOLDER")
 		}
 		return server.RunJob(ctx, args[1])
+	case "keep":
+		if len(args) != 3 {
+			return fmt.Errorf("usage: ferry-agent keep SOCKET STATE")
+		}
+		return server.RunKeep(ctx, args[1], args[2])
 	case "reboot-back":
 		return server.RunRebootBack(context.Background())
 	case "rollback":

@@ -21,15 +21,28 @@ type tool struct {
 	script string // $0 is nixpkgs, $1 the host
 }
 
-// switching is how the by-hand tools end: what nixos-rebuild does on the target.
-const switching = `ssh "root@$1" "nix-env -p /nix/var/nix/profiles/system --set $system && sudo $system/bin/switch-to-configuration switch"`
+// The tools that are measured. Those by hand make the same bundle as ferry, from the default.nix that ferry abandon writes
+// (see [site.byHand]), but for the last one, which ships the system and keeps its configuration and nixpkgs here.
+const (
+	byFerry    = "ferry"
+	byClosure  = "nix-copy-closure"
+	byNixCopy  = "nix copy"
+	systemOnly = "nix-copy-closure, system alone"
+)
+
+const (
+	bundling = `bundle=$(nix-build --no-out-link ../by-hand --arg source 'builtins.path { path = ./.; name = "source"; }') && `
+	// switching is how they end.
+	switching = `ssh "root@$1" sudo "$bundle/nixos-rebuild-switch" switch`
+)
 
 var tools = []tool{
-	{"ferry", `ferry deploy`},
-	{"nix-copy-closure", `system=$(nix-build --no-out-link "$0/nixos" -A system --arg configuration ./configuration.nix) &&
-		nix-copy-closure --to "root@$1" "$system" && ` + switching},
-	{"nix copy", `system=$(nix-build --no-out-link "$0/nixos" -A system --arg configuration ./configuration.nix) &&
-		nix --extra-experimental-features nix-command copy --no-check-sigs --to "ssh-ng://root@$1" "$system" && ` + switching},
+	{byFerry, `ferry deploy`},
+	{byClosure, bundling + `nix-copy-closure --to "root@$1" "$bundle" && ` + switching},
+	{byNixCopy, bundling + `nix --extra-experimental-features nix-command copy --no-check-sigs --to "ssh-ng://root@$1" "$bundle" && ` + switching},
+	{systemOnly, `system=$(nix-build --no-out-link "$0/nixos" -A system --arg configuration ./configuration.nix) &&
+		nix-copy-closure --to "root@$1" "$system" &&
+		ssh "root@$1" "nix-env -p /nix/var/nix/profiles/system --set $system && sudo $system/bin/switch-to-configuration switch"`},
 }
 
 // figures are what one deployment cost.

@@ -51,10 +51,11 @@ func introduction() string {
 Made by `+"`make bench`"+`: ferry against the commands by hand, on one lab target, side by side in one run, as root on both ends,
 %d cores, %s on both ends. Machines like this one are noisy: the ratios say something, the seconds little.
 
-By hand means: nix-build, then nix-copy-closure (or nix copy to ssh-ng), then ssh with nix-env and
-switch-to-configuration. **Ratio** is ferry's wall time divided by the time by hand with nix-copy-closure, and with nix copy: below 1
-ferry is faster. The first deployment with ferry includes sending the agent, and the configuration and its nixpkgs, which by hand
-stay here: 4 MB in about 600 files. "one file changed" is one file in /etc and one service's
+By hand means: nix-build of the same bundle, from what `+"`ferry abandon --write`"+` writes, then nix-copy-closure (or nix copy to
+ssh-ng), then ssh with the bundle's nixos-rebuild-switch. "System alone" keeps the configuration and its nixpkgs, 4 MB in about
+600 files, on the building machine: ssh with nix-env and switch-to-configuration. **Ratio** is ferry's wall time divided by the time
+by hand with nix-copy-closure, with nix copy, and with the system alone: below 1 ferry is faster. The first deployment with ferry
+includes sending the agent, and every one that it is confirmed over a second connection. "one file changed" is one file in /etc and one service's
 environment. CPU is of all processes; memory is the largest resident size of a process on the target that receives paths; turns is how
 often the talk on the wire changed direction, a measure of round trips.
 `, runtime.NumCPU(), strings.TrimSpace(string(version)))
@@ -75,10 +76,10 @@ func report(results []result) string {
 		for _, tool := range tools {
 			f := r.figures[tool.name]
 			ratio := "1"
-			if tool.name == "ferry" {
-				ratio = fmt.Sprintf("**%.2f**, %.2f", r.ratio("nix-copy-closure"), r.ratio("nix copy"))
-			} else if tool.name != "nix-copy-closure" {
-				ratio = fmt.Sprintf("%.2f", f.wall.Seconds()/r.figures["nix-copy-closure"].wall.Seconds())
+			if tool.name == byFerry {
+				ratio = fmt.Sprintf("**%.2f**, %.2f, %.2f", r.ratio(byClosure), r.ratio(byNixCopy), r.ratio(systemOnly))
+			} else if tool.name != byClosure {
+				ratio = fmt.Sprintf("%.2f", f.wall.Seconds()/r.figures[byClosure].wall.Seconds())
 			}
 			fmt.Fprintf(&b, "| %s | %s | %s | %.2f s | %s | %.2f s | %.2f s | %s | %s | %s | %d | %d |\n", r.link, r.scenario, tool.name,
 				f.wall.Seconds(), ratio, f.near.Seconds(), f.far.Seconds(), deploy.Size(uint64(f.memory)),
@@ -99,7 +100,7 @@ func disks() string {
 }
 
 func (r result) ratio(other string) float64 {
-	return r.figures["ferry"].wall.Seconds() / r.figures[other].wall.Seconds()
+	return r.figures[byFerry].wall.Seconds() / r.figures[other].wall.Seconds()
 }
 
 // TestASectionThatWasNotMeasuredStays locks that a part of the bench does not cost the rest of the page.

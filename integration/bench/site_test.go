@@ -38,8 +38,9 @@ func newSite(t *testing.T, c closure, l link) *site {
 	s.output("cp", "-r", lab.NixpkgsPath, s.path("source"))
 	s.nixpkgs = s.output("nix-store", "--add", s.path("source"))
 	s.payload(c)
-	s.change(0)
 	s.write("ferry.nix", fmt.Sprintf(`{ nixpkgs = %q; nodes.web = { configuration = ./configuration.nix; target = "root@%s"; }; }`, s.nixpkgs, host))
+	s.byHand()
+	s.change(0)
 	// A first system, as an installer leaves it: the tools of every system are there, what is measured is not.
 	s.write("../installed.nix", `{ networking.hostName = "web"; services.openssh.enable = true; }`)
 	installed := s.output("nix-build", "--no-out-link", s.nixpkgs+"/nixos", "-A", "system", "--arg", "configuration", s.path("installed.nix"))
@@ -48,6 +49,15 @@ func newSite(t *testing.T, c closure, l link) *site {
 	s.ok(s.builder.KnowThrough(host, s.relay, s.target))
 	s.ok(s.target.Bandwidth(t.Context(), l.bits))
 	return s
+}
+
+// byHand makes the folder by-hand beside the project, with the default.nix that makes the bundle without ferry. The system in
+// it when that is written is none that is measured.
+func (s *site) byHand() {
+	s.t.Helper()
+	s.write("configuration.nix", `{ networking.hostName = "web"; services.openssh.enable = true; }`)
+	s.output("sh", "-c", `cd "$1" && ferry abandon --write ../by-hand`, "sh", s.path("project"))
+	s.output("rm", "-r", s.path("by-hand/source"), s.path("by-hand/result"))
 }
 
 func (s *site) close() {

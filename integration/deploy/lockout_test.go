@@ -42,6 +42,14 @@ func TestASystemThatWouldLockThisLoginOutIsNotActivated(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			s := s.In(t)
 			s.Write("web/configuration.nix", c.config)
+			// Before anything is shipped, and without root, which alone can read the rules of sudo.
+			warns, says := "WARNING the new system may lock this very login out: ", c.says
+			if c.name == "no sudo" {
+				warns, says = "not known ", "whether sudo would still make root of alice: its rules cannot be read without root"
+			}
+			if plan := strings.Join(strings.Fields(s.Ferry("plan").Out), " "); !strings.Contains(plan, warns) || !strings.Contains(plan, says) {
+				t.Errorf("the plan does not say %q", says)
+			}
 			o := s.Ferry("deploy", "--sudo-password-file", s.Password)
 			o.Fails(t, 1, "web: activate: the new system may lock this very login out: ", "--allow-lockout")
 			o.Says(t, c.says)
@@ -68,6 +76,9 @@ func TestASystemThatWouldLockThisLoginOutIsNotActivated(t *testing.T) {
 	t.Run("what locks nobody out", func(t *testing.T) {
 		s := s.In(t)
 		s.Write("web/configuration.nix", openDoor(s, `services.openssh.ports = [ 22 2222 ]; services.openssh.settings.AllowGroups = [ "sudo" ];`))
+		if plan := s.Ferry("plan", "--json").Out; !strings.Contains(plan, `"lockout": [],`) || strings.Contains(plan, "WARNING") {
+			t.Errorf("the plan warns")
+		}
 		s.Deploy()
 	})
 }

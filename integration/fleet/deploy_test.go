@@ -25,6 +25,7 @@ func TestSeveralNodesAreDeployedAtOnce(t *testing.T) {
 	t.Run("none is guessed", func(t *testing.T) { noneIsGuessed(crew.in(t)) })
 	t.Run("each fails alone", func(t *testing.T) { eachFailsAlone(crew.in(t)) })
 	t.Run("one password for all", func(t *testing.T) { onePasswordForAll(crew.in(t)) })
+	t.Run("plans", func(t *testing.T) { plansAreShownAndAgreedToOnce(crew.in(t)) })
 	t.Run("batches", func(t *testing.T) { batchesStop(crew.in(t)) })
 	t.Run("a batch is taken back", func(t *testing.T) { aBatchIsTakenBack(crew.in(t)) })
 	t.Run("a second address", func(t *testing.T) { aSecondAddress(crew.in(t)) })

@@ -30,7 +30,8 @@ func (x *trial) attaches() site.Outcome {
 	return x.Ferry("attach", "--sudo-password-file", x.Password, "web")
 }
 
-// dies is ferry and every ssh that it has started: the one that confirms may go on without it, and then has confirmed.
+// dies is ferry, every ssh that it has started, and their sessions on the target: the one that confirms may go on without it, and
+// then has confirmed.
 func (x *trial) dies(cmd *exec.Cmd, ended func() site.Outcome) {
 	x.T.Helper()
 	if err := cmd.Process.Kill(); err != nil {
@@ -52,6 +53,7 @@ func (x *trial) dies(cmd *exec.Cmd, ended func() site.Outcome) {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 	}
+	x.OnTarget("sh", "-c", "pkill -KILL -f '^sshd: "+x.login+"'; true")
 }
 
 // followed fails the test unless ferry has shown the log from its first line on, and done what was left to do.

@@ -57,7 +57,7 @@ func TestATargetThatWaitsForSomeoneElseIsNotDeployedTo(t *testing.T) {
 	x := newTrial(t, "alice", lab.Options{})
 	before := x.State()
 	x.rewrite("")
-	cmd, ended := x.begin(activate, "--confirm-timeout=15s")
+	cmd, ended := x.begin(activate, "--confirm-timeout=30s")
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}

@@ -28,7 +28,7 @@ func TestADiskThatIsFullInAPhase(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			x := x.in(t)
 			before, greeting := x.State(), x.rewrite("")
-			_, ended := x.begin(c.phase, "--confirm-timeout=20s")
+			_, ended := x.begin(c.phase, "--confirm-timeout=30s")
 			free, err := x.Target.FillDisk(t.Context(), c.folder)
 			if err != nil {
 				t.Fatal(err)

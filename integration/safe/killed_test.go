@@ -40,7 +40,12 @@ func TestFerryIsKilledInEachPhase(t *testing.T) {
 			t.Run(phase.Name, func(t *testing.T) {
 				x := x.in(t)
 				before, greeting := x.State(), x.rewrite("")
-				cmd, ended := x.begin(phase, quickly)
+				confirmed := phase.Name == "commit" || phase.Name == "disarm"
+				var flags []string
+				if !confirmed {
+					flags = []string{quickly}
+				}
+				cmd, ended := x.begin(phase, flags...)
 				if err := cmd.Process.Kill(); err != nil {
 					t.Fatal(err)
 				}
@@ -50,7 +55,7 @@ func TestFerryIsKilledInEachPhase(t *testing.T) {
 					x.goesBack()
 				}
 				x.goOn(phase)
-				if phase.Name == "commit" || phase.Name == "disarm" {
+				if confirmed {
 					x.ends("committed")
 					x.isNew(greeting)
 				} else {
@@ -122,11 +127,13 @@ func TestAGuardThatIsKilledIsSucceeded(t *testing.T) {
 	t.Run("while it goes back", func(t *testing.T) {
 		x := x.in(t)
 		before := x.State()
-		x.rewrite(`system.activationScripts.broken = "false";`)
-		_, ended := x.begin(activate)
-		// The new system is held up no more, and the old one is.
-		x.OnTarget("sh", "-c", "mv /run/hold-activate /run/held; while ! grep -q 'rolling back' "+folder+"/state; do sleep 0.02; done; rm /run/at-activate; touch /run/hold-activate")
-		x.Await(activate)
+		// The new system lets itself through, and the old one is held up.
+		x.rewrite(`system.activationScripts = { broken = "false"; a-through = "rm /run/hold-activate"; z-held = "rm /run/at-activate; touch /run/hold-activate"; };`)
+		activate.Begin(x.Rehearsal)
+		_, ended := x.Background("deploy", "--sudo-password-file", x.Password)
+		x.until("the old system is activated", func() string {
+			return x.OnTarget("sh", "-c", "! grep -q '\"rolling back\"' "+folder+"/state || ls /run/at-activate 2>/dev/null; true")
+		}, "/run/at-activate")
 		x.killsGuard()
 		x.goOn(activate)
 		if o := ended(); o.Status != 4 {
@@ -145,7 +152,7 @@ func TestATimerGoesBackWhereNobodyIsLeft(t *testing.T) {
 			t.Parallel()
 			x := newTrial(t, "alice", lab.Options{})
 			before, greeting := x.State(), x.rewrite("")
-			cmd, ended := x.begin(phase, "--confirm-timeout=10s", "--activation-timeout=10s")
+			cmd, ended := x.begin(phase, "--confirm-timeout=15s", "--activation-timeout=15s")
 			if err := cmd.Process.Kill(); err != nil {
 				t.Fatal(err)
 			}
@@ -173,7 +180,7 @@ func TestAGuardThatHangsIsReplaced(t *testing.T) {
 			t.Parallel()
 			x := newTrial(t, "alice", lab.Options{})
 			before, greeting := x.State(), x.rewrite("")
-			_, ended := x.begin(phase, "--confirm-timeout=5s", "--activation-timeout=5s")
+			_, ended := x.begin(phase, "--confirm-timeout=15s", "--activation-timeout=15s")
 			x.signals("STOP", "job")
 			x.goOn(phase)
 			o := ended()

@@ -21,6 +21,9 @@ type planned struct {
 		Paths []string
 		Bytes int
 		Wire  int
+
+		Seconds   float64
+		PerSecond int `json:"bytes_per_second"`
 	}
 	Warnings []string
 }
@@ -51,14 +54,14 @@ func TestPlanSaysWhatADeploymentThenDoes(t *testing.T) {
 
 	s.Write("web/configuration.nix", site.With(site.Configuration("second"), `
   systemd.services.comes = { wantedBy = [ "multi-user.target" ]; serviceConfig.ExecStart = "${pkgs.busybox}/bin/busybox sleep 100000"; };
-`+site.Data("plan", 2, 100_000)))
+`+site.Data("plan", 2, 700_000)))
 	before := s.Counts()
 	p := planOf(s)
 	if got, want := s.Counts().Minus(before), (site.Counts{Logins: 1}); got != want {
 		t.Errorf("a plan took %v, want %v", got, want)
 	}
 	s.Want(s.State(), now)
-	if p.Before.Toplevel != now.Runs || !slices.Equal(p.System.Units.Start, []string{"comes.service"}) || p.Ship.Bytes < 200_000 || p.Nothing || p.SameSystem {
+	if p.Before.Toplevel != now.Runs || !slices.Equal(p.System.Units.Start, []string{"comes.service"}) || p.Ship.Bytes < 1_400_000 || p.Ship.Seconds != 0 || p.Nothing || p.SameSystem {
 		t.Errorf("%+v", p)
 	}
 	text := s.Ferry("plan", "web").Out
@@ -77,8 +80,11 @@ func TestPlanSaysWhatADeploymentThenDoes(t *testing.T) {
 		t.Error("it does not say so")
 	}
 	s.Write("web/note", "only the source is another one\n")
-	if p = planOf(s); p.Nothing || !p.SameSystem {
+	if p = planOf(s); p.Nothing || !p.SameSystem || p.Ship.Seconds <= 0 || p.Ship.PerSecond <= 0 {
 		t.Errorf("with another note: %+v", p)
+	}
+	if text := strings.Join(strings.Fields(s.Ferry("plan").Out), " "); !strings.Contains(text, "/s of the last time") {
+		t.Error("it does not say how long that takes")
 	}
 
 	t.Run("reboot", func(t *testing.T) {

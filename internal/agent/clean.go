@@ -15,6 +15,11 @@ func (h *Hello) clean() {
 	cleanPath(&f.Pending)
 	cleanShort(&f.Version, &f.Specialisation)
 	f.Deployed.Clean()
+	if h.Kept != nil {
+		if _, err := nix.ParseStorePath(string(h.Kept.Path)); err != nil {
+			h.Kept = nil
+		}
+	}
 	for _, e := range []*JournalEntry{f.Last, f.LastCommit} {
 		if e != nil {
 			e.Clean()

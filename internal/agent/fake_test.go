@@ -218,6 +218,11 @@ func fakeAnswer(wire *Wire, data *DataReader, r Request) {
 		}
 		response.Activate = &ActivateResult{Status: 4, Current: "/nix/store/$(reboot)", Failed: []string{"a\x1b[31m.service"}}
 	case MethodInspect:
+		if r.Ahead {
+			_ = data.Drain()
+			response.Wanted = []string{"/etc/shadow", "/nix/store"}
+			break
+		}
 		for range 2 * maxRisks {
 			response.Risks = append(response.Risks, Risk{Kind: "port\n", Text: "sshd \x1b[31mmoves\nferry: done"})
 		}

@@ -21,6 +21,16 @@ type Hello struct {
 	Facts    Facts  `json:"facts"`
 	// Resumed says that this deployment held the lock before, and nobody else since, and that the target was not restarted.
 	Resumed bool `json:"resumed,omitempty"`
+	// Kept is a path that a lost connection has left half sent, and that the target's Nix still waits for; nil: none.
+	Kept *Kept `json:"kept,omitempty"`
+}
+
+// Kept is a path that was broken off on its way, see [ShipHeader].
+type Kept struct {
+	Path    nix.StorePath `json:"path"`
+	NarHash string        `json:"nar_hash"`
+	NarSize uint64        `json:"nar_size"`
+	Offset  uint64        `json:"offset"` // bytes of the NAR that Nix has
 }
 
 // Facts is the state of a target.
@@ -106,7 +116,8 @@ const (
 	// MethodFinish tells a guarded switch what ferry has to say, if anything, and follows it to its end. Log, Progress and
 	// Result as for MethodSwitch.
 	MethodFinish Method = "finish"
-	// MethodInspect compares what runs with Toplevel and changes nothing. Result: Risks.
+	// MethodInspect compares what runs with Toplevel and changes nothing. Result: Risks. With Ahead the toplevel need not be
+	// there, and the risks are whole only if nothing is Wanted. Stream, with Ahead: zstd of files that were wanted, as JSON.
 	MethodInspect Method = "inspect"
 )
 
@@ -150,6 +161,10 @@ type Request struct {
 	Check *CheckRequest `json:"check,omitempty"`
 	// Limit is how many entries MethodHistory asks for.
 	Limit int `json:"limit,omitempty"`
+	// Ahead says that MethodInspect is about a toplevel that has not been shipped, and Elevate which program would make root of
+	// the login user, if the agent runs without it.
+	Ahead   bool   `json:"ahead,omitempty"`
+	Elevate string `json:"elevate,omitempty"`
 	// Argv is the command that MethodExec runs.
 	Argv []string `json:"argv,omitempty"`
 }
@@ -178,7 +193,9 @@ type Response struct {
 	Switch   *SwitchResult   `json:"switch,omitempty"` // MethodSwitch, MethodFinish
 
 	Generations *GenerationsResult `json:"generations,omitempty"`
-	Risks       []Risk             `json:"risks,omitempty"` // MethodInspect
+	Risks       []Risk             `json:"risks,omitempty"`  // MethodInspect
+	Wanted      []string           `json:"wanted,omitempty"` // MethodInspect: paths below store paths
+	Unsure      []string           `json:"unsure,omitempty"` // MethodInspect: what could not be found out
 	Check       *CheckResult       `json:"check,omitempty"`
 	Look        *LookResult        `json:"look,omitempty"`
 	History     *HistoryResult     `json:"history,omitempty"`
@@ -286,6 +303,10 @@ type ShipHeader struct {
 	CA         string          `json:"ca,omitempty"`
 	// Bases are paths that are on the target already, and that the NAR is made of in part.
 	Bases []nix.StorePath `json:"bases,omitempty"`
+	// Offset, of the first path of a stream, goes on with the one of Hello.Kept: the NAR that follows begins there. A difference
+	// begins at Start, at most Offset, and what it makes before Offset is left out.
+	Offset uint64 `json:"offset,omitempty"`
+	Start  uint64 `json:"start,omitempty"`
 }
 
 // MaxShipHeader is the longest ShipHeader in bytes.

@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"ferry/internal/nix"
-	"ferry/internal/run"
 )
 
 // RiskKind sorts the ways in which a new system may lock out the login that deploys it.
@@ -38,10 +37,5 @@ func (s *Session) Inspect(ctx context.Context, toplevel nix.StorePath) ([]Risk, 
 	if err != nil {
 		return nil, err
 	}
-	risks := response.Risks[:min(len(response.Risks), maxRisks)]
-	for i := range risks {
-		risks[i].Kind = RiskKind(run.Clean(string(risks[i].Kind)))
-		cleanText(&risks[i].Text)
-	}
-	return risks, nil
+	return cleanRisks(response.Risks), nil
 }

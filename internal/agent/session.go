@@ -360,6 +360,8 @@ func (s *Session) Ship(ctx context.Context, root nix.StorePath, send func(w io.W
 		progress = func(Progress) {}
 	}
 	response, err := s.request(ctx, Request{Method: MethodShip, Root: root}, send, progress, nil)
+	// By now it has gone on, or has been ended.
+	s.Hello.Kept = nil
 	if err != nil || response.Ship == nil {
 		return ShipResult{}, orMissing(err)
 	}

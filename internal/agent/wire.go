@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -147,6 +148,9 @@ type DataReader struct {
 // EmptyData is a stream that has ended already, for a request without one.
 func EmptyData() *DataReader { return &DataReader{err: io.EOF} }
 
+// errFrame begins the error of a frame that does not belong where it stands.
+var errFrame = errors.New("frame")
+
 // Read fills p with bytes of the stream.
 func (d *DataReader) Read(p []byte) (int, error) {
 	for len(d.rest) == 0 {
@@ -159,7 +163,7 @@ func (d *DataReader) Read(p []byte) (int, error) {
 		case err != nil:
 			d.err = noEOF(err)
 		case t != FrameData:
-			d.err = fmt.Errorf("frame %q in the middle of a stream", t)
+			d.err = fmt.Errorf("%w %q in the middle of a stream", errFrame, t)
 		case len(payload) == 0:
 			d.err = io.EOF
 		default:
@@ -169,6 +173,11 @@ func (d *DataReader) Read(p []byte) (int, error) {
 	n := copy(p, d.rest)
 	d.rest = d.rest[n:]
 	return n, nil
+}
+
+// Lost tells whether the stream has ended with the connection, and not as ferry ends one.
+func (d *DataReader) Lost() bool {
+	return d.err != nil && d.err != io.EOF && !errors.Is(d.err, errFrame)
 }
 
 // Drain reads the stream to its end, so that the next frame is read as what it is.

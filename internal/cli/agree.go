@@ -12,15 +12,34 @@ import (
 	"golang.org/x/term"
 )
 
-// agree gives what asks a person whether to do what is planned; nil where there is none who sees it, or who has said yes before.
-func (a *app) agree(yes bool) func(context.Context, *deploy.Planned) (bool, error) {
+// agree gives what asks a person whether to do what is planned for one node or several; nil where there is none who sees it, or
+// who has said yes before.
+func (a *app) agree(yes bool) func(context.Context, []*deploy.Planned) (bool, error) {
 	file, ok := a.Err.(*os.File)
 	if yes || a.tty == nil || !ok || !term.IsTerminal(int(file.Fd())) {
 		return nil
 	}
-	return func(ctx context.Context, p *deploy.Planned) (bool, error) {
-		return a.printer.AskYesNo(ctx, a.tty, shortPlan(p)+"deploy this?")
+	return func(ctx context.Context, planned []*deploy.Planned) (bool, error) {
+		var b strings.Builder
+		for _, p := range planned {
+			b.WriteString(shortPlan(p))
+		}
+		what := "this"
+		if len(planned) > 1 {
+			what = "these " + deploy.Count(len(planned), "node")
+		}
+		a.terminal.Lock()
+		defer a.terminal.Unlock()
+		return a.printer.AskYesNo(ctx, a.tty, b.String()+"deploy "+what+"?")
 	}
+}
+
+// agreeOne is what agree gives, for one node.
+func agreeOne(agree func(context.Context, []*deploy.Planned) (bool, error)) func(context.Context, *deploy.Planned) (bool, error) {
+	if agree == nil {
+		return nil
+	}
+	return func(ctx context.Context, p *deploy.Planned) (bool, error) { return agree(ctx, []*deploy.Planned{p}) }
 }
 
 // shortPlan is what of a plan decides whether one wants it. "ferry plan" shows all of it.
@@ -41,5 +60,6 @@ func shortPlan(p *deploy.Planned) string {
 		field(&b, "closure", closureLine(*p.Closure))
 	}
 	field(&b, "to ship", shipLine(p.Ship))
+	activationLine(&b, p)
 	return b.String()
 }

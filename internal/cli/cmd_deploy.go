@@ -35,7 +35,7 @@ const deployHelp = `Build a node's system on this machine, ship what its target 
 
 The connection is made at once, and the password for sudo asked for and checked, while evaluation and build go on. If the
 target has what is asked for already, nothing is touched. On a terminal ferry shows in short what "ferry plan" shows, and
-asks; --yes answers that.
+asks, once for all nodes; --yes answers that.
 
 Before anything changes, the target arms a timer that returns to exactly what runs. It activates the new system and waits
 for ferry to come in over a new connection and to make the node's checks; only then the new system becomes what boots.
@@ -138,9 +138,6 @@ func (a *app) runDeploy(ctx context.Context, o deployOptions, flags *pflag.FlagS
 		return err
 	}
 	opts := a.deployOptions(client, roots)
-	if len(nodes) == 1 {
-		opts.Agree = a.agree(o.yes)
-	}
 	for _, node := range nodes {
 		if opts.Action, err = o.rebootFlags.apply(flags, &o, action, node.Target, &opts); err != nil {
 			return err
@@ -151,7 +148,7 @@ func (a *app) runDeploy(ctx context.Context, o deployOptions, flags *pflag.FlagS
 	if err := o.switchFlags.apply(&opts); err != nil {
 		return err
 	}
-	several := fleet.Options{Deploy: opts, Last: fleet.LastFile(roots.Dir, inv.File)}
+	several := fleet.Options{Deploy: opts, Agree: a.agree(o.yes), Last: fleet.LastFile(roots.Dir, inv.File)}
 	if o.resume {
 		if nodes, err = a.rest(inv, several.Last, opts.Action); err != nil {
 			return err
@@ -170,6 +167,7 @@ func (a *app) runDeploy(ctx context.Context, o deployOptions, flags *pflag.FlagS
 	}
 	a.beginLog("deploy", inv, nodes)
 	if one {
+		opts.Agree = agreeOne(several.Agree)
 		return a.deployOne(ctx, inv, nodes[0], o, opts)
 	}
 	return a.deployFleet(ctx, inv, nodes, several)

@@ -4,10 +4,14 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"runtime"
 	"strings"
 
 	"ferry/internal/deploy"
+	"ferry/internal/fleet"
+	"ferry/internal/inventory"
 	"ferry/internal/run"
+	"ferry/internal/ship"
 
 	"github.com/spf13/cobra"
 )
@@ -16,7 +20,8 @@ import (
 type planOptions struct {
 	nodeFlags
 	nixFlags
-	json bool
+	parallel int
+	json     bool
 }
 
 func (a *app) planCommand() *cobra.Command {
@@ -26,19 +31,23 @@ func (a *app) planCommand() *cobra.Command {
 		Short: "Show what a deployment would do, and change nothing",
 		Long: `Evaluate and build nodes, compare each with what runs on its target, and show what "ferry deploy" would do: packages and
 closure size, units that would be stopped, restarted, reloaded and started, the new ones included, files in /etc, users,
-what would be shipped, whether a reboot is needed, and what would stop the deployment. Nothing is changed on the targets.
-If ferry's agent is there already, the login is enough; else sudo is needed once, to put it there.
-
-Whether the new system would lock this login out is looked at by "ferry deploy" when the system has arrived.
+what would be shipped, whether a reboot is needed, and what would stop the deployment: among that, what may lock out the
+very login that is used. Nothing is changed on the targets. If ferry's agent is there already, the login is enough; else
+sudo is needed once, to put it there.
 
 ` + chooseHelp + `
 
+Several nodes go side by side, as in a deployment, and are shown in the order in which they are named; one that fails does
+not stop the others.
+
 With --json it is one object per node, one after another: what "ferry diff --json" has, and nothing (the target is as
 asked already), same_system (only the configuration that is kept would change), ship (paths, bytes: of their NARs, wire:
-bytes to send, differences: how many paths are sent as such) and warnings.`,
+bytes to send, differences: how many paths are sent as such, seconds that it takes at bytes_per_second, the speed of the
+last ship there; 0: not known), lockout (kind and text of each thing that may lock the login out) and warnings. Of several
+nodes, one that failed has only node and error (step, message, output and hints).`,
 		Example: `  ferry plan pi
   ferry plan @web
-  ferry plan --json --all | jq -r 'select(.needs_reboot != "").node'`,
+  ferry plan --json --all | jq -r 'select(.needs_reboot > "").node'`,
 		ValidArgsFunction: a.completeMany(&o.nodeFlags),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.runPlan(cmd.Context(), o, args)
@@ -48,12 +57,16 @@ bytes to send, differences: how many paths are sent as such) and warnings.`,
 	flags.SortFlags = false
 	flags.BoolVar(&o.json, "json", false, "print JSON")
 	o.nodeFlags.addMany(flags)
+	flags.IntVar(&o.parallel, "parallel", defaultParallel, "connect to, and compare, `N` nodes at once")
 	a.addLogin(flags)
 	o.nixFlags.add(flags)
 	return cmd
 }
 
 func (a *app) runPlan(ctx context.Context, o planOptions, args []string) error {
+	if o.parallel < 1 {
+		return usagef("for example --parallel 10", "--parallel %d: expected a number above 0", o.parallel)
+	}
 	opts, err := a.openWork(o.nixFlags)
 	if err != nil {
 		return err
@@ -62,30 +75,74 @@ func (a *app) runPlan(ctx context.Context, o planOptions, args []string) error {
 	if err != nil {
 		return err
 	}
-	failed := 0
-	for _, node := range nodes {
-		planned, err := deploy.Plan(ctx, inv, node, opts)
-		switch {
-		case err != nil && (len(nodes) == 1 || interrupted(ctx, err)):
-			return err
-		case err != nil:
-			// The others are worth knowing all the same.
-			a.report(ctx, err)
-			failed++
-			continue
-		case o.json:
-			err = writeJSON(a.Out, planned)
-		default:
-			err = writePlan(a.Out, planned)
-		}
+	if len(nodes) == 1 {
+		planned, err := deploy.Plan(ctx, inv, nodes[0], opts)
 		if err != nil {
 			return err
 		}
+		return a.showPlan(planned, o.json)
 	}
-	if failed > 0 {
-		return fmt.Errorf("no plan for %d of %s", failed, deploy.Count(len(nodes), "node"))
+	return a.planSeveral(ctx, inv, nodes, fleet.Options{Deploy: opts, Parallel: o.parallel, Cores: runtime.NumCPU()}, o.json)
+}
+
+func (a *app) showPlan(planned *deploy.Planned, json bool) error {
+	if json {
+		return writeJSON(a.Out, planned)
+	}
+	return writePlan(a.Out, planned)
+}
+
+// planSeveral plans nodes side by side, and shows their plans, and what failed, in their order.
+func (a *app) planSeveral(ctx context.Context, inv *inventory.Inventory, nodes []inventory.Node, opts fleet.Options, json bool) error {
+	secrets := a.sharePasswords(nodes, &opts.Deploy)
+	defer secrets.forget()
+	opts.Deploy.Memory = new(ship.Memory)
+	opts.Ended = func(o fleet.Outcome) {
+		secrets.settle(o.Node.Name, false)
+		a.printer.Ended(o.Node.Name, o.Err != nil)
+	}
+	a.showSeveral(nodes)
+	var wrote error
+	outcomes := fleet.Plan(ctx, inv, nodes, opts, func(node inventory.Node, planned *deploy.Planned, err error) {
+		if wrote != nil || ctx.Err() != nil {
+			return
+		}
+		// The plans and what is going on may be on the same terminal.
+		resume := a.printer.Suspend()
+		defer resume()
+		switch {
+		case err == nil:
+			wrote = a.showPlan(planned, json)
+			return
+		case json:
+			wrote = writeJSON(a.Out, failedPlan{node.Name, newErrorJSON(err)})
+		}
+		for _, line := range explanation(err) {
+			fmt.Fprintln(a.Err, line)
+		}
+	})
+	switch status := fleetStatus(ctx, outcomes, false); {
+	case wrote != nil:
+		return wrote
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case status != exitOK:
+		failed := 0
+		for _, o := range outcomes {
+			if o.Err != nil {
+				failed++
+			}
+		}
+		a.printer.Print(fmt.Sprintf("ferry: error: no plan for %d of %s", failed, deploy.Count(len(nodes), "node")))
+		return &toldError{status}
 	}
 	return nil
+}
+
+// failedPlan is what --json has in place of the plan of one of several nodes.
+type failedPlan struct {
+	Node  string     `json:"node"`
+	Error *errorJSON `json:"error"`
 }
 
 // writePlan writes what a deployment would do: what needs a person first.
@@ -101,12 +158,16 @@ func writePlan(w io.Writer, p *deploy.Planned) error {
 		}
 		writeDifferences(&b, &p.Comparison)
 		field(&b, "to ship", shipLine(p.Ship))
-		if p.SameSystem {
-			field(&b, "activation", "none: only the configuration that is kept there changes")
-		}
+		activationLine(&b, p)
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+func activationLine(b *strings.Builder, p *deploy.Planned) {
+	if p.SameSystem {
+		field(b, "activation", "none: only the configuration that is kept there changes")
+	}
 }
 
 func shipLine(s deploy.ToShip) string {
@@ -120,5 +181,22 @@ func shipLine(s deploy.ToShip) string {
 	if s.Differences > 0 {
 		text += fmt.Sprintf(", %d as differences", s.Differences)
 	}
-	return deploy.Size(s.Wire) + " to send: " + text
+	text = deploy.Size(s.Wire) + " to send: " + text
+	if s.PerSecond > 0 {
+		text += fmt.Sprintf("; %s at the %s/s of the last time", about(s.Seconds), deploy.Size(s.PerSecond))
+	}
+	return text
+}
+
+// about is a time that is not known exactly.
+func about(seconds float64) string {
+	switch {
+	case seconds < 1:
+		return "less than a second"
+	case seconds < 120:
+		return fmt.Sprintf("about %.0f s", seconds)
+	case seconds < 2*3600:
+		return fmt.Sprintf("about %.0f min", seconds/60)
+	}
+	return fmt.Sprintf("about %.0f h", seconds/3600)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -100,14 +101,8 @@ func (a *app) rest(inv *inventory.Inventory, file string, action deploy.Action) 
 
 // deployFleet deploys several nodes, and tells what became of each.
 func (a *app) deployFleet(ctx context.Context, inv *inventory.Inventory, nodes []inventory.Node, opts fleet.Options) error {
-	secrets := newPasswords(a.ask, a.loginUser(nodes, opts.Deploy.Dialer))
+	secrets := a.sharePasswords(nodes, &opts.Deploy)
 	defer secrets.forget()
-	observe := opts.Deploy.Observe
-	opts.Deploy.Password = secrets.give
-	opts.Deploy.Observe = func(e deploy.Event) {
-		secrets.observe(e)
-		observe(e)
-	}
 	opts.Note = a.note
 	opts.Batch = func(number, of, nodes int) {
 		if a.events != nil {
@@ -130,13 +125,12 @@ func (a *app) deployFleet(ctx context.Context, inv *inventory.Inventory, nodes [
 	if a.events != nil {
 		a.events.begin(inv, nodes, opts.Deploy.Action)
 	}
-	var names []string
-	for _, n := range nodes {
-		names = append(names, n.Name)
-	}
-	a.printer.Several(names)
+	a.showSeveral(nodes)
 	outcomes := fleet.Run(ctx, inv, nodes, opts)
 	a.outcomes = outcomes
+	if slices.ContainsFunc(outcomes, func(o fleet.Outcome) bool { return errors.Is(o.Err, fleet.ErrDeclined) }) {
+		a.printer.Print("ferry: nothing was changed: you did not agree")
+	}
 	for _, line := range fleetSummary(outcomes) {
 		a.printer.Print(line)
 	}
@@ -144,6 +138,27 @@ func (a *app) deployFleet(ctx context.Context, inv *inventory.Inventory, nodes [
 		return &toldError{status}
 	}
 	return nil
+}
+
+// showSeveral tells the printer which nodes are to be shown side by side.
+func (a *app) showSeveral(nodes []inventory.Node) {
+	var names []string
+	for _, n := range nodes {
+		names = append(names, n.Name)
+	}
+	a.printer.Several(names)
+}
+
+// sharePasswords makes several nodes ask for passwords together.
+func (a *app) sharePasswords(nodes []inventory.Node, opts *deploy.Options) *passwords {
+	secrets := newPasswords(a.ask, a.loginUser(nodes, opts.Dialer))
+	observe := opts.Observe
+	opts.Password = secrets.give
+	opts.Observe = func(e deploy.Event) {
+		secrets.observe(e)
+		observe(e)
+	}
+	return secrets
 }
 
 // loginUser gives what tells which user logs in on a node: those with the same user are asked about together. What comes from

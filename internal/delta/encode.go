@@ -131,6 +131,30 @@ func (e *Encoder) Jobs() []Job {
 	return jobs
 }
 
+// JobsFrom is Jobs without what comes before an offset of the NAR, as far as it can be left out.
+func (e *Encoder) JobsFrom(offset uint64) []Job {
+	jobs := e.Jobs()
+	for len(jobs) > 0 && jobs[0].end <= offset {
+		jobs = jobs[1:]
+	}
+	if len(jobs) == 0 {
+		return nil
+	}
+	first := &jobs[0]
+	for first.from+1 < first.to && e.next.start(first.from+1) <= offset {
+		first.from++
+		first.begin = e.next.start(first.from)
+	}
+	// Within a file's contents a job may begin anywhere.
+	if first.from < len(e.next.entries) && first.begin < offset && e.next.entries[first.from].content <= offset {
+		first.begin = offset
+	}
+	return jobs
+}
+
+// Begin is where the job begins in the NAR.
+func (j Job) Begin() uint64 { return j.begin }
+
 // Coder does jobs. It is for one goroutine; it keeps its memory for the next job.
 type Coder struct {
 	match    matcher

@@ -179,6 +179,46 @@ func TestLargeFilesAreCutIntoPieces(t *testing.T) {
 	}
 }
 
+// TestTheEndOfANarIsMadeAlone: from any offset on, the jobs make what is behind it, and little before it.
+func TestTheEndOfANarIsMadeAlone(t *testing.T) {
+	text := noise(1, 2*pieceSize+12345)
+	moved := slices.Concat(text[:pieceSize-5], noise(2, 1000), text[pieceSize-5:])
+	files := library(newHash, "2")
+	files["large"] = string(moved)
+	before := library(oldHash, "1")
+	before["large"] = string(text)
+	next, old := openTest(t, makeTree(t, files)), openTest(t, makeTree(t, before))
+	want := narOf(t, string(next.path))
+	e := NewEncoder(next, []*Tree{old})
+	random := rand.New(rand.NewPCG(7, 0))
+	offsets := []uint64{0, 1, jobSize, next.Size() - 1}
+	for range 8 {
+		offsets = append(offsets, random.Uint64N(next.Size()))
+	}
+	for _, offset := range offsets {
+		jobs := e.JobsFrom(offset)
+		begin := jobs[0].Begin()
+		if begin > offset || offset-begin > 1000 {
+			t.Fatalf("from %d on, it begins at %d", offset, begin)
+		}
+		var chunks []byte
+		for _, j := range jobs {
+			out, _, err := new(Coder).Encode(t.Context(), j)
+			if err != nil {
+				t.Fatal(err)
+			}
+			chunks = append(chunks, out...)
+		}
+		got, err := decode(append(chunks, End()...), next.Size()-begin, e.bases)
+		if err != nil || !bytes.Equal(got, want[begin:]) {
+			t.Errorf("from %d on: %d bytes instead of %d, %v", offset, len(got), len(want[begin:]), err)
+		}
+	}
+	if jobs := e.JobsFrom(next.Size()); len(jobs) > 0 {
+		t.Errorf("behind the end: %d jobs", len(jobs))
+	}
+}
+
 func TestAllShapesFromAllShapes(t *testing.T) {
 	var paths []string
 	all := shapes()

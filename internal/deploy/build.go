@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"ferry/internal/agent"
@@ -85,20 +86,12 @@ func build(ctx context.Context, inv *inventory.Inventory, node inventory.Node, e
 		}
 		return &Error{Node: node.Name, Step: Build, State: Unchanged, Err: err, hints: buildHints(err)}
 	}
+	if err := canBuild(ctx, inv, evaluation, client); err != nil {
+		return "", failed(err)
+	}
 	var plan nix.Plan
-	if _, err := os.Lstat(string(evaluation.BundleOut)); err != nil {
-		if plan, err = client.Plan(ctx, evaluation.Bundle); err != nil {
-			return "", failed(err)
-		}
-	}
-	if len(plan.Build) > 0 {
-		for _, system := range []string{evaluation.ToplevelSystem, evaluation.BundleSystem} {
-			if err := canBuild(ctx, client, system); err != nil {
-				return "", failed(err)
-			}
-		}
-	}
 	err := client.Build(ctx, evaluation.Bundle, roots.Built(inv.File, node.Name), func(p nix.BuildProgress) {
+		plan = p.Plan
 		if p.Line != "" {
 			emit(Event{Kind: Line, Step: Build, Text: p.Line})
 		}
@@ -118,17 +111,30 @@ func build(ctx context.Context, inv *inventory.Inventory, node inventory.Node, e
 	return evaluation.BundleOut, nil
 }
 
-// canBuild finds out whether this machine, or a builder of the user's, builds for system, before hours are spent on the part
-// that it can build.
-func canBuild(ctx context.Context, client *nix.Client, system string) error {
-	settings, err := client.Settings(ctx)
-	if err != nil {
-		return err
+// canBuild finds out whether this machine, or a builder of the user's, builds for the systems that the evaluation asks for,
+// before hours are spent on the part that it can build.
+func canBuild(ctx context.Context, inv *inventory.Inventory, evaluation *inventory.Evaluation, client *nix.Client) error {
+	var foreign []string
+	for _, system := range []string{evaluation.ToplevelSystem, evaluation.BundleSystem} {
+		if system != inv.System && !slices.Contains(foreign, system) {
+			foreign = append(foreign, system)
+		}
 	}
-	if settings.System == system {
+	if len(foreign) == 0 {
 		return nil
 	}
-	return withProbe(system, func(probe string) error { return client.CanBuild(ctx, system, probe) })
+	if _, err := os.Lstat(string(evaluation.BundleOut)); err == nil {
+		return nil
+	}
+	if plan, err := client.Plan(ctx, evaluation.Bundle); err != nil || len(plan.Build) == 0 {
+		return err
+	}
+	for _, system := range foreign {
+		if err := withProbe(system, func(probe string) error { return client.CanBuild(ctx, system, probe) }); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // withProbe lets f use a program for system that builds a tiny derivation: the agent.

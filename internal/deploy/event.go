@@ -10,11 +10,12 @@ import (
 // Step is a part of a deployment.
 type Step string
 
-// The steps, in the order in which they begin. Connect goes on beside evaluate and build.
+// The steps, in the order in which they begin. Connect goes on beside evaluate and build; of compare there are no events.
 const (
 	Connect  Step = "connect"
 	Evaluate Step = "evaluate"
 	Build    Step = "build"
+	Compare  Step = "compare"
 	Ship     Step = "ship"
 	Activate Step = "activate"
 	Confirm  Step = "confirm"

@@ -20,9 +20,11 @@ type Planned struct {
 	// Nothing says that the target has what is asked for already, bundle and all.
 	Nothing bool `json:"nothing"`
 	// SameSystem says that the target has the system, and only the bundle differs: nothing would be activated.
-	SameSystem bool    `json:"same_system"`
-	Ship       ToShip  `json:"ship"`
-	Stops      []error `json:"-"` // what would stop the deployment
+	SameSystem bool   `json:"same_system"`
+	Ship       ToShip `json:"ship"`
+	// Lockout is what in the new system may lock out the login that is in use.
+	Lockout []agent.Risk `json:"lockout"`
+	Stops   []error      `json:"-"` // what would stop the deployment
 	// Warnings are the same as texts, and what does not stop it.
 	Warnings []string `json:"warnings"`
 }
@@ -34,6 +36,9 @@ type ToShip struct {
 	// Wire is how many bytes would be sent, and Differences how many of Paths as differences; 0: that was not measured.
 	Wire        uint64 `json:"wire"`
 	Differences int    `json:"differences"`
+	// Seconds is how long that takes at PerSecond bytes per second, the speed of the last ship to the node; 0: that is not known.
+	Seconds   float64 `json:"seconds"`
+	PerSecond uint64  `json:"bytes_per_second"`
 }
 
 // maxMeasured is how many bytes of NARs are compressed at most only to know how long they get.
@@ -56,8 +61,13 @@ func Plan(ctx context.Context, inv *inventory.Inventory, node inventory.Node, op
 	return l.plan(ctx, ready)
 }
 
-// plan says what would be done on the target, which is connected.
+// plan says what would be done on the target, which is connected, when its turn has come.
 func (l *look) plan(ctx context.Context, ready built) (*Planned, error) {
+	over, err := l.turn(ctx, Compare)
+	if err != nil {
+		return nil, l.fail(Compare, Unchanged, err)
+	}
+	defer over()
 	source, err := l.inv.SourceOf(ctx, l.node)
 	if err != nil {
 		return nil, l.fail(Evaluate, Unchanged, err)
@@ -65,7 +75,7 @@ func (l *look) plan(ctx context.Context, ready built) (*Planned, error) {
 	after := Side{Name: "the working tree", Toplevel: ready.toplevel, Bundle: ready.bundle, Source: source.Path, Here: true}
 	p := &Planned{
 		Comparison: Comparison{Node: l.node.Name, After: after, Unknown: []string{}}, Nothing: l.isDone(ready, l.facts),
-		SameSystem: l.sameSystem(ready, l.facts), Ship: ToShip{Paths: []nix.StorePath{}}, Warnings: []string{},
+		SameSystem: l.sameSystem(ready, l.facts), Ship: ToShip{Paths: []nix.StorePath{}}, Lockout: []agent.Risk{}, Warnings: []string{},
 	}
 	if p.Nothing {
 		p.Before = after
@@ -87,9 +97,15 @@ func (l *look) plan(ctx context.Context, ready built) (*Planned, error) {
 	if err := l.toShip(ctx, ready.bundle, p); err != nil {
 		return nil, err
 	}
-	if !p.SameSystem {
-		l.warn(ctx, ready, p)
+	if p.SameSystem {
+		return p, nil
 	}
+	if l.facts.Current != "" {
+		if err := l.foresee(ctx, p); err != nil {
+			return nil, err
+		}
+	}
+	l.warn(ctx, ready, p)
 	return p, nil
 }
 
@@ -125,6 +141,7 @@ func (l *look) toShip(ctx context.Context, bundle nix.StorePath, p *Planned) err
 				return err
 			}
 			p.Ship.Wire, p.Ship.Differences = measured.Wire, measured.Differences
+			p.Ship.estimate(measured, lastSpeed(l.opts.Roots.Speed(l.inv.File, l.node.Name)))
 		}
 		return nil
 	})
@@ -154,6 +171,9 @@ func (l *look) warn(ctx context.Context, ready built, p *Planned) {
 	if !l.opts.ReplaceUnknown {
 		stop(surprise(l.facts, l.project(ctx, ready)))
 	}
+	for _, risk := range p.lockoutWarnings() {
+		stop(risk)
+	}
 	stop(fits(l.facts, p.Ship.Bytes))
 	if p.NeedsReboot == "" {
 		stop(goesBack(l.facts, l.opts))
@@ -161,10 +181,6 @@ func (l *look) warn(ctx context.Context, ready built, p *Planned) {
 	if l.facts.Booted != "" && l.facts.Booted != l.facts.Current && l.facts.Profile != l.facts.Current {
 		p.Warnings = append(p.Warnings, "what runs there is not what would boot: it is only tried")
 	}
-	if n := len(p.Ship.Paths); n == 0 {
-		return
-	}
-	p.Unknown = append(p.Unknown, "whether the new system would lock this login out: that is looked at when it has arrived")
 }
 
 // agree asks a person whether to do what is planned, where there is one to ask.
@@ -173,13 +189,11 @@ func (d *deployment) agree(ctx context.Context, ready built, facts agent.Facts) 
 		return nil
 	}
 	l := &look{deployment: d, facts: facts, open: true}
-	defer func() {
-		// The connection is the deployment's and goes on.
-		if l.local != nil {
-			_ = l.local.Close()
-		}
-	}()
 	planned, err := l.plan(ctx, ready)
+	// The connection is the deployment's and goes on. A person may take their time, and there may be many nodes.
+	if l.local != nil {
+		_ = l.local.Close()
+	}
 	if err != nil {
 		return err
 	}

@@ -6,7 +6,7 @@ import (
 	"path/filepath"
 )
 
-// Roots is the folder of GC roots that ferry keeps on this machine, under its state folder.
+// Roots is the folder of GC roots, and of what ferry remembers of nodes besides, on this machine: its state folder.
 type Roots struct{ Dir string }
 
 // Built is the link that keeps the bundle that was built last for a node of an inventory file.
@@ -19,6 +19,11 @@ func (r Roots) Deployed(inventory, node string) string { return r.link("deployed
 // Tried is the link that keeps the bundle that was deployed last with the action test, until another one is committed: it runs
 // on the node, and is not what boots.
 func (r Roots) Tried(inventory, node string) string { return r.link("tried", inventory, node) }
+
+// Speed is the file that says how fast the last ship to a node was.
+func (r Roots) Speed(inventory, node string) string {
+	return r.link("speed", inventory, node) + ".json"
+}
 
 // link tells nodes of the same name in different inventories apart by the inventory's path.
 func (r Roots) link(kind, inventory, node string) string {

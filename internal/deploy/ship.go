@@ -56,7 +56,7 @@ func (s *shipment) round(ctx context.Context, local *nix.Serve, session *agent.S
 	facts := session.Hello.Facts
 	plan, err := ship.MakePlan(ctx, local, session, s.root, ship.Options{
 		Substitute: s.d.opts.SubstituteOnTarget, Known: keptBy(facts), AskAll: s.askAll,
-		NoDelta: s.noDelta(), Whole: s.whole, Memory: s.d.opts.Memory,
+		NoDelta: s.noDelta(), Whole: s.whole, Memory: s.d.opts.Memory, Kept: session.Hello.Kept,
 	})
 	if err != nil {
 		return err
@@ -64,7 +64,7 @@ func (s *shipment) round(ctx context.Context, local *nix.Serve, session *agent.S
 	if len(plan.Missing) == 0 {
 		return nil
 	}
-	if err := fits(facts, plan.Bytes); err != nil {
+	if err := fits(facts, plan.Rest()); err != nil {
 		return err
 	}
 	if !s.noDelta() {
@@ -77,6 +77,9 @@ func (s *shipment) round(ctx context.Context, local *nix.Serve, session *agent.S
 			plan.Signed = nil
 		}
 	}
+	if k := plan.Kept; k != nil {
+		s.d.note(fmt.Sprintf("%s goes on at %s of %s", k.Path, Size(k.Offset), Size(k.NarSize)))
+	}
 	result, err := plan.Send(ctx, session, func(p ship.Progress) { s.d.emit(Event{Kind: Shipping, Step: Ship, Ship: p}) }, func(sent ship.Sent) {
 		s.d.emit(Event{Kind: PathSent, Step: Ship, Sent: sent})
 	})
@@ -86,6 +89,9 @@ func (s *shipment) round(ctx context.Context, local *nix.Serve, session *agent.S
 	s.total.Wire += result.Wire
 	s.total.Duration += result.Duration
 	s.total.Peak = max(s.total.Peak, result.Peak)
+	if err == nil {
+		s.d.keepSpeed(result)
+	}
 	return err
 }
 

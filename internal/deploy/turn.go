@@ -7,6 +7,7 @@ import "context"
 //
 //   - Connect, whose turn ends when the connection is made or has failed;
 //   - Evaluate and Build, which take this machine's cores and memory;
+//   - Compare, before it is found out what would be done, if anybody wants to know;
 //   - Ship, when everything before has gone well and something is to be done on the node;
 //   - Activate, when all is there, which ends the turn before. Until then the node is unchanged. Both turns last until the
 //     deployment ends.

@@ -35,6 +35,9 @@ type Options struct {
 	RollBackBatch bool
 	// SkipUnreachable does not count a node that cannot be reached as one that fails.
 	SkipUnreachable bool
+	// Agree, when set, is asked once with what is planned for all nodes on which anything is to be done, in their order, before
+	// any of them is changed; false leaves them as they are. Deploy.Agree is not used then.
+	Agree func(ctx context.Context, planned []*deploy.Planned) (bool, error)
 	// Last is the file in which it is written down how far each node came, see [LastFile]; none if empty.
 	Last string
 	// Note, when set, is told what the user should know besides.
@@ -70,14 +73,16 @@ type Outcome struct {
 // ErrStopped is why a node was not begun: too many others have failed.
 var ErrStopped = errors.New("not begun: others have failed")
 
+// ErrDeclined is why a node was not begun: the user did not agree to what was planned.
+var ErrDeclined = errors.New("not begun: you did not agree")
+
 // Run deploys nodes, and tells what became of each, in their order. Their batches follow that order too. The end of ctx ends
 // what has changed nothing yet.
 func Run(ctx context.Context, inv *inventory.Inventory, nodes []inventory.Node, opts Options) []Outcome {
-	f := newFleet(nodes, opts)
+	f := newFleet(inv, nodes, opts)
 	if opts.Last != "" {
 		f.last = newLast(opts.Last, inv.File, string(opts.Deploy.Action), nodes)
 	}
-	f.evaluators = &evaluators{cores: opts.Cores, free: availableMemory, peak: inv.EvaluationPeak}
 	f.deploy = func(ctx context.Context, node inventory.Node, o deploy.Options) (deploy.Result, error) {
 		return deploy.Run(ctx, inv, node, o)
 	}
@@ -94,10 +99,11 @@ type fleet struct {
 	deploy   func(context.Context, inventory.Node, deploy.Options) (deploy.Result, error)
 	rollBack func(context.Context, inventory.Node, deploy.Options) (deploy.Result, error)
 
-	connecting, building, changing slots
-	activating                     slots // nil: who has a slot to be changed activates in it
-	evaluators                     *evaluators
-	rollout                        *rollout
+	connecting, building, comparing, changing slots
+	activating                                slots // nil: who has a slot to be changed activates in it
+	evaluators                                *evaluators
+	rollout                                   *rollout
+	agreement                                 *agreement // nil: nobody is asked
 
 	holding sync.Mutex
 	// held frees the slot in which a node ships or is changed: only after it is known how the node ended, so that no other one
@@ -113,10 +119,11 @@ type fleet struct {
 // comes to its end.
 const builds = 2
 
-func newFleet(nodes []inventory.Node, opts Options) *fleet {
+func newFleet(inv *inventory.Inventory, nodes []inventory.Node, opts Options) *fleet {
 	f := &fleet{
 		opts: opts, nodes: nodes, outcomes: make([]Outcome, len(nodes)), rollout: newRollout(nodes, opts), held: map[string]func(){},
-		connecting: newSlots(opts.Parallel), building: newSlots(builds), changing: newSlots(opts.Parallel),
+		connecting: newSlots(opts.Parallel), building: newSlots(builds), comparing: newSlots(opts.Parallel), changing: newSlots(opts.Parallel),
+		evaluators: &evaluators{cores: opts.Cores, free: availableMemory, peak: inv.EvaluationPeak},
 	}
 	if opts.ParallelActivate > 0 {
 		f.activating = newSlots(opts.ParallelActivate)
@@ -126,6 +133,10 @@ func newFleet(nodes []inventory.Node, opts Options) *fleet {
 
 func (f *fleet) run(ctx context.Context) []Outcome {
 	f.write(func() error { return f.last.write() })
+	if f.opts.Agree != nil {
+		f.agreement = newAgreement(ctx, f.nodes, f.opts.Agree)
+		defer f.agreement.withdraw()
+	}
 	var group sync.WaitGroup
 	for i := range f.nodes {
 		group.Go(func() { f.one(ctx, i) })
@@ -153,6 +164,9 @@ func (f *fleet) one(ctx context.Context, i int) {
 	f.tell(o)
 	f.rollout.end(ctx, node.Name, f.counts(o.Status))
 	f.hold(node.Name, nil)
+	if f.agreement != nil {
+		f.agreement.end(node.Name, f.rollout.stopped())
+	}
 }
 
 // hold frees the slot that a node is in, and remembers what frees its next one; nil: it has none.
@@ -195,6 +209,9 @@ func (f *fleet) optionsFor(node inventory.Node) deploy.Options {
 	if ask := o.Ask; ask != nil {
 		o.Ask = func(ctx context.Context, question string) (bool, error) { return ask(ctx, node.Name+": "+question) }
 	}
+	if f.agreement != nil {
+		o.Agree = f.agreement.agree
+	}
 	return o
 }
 
@@ -206,6 +223,8 @@ func (f *fleet) turn(ctx context.Context, node string, step deploy.Step) (over f
 		return f.evaluators.enter(ctx)
 	case deploy.Build:
 		return f.building.enter(ctx)
+	case deploy.Compare:
+		return f.comparing.enter(ctx)
 	case deploy.Ship:
 		return func() {}, f.begin(ctx, node)
 	}
@@ -253,7 +272,7 @@ func (f *fleet) status(ctx context.Context, node string, err error) Status {
 		return Unknown
 	case failed != nil && failed.State == deploy.RolledBack:
 		return RolledBack
-	case errors.Is(err, ErrStopped):
+	case errors.Is(err, ErrStopped), errors.Is(err, ErrDeclined):
 		return Stopped
 	case errors.Is(err, context.Canceled) && (ctx.Err() != nil || f.rollout.stopped() && !f.rollout.begun(node)):
 		return Stopped

@@ -51,7 +51,7 @@ func (f *fakes) fleet(opts Options, names ...string) *fleet {
 		opts.Parallel = 10
 	}
 	opts.Batch = func(number, of, nodes int) { f.note(fmt.Sprintf("batch %d/%d of %d", number, of, nodes)) }
-	fl := newFleet(named(names...), opts)
+	fl := newFleet(nil, named(names...), opts)
 	fl.evaluators = &evaluators{cores: 2, free: func() int64 { return 0 }, peak: func() int64 { return 0 }}
 	fl.deploy = f.deploy
 	fl.rollBack = func(_ context.Context, node inventory.Node, _ deploy.Options) (deploy.Result, error) {
@@ -106,7 +106,12 @@ func (f *fakes) deploy(ctx context.Context, node inventory.Node, o deploy.Option
 			return deploy.Result{}, err
 		}
 	}
-	for _, step := range []deploy.Step{deploy.Connect, deploy.Evaluate, deploy.Build, deploy.Ship, deploy.Activate} {
+	for _, step := range []deploy.Step{deploy.Connect, deploy.Evaluate, deploy.Build, deploy.Compare, deploy.Ship, deploy.Activate} {
+		if step == deploy.Ship && o.Agree != nil {
+			if _, err := o.Agree(ctx, &deploy.Planned{Comparison: deploy.Comparison{Node: node.Name}}); err != nil {
+				return deploy.Result{}, &deploy.Error{Node: node.Name, Step: deploy.Connect, State: deploy.Unchanged, Err: err}
+			}
+		}
 		if err := turn(step); err != nil {
 			return deploy.Result{}, err
 		}

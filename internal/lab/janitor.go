@@ -77,6 +77,9 @@ func janitorStage(outer io.Reader) error {
 	return errors.Join(errs...)
 }
 
+// processLimit is how long a process may take to begin or to end: what a host with many machines on it needs for that.
+const processLimit = 2 * time.Minute
+
 // waitGone waits until a process that has been told to die, or was killed with its parent, has ended.
 func waitGone(pid int) error {
 	fd, err := unix.PidfdOpen(pid, 0)
@@ -87,7 +90,7 @@ func waitGone(pid int) error {
 		return fmt.Errorf("watch process %d: %w", pid, err)
 	}
 	defer unix.Close(fd)
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(processLimit)
 	for time.Now().Before(deadline) {
 		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 1000)
 		if n > 0 {

@@ -119,7 +119,7 @@ const hostPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // awaitLeader waits until the process that holds a machine up has a child that is the machine's PID 1.
 func awaitLeader(holder int, root string) (int, error) {
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(processLimit)
 	for time.Now().Before(deadline) {
 		children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", holder, holder))
 		if err != nil {
@@ -136,7 +136,7 @@ func awaitLeader(holder int, root string) (int, error) {
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
-	return 0, errors.New("the machine did not start in 20 s")
+	return 0, fmt.Errorf("the machine did not start in %v", processLimit)
 }
 
 // isLeader says whether a process is PID 1 of its namespace and already has the machine's root as its own. Until then,
@@ -196,7 +196,7 @@ func (p *power) cut() error {
 	p.mu.Unlock()
 	select {
 	case <-p.done:
-	case <-time.After(20 * time.Second):
+	case <-time.After(processLimit):
 		return errors.New("the machine could not be killed")
 	}
 	return waitGone(leader)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -67,6 +68,9 @@ func TestBuildMakesTheOutputARootAndTellsHowFarItIs(t *testing.T) {
 	last := states[len(states)-1]
 	if last.Done != 3 || last.Expected != 3 || last.Failed != 0 || len(last.Running) != 0 {
 		t.Errorf("in the end %+v", last)
+	}
+	if announced := last.Plan; !slices.Equal(announced.Build, plan.Build) || len(announced.Fetch) != 0 {
+		t.Errorf("announced %+v", announced)
 	}
 	if !ran["top"] || !ran["a"] || !ran["b"] || said["first"] != "a" || said["b"] != "top" {
 		t.Errorf("ran %v, said %v", ran, said)

@@ -15,6 +15,7 @@ type BuildProgress struct {
 	Running        []string // names of the derivations being built, oldest first
 	FetchedBytes   uint64   // got from substituters, unpacked
 	FetchBytes     uint64   // to be got in all, unpacked, as far as known
+	Plan           Plan     // what Nix has announced to do
 
 	// The rest is set when there is something new to show, and empty the next time.
 	Line    string // a line that a builder wrote, cleaned by [run.Clean]
@@ -224,6 +225,7 @@ func (b *buildLog) keep(drv StorePath, line string) {
 func (b *buildLog) tell() {
 	if b.progress != nil {
 		state := b.state
+		state.Plan = b.plan.Plan
 		// Newer versions count one too many now and then, so what was announced goes first.
 		state.Expected = len(b.plan.Build)
 		if state.Expected == 0 {

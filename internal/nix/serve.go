@@ -54,7 +54,7 @@ type Serve struct {
 
 // NewServe greets the other side. It waits for the answer.
 func NewServe(r io.Reader, w io.Writer) (*Serve, error) {
-	s := &Serve{in: newWireReader(r), out: wireWriter{bufio.NewWriterSize(w, 64<<10)}}
+	s := &Serve{in: newWireReader(r), out: newWireWriter(w)}
 	s.out.number(serveHello)
 	s.out.number(serveMajor<<8 | serveMinor)
 	if err := s.out.w.Flush(); err != nil {
@@ -86,6 +86,12 @@ func NewServe(r io.Reader, w io.Writer) (*Serve, error) {
 	}
 	s.major, s.minor = int(version>>8), int(version&0xff)
 	return s, nil
+}
+
+// ContinueServe goes on with a connection that somebody else has greeted, and whose answers have all been read; see
+// [Serve.SendRest]. minor is what its Version was.
+func ContinueServe(r io.Reader, w io.Writer, minor int) *Serve {
+	return &Serve{in: newWireReader(r), out: newWireWriter(w), major: serveMajor, minor: minor}
 }
 
 // Version is the protocol version of the other side; what is spoken is never newer than 2.7.
@@ -228,15 +234,38 @@ func (s *Serve) SendNar(info PathInfo, write func(io.Writer) error) error {
 	s.out.flag(info.Ultimate)
 	s.out.texts(info.Signatures)
 	s.out.text(info.CA)
-	out := &narCounter{w: s.out.w, left: info.NarSize}
-	if err = write(out); err == nil && out.left > 0 {
+	return s.SendRest(info, 0, write)
+}
+
+// SendRest goes on with a path of which from bytes of the NAR have been sent before: write writes the rest.
+func (s *Serve) SendRest(info PathInfo, from uint64, write func(io.Writer) error) error {
+	if from > info.NarSize {
+		return fmt.Errorf("send %s: %d of its %d bytes cannot have been sent", info.Path, from, info.NarSize)
+	}
+	out := &narCounter{w: s.out.w, left: info.NarSize - from}
+	err := write(out)
+	if err == nil && out.left > 0 {
 		err = io.ErrUnexpectedEOF
 	}
 	if err != nil {
-		return fmt.Errorf("send %s: after %d of %d bytes: %w", info.Path, info.NarSize-out.left, info.NarSize, err)
+		return &BrokenOffError{Path: info.Path, Sent: info.NarSize - out.left, Size: info.NarSize, Err: err}
 	}
 	return nil
 }
+
+// BrokenOffError is a NAR that was not sent to its end. What Sent says has been taken, and once it is flushed, the rest may follow.
+type BrokenOffError struct {
+	Path       StorePath
+	Sent, Size uint64 // bytes
+	Err        error
+}
+
+func (e *BrokenOffError) Error() string {
+	return fmt.Sprintf("send %s: after %d of %d bytes: %v", e.Path, e.Sent, e.Size, e.Err)
+}
+
+// Unwrap gives why.
+func (e *BrokenOffError) Unwrap() error { return e.Err }
 
 // narCounter lets no more of a NAR through than was announced: what came after would be read as a command.
 type narCounter struct {

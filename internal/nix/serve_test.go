@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
 )
 
 func TestServeAnswersAboutTheRealStore(t *testing.T) {
@@ -117,6 +118,40 @@ func TestSendPathRegistersPipelinedPaths(t *testing.T) {
 	got, err := os.ReadFile(store + string(infos[29].Path) + "/f")
 	if err != nil || !bytes.Contains(nars[29], got) {
 		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+// TestANarThatIsBrokenOffGoesOn: what has been read before an error has been sent, and the rest may come later.
+func TestANarThatIsBrokenOffGoesOn(t *testing.T) {
+	useRealNix(t)
+	infos, nars := sender(t, 1)
+	s, stderr, end := dial(t, "--store", t.TempDir())
+	info, nar := infos[0], nars[0]
+	broken := errors.New("broken")
+	half := len(nar) / 2
+	err := s.SendPath(info, io.MultiReader(bytes.NewReader(nar[:half]), iotest.ErrReader(broken)))
+	var off *BrokenOffError
+	if !errors.As(err, &off) || !errors.Is(err, broken) || off.Sent != uint64(half) || off.Size != info.NarSize || off.Path != info.Path {
+		t.Fatalf("%v", err)
+	}
+	if err := s.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	rest := func(w io.Writer) error {
+		_, err := w.Write(nar[half:])
+		return err
+	}
+	if err := s.SendRest(info, info.NarSize+1, rest); err == nil {
+		t.Error("more than all has been sent")
+	}
+	if err := s.SendRest(info, off.Sent, rest); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(s.Flush(), s.ReadAck()); err != nil {
+		t.Fatalf("%v\n%s", err, stderr)
+	}
+	if err := end(); err != nil {
+		t.Errorf("%v\n%s", err, stderr)
 	}
 }
 

@@ -128,6 +128,12 @@ func (w *wireReader) texts(most int) ([]string, error) {
 // wireWriter encodes Nix's wire format. Errors stick in the buffered writer and come out of its Flush.
 type wireWriter struct{ w *bufio.Writer }
 
+func newWireWriter(w io.Writer) wireWriter {
+	// A writer that itself reads what it is to write, as a file does, would make an error of the reading its own: what has been read
+	// before could not be written any more.
+	return wireWriter{bufio.NewWriterSize(struct{ io.Writer }{w}, 64<<10)}
+}
+
 func (w wireWriter) number(n uint64) {
 	var b [8]byte
 	binary.LittleEndian.PutUint64(b[:], n)

@@ -25,6 +25,9 @@ type Command struct {
 	Out io.Writer
 	// Err receives standard error as it comes, besides the tail kept for the error. May be nil.
 	Err io.Writer
+	// ErrFile, when set, is standard error itself, and Err is not used: a file that others may go on writing to when this program
+	// has ended. What an error tells of it is read from its end.
+	ErrFile *os.File
 	// Grace is how long the process may go on after SIGTERM when ctx ends, before it is killed; 5 s if zero.
 	Grace time.Duration
 	// Insist repeats the SIGTERM until the process has ended, for programs that may miss one, as Nix does when it arrives at
@@ -132,6 +135,7 @@ func (r *Runner) Output(ctx context.Context, c Command) ([]byte, error) {
 type Process struct {
 	cmd  *exec.Cmd
 	tail *Tail
+	file *os.File // instead of tail
 	ctx  context.Context
 	peak func(int64)
 }
@@ -206,13 +210,19 @@ func (r *Runner) prepare(ctx context.Context, c Command) (*Process, error) {
 	if c.OwnSession {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	}
-	tail := &Tail{Limit: 64 << 10}
+	tail := &Tail{Limit: stderrTail}
 	cmd.Stderr = tail
 	if c.Err != nil {
 		cmd.Stderr = io.MultiWriter(tail, c.Err)
 	}
-	return &Process{cmd: cmd, tail: tail, ctx: ctx, peak: c.Peak}, nil
+	if c.ErrFile != nil {
+		cmd.Stderr = c.ErrFile
+	}
+	return &Process{cmd: cmd, tail: tail, file: c.ErrFile, ctx: ctx, peak: c.Peak}, nil
 }
+
+// stderrTail is how much of standard error an error tells, in bytes.
+const stderrTail = 64 << 10
 
 // insist returns when p has been waited for, which os.Process remembers: no later process with its number is signalled.
 func insist(p *os.Process) {
@@ -241,7 +251,12 @@ func (p *Process) Kill() { _ = p.cmd.Process.Kill() }
 func (p *Process) Signal(sig os.Signal) error { return p.cmd.Process.Signal(sig) }
 
 // Stderr is the end of what the process has written to standard error so far.
-func (p *Process) Stderr() string { return p.tail.String() }
+func (p *Process) Stderr() string {
+	if p.file != nil {
+		return FileTail(p.file)
+	}
+	return p.tail.String()
+}
 
 // Wait waits for the end. If ctx ended the process, the error is also ctx's error.
 func (p *Process) Wait() error {
@@ -254,7 +269,7 @@ func (p *Process) Wait() error {
 	if err == nil {
 		return nil
 	}
-	e := &Error{Argv: p.cmd.Args, Status: -1, Stderr: p.tail.String(), Err: err}
+	e := &Error{Argv: p.cmd.Args, Status: -1, Stderr: p.Stderr(), Err: err}
 	if cause := p.ctx.Err(); cause != nil {
 		e.Err = cause
 		return e

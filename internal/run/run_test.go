@@ -246,3 +246,19 @@ func TestSignalAndKillEndAProcess(t *testing.T) {
 		}
 	}
 }
+
+// TestErrFileIsStandardErrorItself: it is told by the error, and written to when nobody waits.
+func TestErrFileIsStandardErrorItself(t *testing.T) {
+	file, err := os.Create(filepath.Join(t.TempDir(), "errors"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	c := sh("head -c 100000 /dev/zero | tr '\\0' x >&2; echo bye >&2; exit 4")
+	c.ErrFile = file
+	err = new(Runner).Run(t.Context(), c)
+	var failed *Error
+	if !errors.As(err, &failed) || failed.Status != 4 || len(failed.Stderr) != stderrTail || !strings.HasSuffix(failed.Stderr, "xbye\n") {
+		t.Errorf("%v", err)
+	}
+}

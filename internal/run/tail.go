@@ -1,6 +1,8 @@
 package run
 
 import (
+	"io"
+	"os"
 	"strings"
 	"sync"
 	"unicode/utf8"
@@ -34,6 +36,17 @@ func (t *Tail) String() string {
 		return string(t.buf[len(t.buf)-t.Limit:])
 	}
 	return string(t.buf)
+}
+
+// FileTail is the end of what has been written to a file, as much as an error tells of a command's standard error.
+func FileTail(file *os.File) string {
+	info, err := file.Stat()
+	if err != nil {
+		return ""
+	}
+	from := max(0, info.Size()-stderrTail)
+	text, _ := io.ReadAll(io.NewSectionReader(file, from, info.Size()-from))
+	return string(text)
 }
 
 // LastLines returns the last n lines of s that are not blank, each cleaned by [Clean].

@@ -32,7 +32,9 @@ type parcel struct {
 	// ready is the whole difference, if it is known from another node.
 	ready *encoded
 	key   string // for the Memory; "": it is not kept
-	err   error
+	// from is where in the NAR it goes on.
+	from uint64
+	err  error
 }
 
 // piece is a part of a parcel's difference.
@@ -83,12 +85,15 @@ func (e *encoding) prepare(ctx context.Context, p *Plan) {
 	pairs := newPairs(p.Known)
 	for _, info := range p.Missing {
 		parcel := &parcel{info: info}
+		if p.Kept != nil && p.Kept.Path == info.Path {
+			parcel.from = p.Kept.Offset
+		}
 		switch signed := p.signaturesFor(info); {
 		case p.Whole[info.Path]:
 		case len(signed) > 0:
-			parcel = pairSigned(ctx, info, signed)
+			parcel.pairSigned(ctx, signed)
 		case len(p.Known) > 0 && info.NarSize >= smallest:
-			parcel = library.pair(ctx, p.Memory, info, pairs.of(info))
+			library.pair(ctx, p.Memory, parcel, pairs.of(info))
 		}
 		select {
 		case e.parcels <- parcel:
@@ -120,16 +125,18 @@ type library struct {
 // worthFinding is how many bytes of a path have to be without a partner before all of what the target has is looked through.
 const worthFinding = 128 << 10
 
-// pair makes the parcel of a path.
-func (l *library) pair(ctx context.Context, memory *Memory, info nix.PathInfo, bases []nix.StorePath) *parcel {
-	p := &parcel{info: info, key: memoryKey(info, bases)}
+// pair finds what a parcel's path is made from.
+func (l *library) pair(ctx context.Context, memory *Memory, p *parcel, bases []nix.StorePath) {
+	if p.from == 0 {
+		p.key = memoryKey(p.info, bases)
+	}
 	if p.ready = memory.get(p.key, l.has); p.ready != nil {
 		p.bases = p.ready.bases
-		return p
+		return
 	}
 	next := p.open(ctx)
 	if next == nil {
-		return p
+		return
 	}
 	var trees []*delta.Tree
 	entries := 0
@@ -146,7 +153,6 @@ func (l *library) pair(ctx context.Context, memory *Memory, info nix.PathInfo, b
 		encoder.Find(l.find(ctx))
 	}
 	p.cut(encoder)
-	return p
 }
 
 // open gives the layout of the path itself; nil if it has failed, or cannot be sent as a difference.
@@ -170,7 +176,7 @@ func (p *parcel) cut(encoder *delta.Encoder) {
 	if p.bases = encoder.Bases(); len(p.bases) == 0 {
 		return
 	}
-	for _, job := range encoder.Jobs() {
+	for _, job := range encoder.JobsFrom(p.from) {
 		p.pieces = append(p.pieces, &piece{job: job, done: make(chan struct{})})
 	}
 }

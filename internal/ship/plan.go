@@ -38,6 +38,8 @@ type Plan struct {
 	Whole map[nix.StorePath]bool
 	// Memory, if set, has differences that were made for other nodes.
 	Memory *Memory
+	// Kept is the first of Missing, if the target has a part of it and waits for the rest.
+	Kept *agent.Kept
 
 	pairs *pairs // of Signed
 }
@@ -55,6 +57,8 @@ type Options struct {
 	NoDelta bool
 	Whole   map[nix.StorePath]bool
 	Memory  *Memory
+	// Kept is what the target has of a path that was broken off; nil: nothing.
+	Kept *agent.Kept
 }
 
 // MakePlan finds out what of root's closure the target lacks. What has to be there, because it is in the closure of a path that
@@ -93,6 +97,7 @@ func MakePlan(ctx context.Context, store Store, to Target, root nix.StorePath, o
 	if plan.Missing, err = sortByReferences(infos); err != nil {
 		return nil, err
 	}
+	plan.goOn(o)
 	for _, info := range infos {
 		plan.Bytes += info.NarSize
 		// In spite of what it said, the target has not got it.
@@ -104,6 +109,41 @@ func MakePlan(ctx context.Context, store Store, to Target, root nix.StorePath, o
 		}
 	}
 	return plan, nil
+}
+
+// goOn puts the path that the target has a part of first, if it is missing and is the same here.
+func (p *Plan) goOn(o Options) {
+	// Where the target looks for paths itself, it does not wait.
+	if o.Kept == nil || o.Substitute {
+		return
+	}
+	missing := map[nix.StorePath]bool{}
+	at := -1
+	for i, info := range p.Missing {
+		missing[info.Path] = true
+		if k := o.Kept; info.Path == k.Path && info.NarHash == k.NarHash && info.NarSize == k.NarSize && k.Offset > 0 && k.Offset < k.NarSize {
+			at = i
+		}
+	}
+	if at < 0 {
+		return
+	}
+	info := p.Missing[at]
+	for _, reference := range info.References {
+		if missing[reference] && reference != info.Path {
+			return
+		}
+	}
+	p.Kept = o.Kept
+	p.Missing = slices.Insert(slices.Delete(p.Missing, at, at+1), 0, info)
+}
+
+// Rest is how many bytes of NARs are to be sent.
+func (p *Plan) Rest() uint64 {
+	if p.Kept == nil {
+		return p.Bytes
+	}
+	return p.Bytes - p.Kept.Offset
 }
 
 func closureOf(store Store, root nix.StorePath) ([]nix.StorePath, error) {

@@ -52,7 +52,7 @@ func (p *Plan) Send(ctx context.Context, session *agent.Session, progress func(P
 	s := &sender{plan: p, sent: sent}
 	report := func() {
 		progress(Progress{
-			Paths: int(registered.Load()), TotalPaths: len(p.Missing), Bytes: s.read.Load(), TotalBytes: p.Bytes, Wire: wire.Load(),
+			Paths: int(registered.Load()), TotalPaths: len(p.Missing), Bytes: s.read.Load(), TotalBytes: p.Rest(), Wire: wire.Load(),
 		})
 	}
 	stop := every(100*time.Millisecond, report)
@@ -73,7 +73,8 @@ func (p *Plan) Send(ctx context.Context, session *agent.Session, progress func(P
 	var refused *agent.ResponseError
 	if errors.As(err, &refused) && refused.Kind == agent.KindBase {
 		// Only what was sent as a difference may be named.
-		if i := slices.IndexFunc(p.Missing, func(info nix.PathInfo) bool { return info.Path == refused.Path }); i >= 0 && !p.Whole[refused.Path] {
+		// What the target had of one may have been a difference.
+		if i := slices.IndexFunc(p.Missing, func(info nix.PathInfo) bool { return info.Path == refused.Path }); i >= 0 && (!p.Whole[refused.Path] || p.Kept != nil && p.Kept.Path == refused.Path) {
 			err = &WrongBaseError{Path: refused.Path, Err: err}
 		}
 	}
@@ -150,7 +151,7 @@ func (s *sender) parcel(ctx context.Context, e *encoding, p *parcel) error {
 	var err error
 	switch {
 	case len(p.bases) == 0:
-		err = writePath(ctx, s.buffered, p.info, &s.read)
+		err = writePath(ctx, s.buffered, p.info, p.from, &s.read)
 	case p.ready != nil:
 		told.Added = p.ready.stats.Added
 		err = s.difference(p, func() error {
@@ -175,7 +176,12 @@ func (s *sender) parcel(ctx context.Context, e *encoding, p *parcel) error {
 // difference writes a path that has bases.
 func (s *sender) difference(p *parcel, chunks func() error) error {
 	s.differences++
-	if err := writeHeader(s.buffered, p.info, p.bases); err != nil {
+	header := headerOf(p.info)
+	header.Bases, header.Offset = p.bases, p.from
+	if len(p.pieces) > 0 {
+		header.Start = p.pieces[0].job.Begin()
+	}
+	if err := writeHeader(s.buffered, header); err != nil {
 		return err
 	}
 	if err := chunks(); err != nil {
@@ -209,12 +215,14 @@ func (s *sender) pieces(e *encoding, p *parcel, fresh *encoded) error {
 	return nil
 }
 
-// writePath writes a path's header and NAR. That it cannot be read is a [*VanishedError].
-func writePath(ctx context.Context, w io.Writer, info nix.PathInfo, read *atomic.Uint64) error {
-	if err := writeHeader(w, info, nil); err != nil {
+// writePath writes a path's header and its NAR from an offset on. That it cannot be read is a [*VanishedError].
+func writePath(ctx context.Context, w io.Writer, info nix.PathInfo, from uint64, read *atomic.Uint64) error {
+	header := headerOf(info)
+	header.Offset = from
+	if err := writeHeader(w, header); err != nil {
 		return err
 	}
-	out := &narWriter{w: w, read: read, left: info.NarSize}
+	out := &narWriter{w: w, read: read, skip: from, left: info.NarSize}
 	if err := nix.DumpPath(ctx, out, string(info.Path)); err != nil {
 		if out.err != nil || ctx.Err() != nil {
 			return err
@@ -227,16 +235,20 @@ func writePath(ctx context.Context, w io.Writer, info nix.PathInfo, read *atomic
 	return nil
 }
 
-func writeHeader(w io.Writer, info nix.PathInfo, bases []nix.StorePath) error {
-	text, err := json.Marshal(agent.ShipHeader{
+func headerOf(info nix.PathInfo) agent.ShipHeader {
+	return agent.ShipHeader{
 		Path: info.Path, Deriver: info.Deriver, NarHash: info.NarHash, NarSize: info.NarSize,
-		References: info.References, Signatures: info.Signatures, CA: info.CA, Bases: bases,
-	})
+		References: info.References, Signatures: info.Signatures, CA: info.CA,
+	}
+}
+
+func writeHeader(w io.Writer, header agent.ShipHeader) error {
+	text, err := json.Marshal(header)
 	if err != nil {
 		return err
 	}
 	if len(text) > agent.MaxShipHeader {
-		return fmt.Errorf("%s has too many references to send", info.Path)
+		return fmt.Errorf("%s has too many references to send", header.Path)
 	}
 	if err := binary.Write(w, binary.BigEndian, uint32(len(text))); err != nil {
 		return err
@@ -245,10 +257,12 @@ func writeHeader(w io.Writer, info nix.PathInfo, bases []nix.StorePath) error {
 	return err
 }
 
-// narWriter counts a NAR's bytes, refuses more than Nix registered, and remembers whether writing or reading failed.
+// narWriter leaves the first bytes of a NAR out, counts the rest, refuses more than Nix registered, and remembers whether writing or
+// reading failed.
 type narWriter struct {
 	w    io.Writer
 	read *atomic.Uint64
+	skip uint64
 	left uint64
 	err  error
 }
@@ -257,11 +271,13 @@ func (n *narWriter) Write(p []byte) (int, error) {
 	if uint64(len(p)) > n.left {
 		return 0, errors.New("it is larger than Nix registered")
 	}
-	written, err := n.w.Write(p)
-	n.left -= uint64(written)
+	out := min(n.skip, uint64(len(p)))
+	n.skip -= out
+	written, err := n.w.Write(p[out:])
+	n.left -= out + uint64(written)
 	n.read.Add(uint64(written))
 	n.err = err
-	return written, err
+	return int(out) + written, err
 }
 
 type countingWriter struct {

@@ -108,13 +108,11 @@ func (p *Plan) signaturesFor(info nix.PathInfo) []*delta.Signature {
 	return signed
 }
 
-// pairSigned makes the parcel of a path that is compared by signatures.
-func pairSigned(ctx context.Context, info nix.PathInfo, signed []*delta.Signature) *parcel {
-	p := &parcel{info: info}
+// pairSigned finds by signatures what a parcel's path is made from.
+func (p *parcel) pairSigned(ctx context.Context, signed []*delta.Signature) {
 	if next := p.open(ctx); next != nil {
 		p.cut(delta.NewSignedEncoder(next, signed))
 	}
-	return p
 }
 
 var _ Signer = (*agent.Session)(nil)

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -39,6 +40,16 @@ func TestMain(m *testing.M) {
 		_, holder, err := takeLock(root{os.Getenv("FERRY_TEST_ROOT")}, Options{Who: "other@there", Session: os.Args[2]}, time.Now())
 		fmt.Println(holder, err)
 		time.Sleep(time.Hour)
+	}
+	if len(os.Args) == 4 && os.Args[1] == "keep" {
+		limit, err := time.ParseDuration(cmp.Or(os.Getenv("FERRY_TEST_KEEP"), "10m"))
+		if err == nil {
+			err = runKeep(context.Background(), os.Args[2], os.Args[3], limit)
+		}
+		if err != nil {
+			os.Exit(1)
+		}
+		os.Exit(0)
 	}
 	if len(os.Args) == 2 && os.Args[1] == "noisy" {
 		os.Exit(noisy())

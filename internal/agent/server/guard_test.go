@@ -390,6 +390,8 @@ func TestAGuardThatIsKilledIsSucceeded(t *testing.T) {
 func TestAnActivationThatHangsIsEndedAndGoneBackFrom(t *testing.T) {
 	m := newMachine(t).withSystemd()
 	m.program(string(newSystem)+"/bin/switch-to-configuration", "#!/bin/sh\ntrap '' TERM\nsleep 300 &\nwait\nsleep 300\n")
+	// The way back takes longer than the new system may.
+	m.program(string(oldSystem)+"/bin/switch-to-configuration", strings.Replace(switchScript, "\n", "\nsleep 2\n", 1))
 	begin := guarded("switch")
 	begin.Switch.Limits.Activation = 1
 	start := time.Now()
@@ -397,7 +399,7 @@ func TestAnActivationThatHangsIsEndedAndGoneBackFrom(t *testing.T) {
 	if r.Error != nil || r.Switch.Outcome != agent.SwitchRolledBack || !strings.Contains(r.Switch.Reason, "did not end within 1s") {
 		t.Errorf("%+v, %v", r.Switch, r.Error)
 	}
-	if took := time.Since(start); took > 15*time.Second {
+	if took := time.Since(start); took > time.Minute {
 		t.Errorf("it took %v", took)
 	}
 	m.isOld()

@@ -28,27 +28,46 @@ type inspection struct {
 	before, after accounts
 	machine       machineAccounts
 	risks         []agent.Risk
+	unsure        []string // what could not be found out
 }
 
-// inspect tells what in the toplevel may lock out the login that asks. Nothing is changed.
-func (s *server) inspect(ctx context.Context, toplevel nix.StorePath) ([]agent.Risk, error) {
-	if _, err := nix.ParseStorePath(string(toplevel)); err != nil {
-		return nil, &agent.ResponseError{Kind: agent.KindInvalid, Text: err.Error()}
+// inspect tells what in the toplevel of r may lock out the login that asks, what of that it cannot know, and which files it has to
+// know besides, of a system that is not here yet. Nothing is changed.
+func (s *server) inspect(ctx context.Context, r agent.Request, stream *agent.DataReader, response *agent.Response) error {
+	var told *ahead
+	if r.Ahead {
+		var err error
+		if told, err = readAhead(s.root(), stream); err != nil {
+			return err
+		}
 	}
-	if !s.root().exists(string(toplevel)) {
-		return nil, &agent.ResponseError{Kind: agent.KindInvalid, Text: string(toplevel) + " is not on the target (any more)"}
+	toplevel := string(r.Toplevel)
+	if _, err := nix.ParseStorePath(toplevel); err != nil {
+		return &agent.ResponseError{Kind: agent.KindInvalid, Text: err.Error()}
 	}
-	if !s.root().exists(string(toplevel) + "/bin/switch-to-configuration") {
-		return nil, &agent.ResponseError{Kind: agent.KindInvalid, Text: string(toplevel) + " is no NixOS system"}
+	if !r.Ahead && !s.root().exists(toplevel) {
+		return &agent.ResponseError{Kind: agent.KindInvalid, Text: toplevel + " is not on the target (any more)"}
+	}
+	if !r.Ahead && !s.root().exists(toplevel+"/bin/switch-to-configuration") {
+		return &agent.ResponseError{Kind: agent.KindInvalid, Text: toplevel + " is no NixOS system"}
 	}
 	current := s.root().storePath("/run/current-system")
-	if current == "" || current == string(toplevel) {
-		return nil, nil
+	if current == "" || current == toplevel {
+		return nil
 	}
-	i := newInspection(s.root(), s.runner, s.login(), current, string(toplevel))
+	l := s.login()
+	if l.elevate == "" && l.uid > 0 && (r.Elevate == "sudo" || r.Elevate == "doas") {
+		l.elevate = r.Elevate
+	}
+	i := newInspection(s.root(), s.runner, l, current, toplevel)
+	i.files.ahead = told
 	i.interfaces = interfaces()
 	i.run(ctx)
-	return i.risks, nil
+	response.Risks, response.Unsure = i.risks, i.unsure
+	if told != nil {
+		response.Wanted = told.wanted
+	}
+	return nil
 }
 
 func newInspection(r root, runner *run.Runner, l login, current, toplevel string) *inspection {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/nix"
 	"ferry/internal/run"
 )
 
@@ -218,12 +220,72 @@ func newLoginMachine(t *testing.T) *fakeMachine {
 	return m
 }
 
-// compare inspects the way from one system to the other, and gives the risks.
+// compare inspects the way from one system to the other, and gives the risks. The same has to be found before the other system is
+// there, unless its own sshd has a say.
 func (m *fakeMachine) compare(l login, before, after nixos) []agent.Risk {
 	m.t.Helper()
 	before.build(m, string(oldSystem))
+	there := m.storePaths()
 	after.build(m, string(newSystem))
+	risks := m.inspect(l, nil)
+	if after.program == "" {
+		if got, want := show(m.foresee(l, there)), show(risks); got != want {
+			m.t.Errorf("before it is there:\n%s\nafter that:\n%s", got, want)
+		}
+	}
+	return risks
+}
+
+// storePaths are the names in the machine's store.
+func (m *fakeMachine) storePaths() map[string]bool {
+	m.t.Helper()
+	entries, err := os.ReadDir(m.root.path(storeFolder))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	names := map[string]bool{}
+	for _, e := range entries {
+		names[e.Name()] = true
+	}
+	return names
+}
+
+// foresee inspects while all of the store but there is on another machine.
+func (m *fakeMachine) foresee(l login, there map[string]bool) []agent.Risk {
+	m.t.Helper()
+	here := m.t.TempDir()
+	if err := os.MkdirAll(here+storeFolder, 0o755); err != nil {
+		m.t.Fatal(err)
+	}
+	for name := range m.storePaths() {
+		if !there[name] {
+			if err := os.Rename(m.root.path(storeFolder+"/"+name), here+storeFolder+"/"+name); err != nil {
+				m.t.Fatal(err)
+			}
+		}
+	}
+	files := agent.NewStoreFiles(func(p nix.StorePath) bool { return !there[p.Base()] }).Below(here)
+	a := &ahead{root: m.root, files: map[string]agent.StoreFile{}}
+	for range 16 {
+		a.wanted = nil
+		risks := m.inspect(l, a)
+		if len(a.wanted) == 0 {
+			return risks
+		}
+		for _, p := range a.wanted {
+			for _, f := range files.Tell(p) {
+				a.files[f.Path] = f
+			}
+		}
+	}
+	m.t.Fatalf("%q are still wanted", a.wanted)
+	return nil
+}
+
+// inspect inspects the way from the old system to the new one.
+func (m *fakeMachine) inspect(l login, a *ahead) []agent.Risk {
 	i := newInspection(m.root, new(run.Runner), l, string(oldSystem), string(newSystem))
+	i.files.ahead = a
 	i.now = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	i.interfaces = map[netip.Addr]string{netip.MustParseAddr("192.0.2.7"): "eth0"}
 	i.run(m.t.Context())

@@ -15,6 +15,8 @@ func (i *inspection) inspectRoot() {
 	was, _ := i.rules(i.old, program, i.groupsBefore)
 	will, found := i.rules(i.new, program, i.groupsAfter)
 	switch {
+	case was.allowed == perhaps:
+		i.unsure = append(i.unsure, fmt.Sprintf("whether %s would still make root of %s: its rules cannot be read without root, or not be understood", program, user))
 	case was.allowed != yes:
 		// It is allowed by something that is not known here.
 	case found == absent:

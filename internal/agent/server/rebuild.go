@@ -25,8 +25,8 @@ func (e *baseError) Error() string {
 func (e *baseError) Unwrap() error { return e.err }
 
 // rebuild makes a path's NAR out of its bases and the difference in the stream.
-func (f *feeder) rebuild(info nix.PathInfo, paths []nix.StorePath) error {
-	readers, err := f.bases.open(f.ctx, paths)
+func (f *feeder) rebuild(info nix.PathInfo, header *agent.ShipHeader) error {
+	readers, err := f.bases.open(f.ctx, header.Bases)
 	if err != nil {
 		return &baseError{info.Path, err}
 	}
@@ -36,9 +36,9 @@ func (f *feeder) rebuild(info nix.PathInfo, paths []nix.StorePath) error {
 		}
 	}()
 	var decodeErr error
-	err = f.serve.SendNar(info, func(w io.Writer) error {
-		out := &failingWriter{w: w}
-		decodeErr = delta.Decode(f.in, out, info.NarSize, readers)
+	err = f.send(info, header.Offset, func(w io.Writer) error {
+		out := &failingWriter{w: w, skip: header.Offset - header.Start}
+		decodeErr = delta.Decode(f.in, out, info.NarSize-header.Start, readers)
 		if out.err != nil {
 			decodeErr = nil
 			return out.err
@@ -55,16 +55,22 @@ func (f *feeder) rebuild(info nix.PathInfo, paths []nix.StorePath) error {
 	return err
 }
 
-// failingWriter remembers that writing failed, so that it is told from what else may.
+// failingWriter leaves out the first bytes, and remembers that writing failed, so that it is told from what else may.
 type failingWriter struct {
-	w   io.Writer
-	err error
+	w    io.Writer
+	skip uint64
+	err  error
 }
 
 func (f *failingWriter) Write(p []byte) (int, error) {
-	n, err := f.w.Write(p)
+	left := int(min(f.skip, uint64(len(p))))
+	f.skip -= uint64(left)
+	if left == len(p) {
+		return left, nil
+	}
+	n, err := f.w.Write(p[left:])
 	f.err = err
-	return n, err
+	return left + n, err
 }
 
 // bases are the layouts of old paths. Only those of the path at hand are kept: the next one often has the same.
@@ -100,7 +106,8 @@ func refusedBase(feed error, unanswered agent.ShipHeader, died error) *agent.Res
 	var base *baseError
 	var failed *run.Error
 	switch {
-	case len(unanswered.Bases) > 0 && errors.As(died, &failed) && blamesPath(failed):
+	// What the path has of an earlier connection may have come from a base as well.
+	case (len(unanswered.Bases) > 0 || unanswered.Offset > 0) && errors.As(died, &failed) && blamesPath(failed):
 		return &agent.ResponseError{Kind: agent.KindBase, Path: unanswered.Path, Text: "Nix has refused what came out of it"}
 	case errors.As(feed, &base):
 		return &agent.ResponseError{Kind: agent.KindBase, Path: base.path, Text: run.Clean(base.err.Error())}

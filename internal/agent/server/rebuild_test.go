@@ -203,7 +203,9 @@ func FuzzFeed(f *testing.F) {
 		}
 		feeder := &feeder{ctx: context.Background(), in: bufio.NewReader(bytes.NewReader(text)), serve: serve}
 		sent := make(chan agent.ShipHeader, len(text)/4+1)
-		_ = feeder.feed(sent)
+		if first, err := readHeader(feeder.in); err == nil {
+			_ = feeder.feed(first, sent)
+		}
 		close(sent)
 		for h := range sent {
 			for _, p := range append(h.Bases, h.Path) {

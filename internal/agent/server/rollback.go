@@ -42,6 +42,10 @@ func removeOldBack(r root) {
 	_ = os.Remove(r.path(backRoot))
 }
 
+// wayBackLimit is what the activation of the old system may take at least: whoever gives the new one a few seconds means the
+// new one, and a busy machine must not lose its way back to that.
+const wayBackLimit = 5 * time.Minute
+
 // goBack returns to exactly what ran before, for the reason.
 func (g *guard) goBack(ctx context.Context, reason string) jobStatus {
 	status := jobStatus{Status: g.state.Status, Reason: reason, Failed: g.state.Failed, Outcome: agent.SwitchStranded}
@@ -53,7 +57,7 @@ func (g *guard) goBack(ctx context.Context, reason string) jobStatus {
 	}
 	g.say("going back to %s: %s", nix.StorePath(old).Name(), reason)
 	g.makeRoom(ctx)
-	limit := seconds(g.job.Switch.Limits.Activation)
+	limit := max(seconds(g.job.Switch.Limits.Activation), wayBackLimit)
 	if err := g.enter(agent.RollingBack, limit+2*mendLimit+guardSlack); err != nil {
 		// A full /run must not keep the machine from going back.
 		g.say("%v", err)

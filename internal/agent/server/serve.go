@@ -43,6 +43,10 @@ type server struct {
 	lock   *lock
 	holder *agent.Lock
 	store  *store
+	// kept is the nix-store that the last agent has left in the middle of a path, and taken that one once this agent has gone on with
+	// it; nil: none.
+	kept  *kept
+	taken *store
 	// failedBefore gives the units that were in the failed state when the first path was asked about.
 	failedBefore func() []string
 	// login gives the login that this agent was started by.
@@ -65,6 +69,9 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer, opts Options) error
 			return err
 		}
 	}
+	if s.lock != nil {
+		s.kept = findKept(s.root(), opts.Program)
+	}
 	s.store = openStore(ctx, s.runner, opts.Lock)
 	if err := leaveTerminal(out); err != nil {
 		return err
@@ -72,6 +79,11 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer, opts Options) error
 	if _, err := io.WriteString(out, agent.Magic+"\n"); err != nil {
 		return err
 	}
+	in, forget, err := endWith(ctx, in)
+	if err != nil {
+		return err
+	}
+	defer forget()
 	if opts.Gone != nil {
 		in = attend(in, agent.AliveLimit, opts.Gone)
 	}
@@ -79,6 +91,9 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer, opts Options) error
 	facts := gatherFacts(ctx, s.runner, s.root())
 	facts.Lock = s.holder
 	hello := agent.Hello{Protocol: agent.Protocol, Version: opts.Version, Facts: facts, Resumed: s.lock != nil && s.lock.resumed}
+	if s.kept != nil {
+		hello.Kept = &s.kept.state.Kept
+	}
 	if err := s.wire.WriteJSON(agent.FrameHello, hello); err != nil {
 		return err
 	}
@@ -116,8 +131,13 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer, opts Options) error
 }
 
 func (s *server) close() {
-	if s.store != nil {
-		s.store.close()
+	for _, st := range []*store{s.store, s.taken} {
+		if st != nil {
+			st.close()
+		}
+	}
+	if s.kept != nil {
+		s.kept.drop()
 	}
 	if s.lock != nil {
 		s.lock.release()
@@ -139,7 +159,7 @@ func (s *server) answer(ctx context.Context, r agent.Request) (agent.Response, *
 		response.Missing, err = s.missing(r, stream)
 	case agent.MethodShip:
 		stream = s.wire.DataReader()
-		response.Ship, err = s.ship(r, stream)
+		response.Ship, err = s.ship(ctx, r, stream)
 	case agent.MethodActivate:
 		if err = s.mayChange(r); err == nil {
 			response.Activate, err = s.activate(ctx, r)
@@ -181,7 +201,10 @@ func (s *server) answer(ctx context.Context, r agent.Request) (agent.Response, *
 	case agent.MethodUnits:
 		response.Units = activeUnits(ctx, s.runner, s.root())
 	case agent.MethodInspect:
-		response.Risks, err = s.inspect(ctx, r.Toplevel)
+		if r.Ahead {
+			stream = s.wire.DataReader()
+		}
+		err = s.inspect(ctx, r, stream, &response)
 	case agent.MethodCheck:
 		response.Check, err = s.check(ctx, r)
 	case agent.MethodExec:
@@ -202,6 +225,8 @@ func (s *server) mayChange(r agent.Request) error {
 	if s.lock == nil {
 		return errLocked
 	}
+	// What comes now is not the end of a ship any more.
+	s.endKept()
 	if isNixOS := s.root().isNixOS(); !isNixOS && !r.ForceNotNixOS {
 		return &agent.ResponseError{Kind: agent.KindNotNixOS, Text: "this is not a NixOS machine: /etc/NIXOS is missing"}
 	} else if !isNixOS && r.Action != "dry-activate" {

@@ -3,24 +3,21 @@ package server
 import (
 	"bufio"
 	"context"
-	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"ferry/internal/agent"
-	"ferry/internal/delta"
 	"ferry/internal/nix"
 	"ferry/internal/run"
 
 	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sys/unix"
 )
 
 // gcRoots is where a shipped bundle is kept from being collected until it is committed, and the committed one after that.
@@ -33,10 +30,21 @@ type store struct {
 	runner *run.Runner
 
 	mu      sync.Mutex
-	process *run.Process // nil: not started
+	process storeProcess // nil: not started
 	in      io.WriteCloser
+	out     io.ReadCloser
+	said    *os.File // what it says on standard error
 	serve   *nix.Serve
+	feeding bool // the end of ctx does not end it
 }
+
+// storeProcess is a nix-store, started by this agent or by another one.
+type storeProcess interface {
+	Wait() error
+	Kill()
+}
+
+func storeCommand() []string { return []string{"nix-store", "--serve", "--write"} }
 
 // openStore starts the process in the background if it will be used; the first use waits for it.
 func openStore(ctx context.Context, runner *run.Runner, used bool) *store {
@@ -53,11 +61,22 @@ func (s *store) use() (*nix.Serve, error) {
 	if s.process != nil {
 		return s.serve, nil
 	}
-	p, in, out, err := s.runner.Pipe(s.ctx, run.Command{Argv: []string{"nix-store", "--serve", "--write"}, Insist: true})
+	// It may be kept when this agent has to end: it must not get what ends the agent.
+	life, end := context.WithCancel(context.WithoutCancel(s.ctx))
+	said := newMemory("nix-store's errors")
+	p, in, out, err := s.runner.Pipe(life, run.Command{Argv: storeCommand(), Insist: true, OwnSession: true, ErrFile: said})
 	if err != nil {
+		end()
 		return nil, err
 	}
-	s.process, s.in = p, in
+	s.process, s.in, s.out, s.said = p, in, out, said
+	context.AfterFunc(s.ctx, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if !s.feeding && s.process == p {
+			end()
+		}
+	})
 	widen(in)
 	if s.serve, err = nix.NewServe(out, in); err != nil {
 		return nil, s.end(err)
@@ -84,12 +103,57 @@ func (s *store) died(err error) error {
 // storeGrace is how long nix-store may take to end once its input has ended.
 const storeGrace = 2 * time.Second
 
+// feed says whether a stream is on its way to nix-store: meanwhile the end of the agent is not its end.
+func (s *store) feed(now bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.feeding = now
+}
+
+// files are what another process needs to go on with nix-store. The process is the caller's to close.
+func (s *store) files() (keptFiles, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	in, isFile := s.in.(*os.File)
+	out, alsoFile := s.out.(*os.File)
+	if !isFile || !alsoFile || s.said == nil {
+		return keptFiles{}, errors.New("nix-store cannot be handed on")
+	}
+	var fd int
+	var err error
+	switch p := s.process.(type) {
+	case *run.Process:
+		fd, err = unix.PidfdOpen(p.Pid(), 0)
+	case *takenProcess:
+		fd, err = unix.FcntlInt(uintptr(fdOf(p.process)), unix.F_DUPFD_CLOEXEC, 0)
+	}
+	if err != nil {
+		return keptFiles{}, fmt.Errorf("nix-store cannot be handed on: %w", err)
+	}
+	return keptFiles{in, out, s.said, os.NewFile(uintptr(fd), "nix-store")}, nil
+}
+
+// forget leaves nix-store to another process: nothing that ends this one ends it now.
+func (s *store) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, file := range []io.Closer{s.in, s.out, s.said} {
+		_ = file.Close()
+	}
+	go func(p storeProcess) { _ = p.Wait() }(s.process)
+	s.process, s.in, s.out, s.said, s.serve = nil, nil, nil, nil, nil
+}
+
 func (s *store) end(err error) error {
 	_ = s.in.Close()
 	kill := time.AfterFunc(storeGrace, s.process.Kill)
 	defer kill.Stop()
 	ended := s.process.Wait()
-	s.process, s.in, s.serve = nil, nil, nil
+	_ = s.out.Close()
+	if s.said != nil {
+		_ = s.said.Close()
+	}
+	s.process, s.in, s.out, s.said, s.serve = nil, nil, nil, nil, nil
 	var failed *run.Error
 	if errors.As(ended, &failed) && failed.Stderr != "" {
 		return failed
@@ -105,6 +169,10 @@ func (s *server) missing(r agent.Request, stream *agent.DataReader) ([]int, erro
 	}
 	if err != nil {
 		return nil, &streamError{err}
+	}
+	if r.Substitute && s.kept != nil {
+		// Nix would wait for the path that it has locked.
+		s.endKept()
 	}
 	serve, err := s.store.use()
 	if err != nil {
@@ -153,204 +221,6 @@ func readPaths(r io.Reader) ([]nix.StorePath, error) {
 		paths = append(paths, p)
 	}
 	return paths, lines.Err()
-}
-
-// ship reads the stream of paths and feeds it to nix-store, which verifies and registers each path as it arrives.
-func (s *server) ship(r agent.Request, stream *agent.DataReader) (*agent.ShipResult, error) {
-	if s.lock == nil {
-		return nil, errLocked
-	}
-	if r.Root != "" {
-		if _, err := nix.ParseStorePath(string(r.Root)); err != nil {
-			return nil, err
-		}
-	}
-	count, err := s.receive(stream)
-	if err == nil {
-		err = stream.Drain()
-	}
-	if err == nil && r.Root != "" {
-		err = keepPending(s.root(), r.Root)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return &agent.ShipResult{Registered: count, Peak: peakMemory()}, nil
-}
-
-func (s *server) receive(stream io.Reader) (registered int, err error) {
-	serve, err := s.store.use()
-	if err != nil {
-		return 0, err
-	}
-	z, err := newDecoder(stream)
-	if err != nil {
-		return 0, err
-	}
-	defer z.Close()
-	f := &feeder{ctx: s.store.ctx, in: bufio.NewReaderSize(z, 64<<10), serve: serve}
-	defer f.bases.close()
-	acks := &acknowledgements{serve: serve, wire: s.wire, sent: make(chan agent.ShipHeader, 1<<16), done: make(chan error, 1)}
-	go acks.read()
-	feedErr := f.feed(acks.sent)
-	var bad *streamError
-	errors.As(feedErr, &bad)
-	if feedErr != nil {
-		// Whole paths that nix-store has not got yet are worth having. In the middle of the one that was cut off it waits for
-		// the rest: the end of its input tells it that there is none.
-		_ = serve.Flush()
-		_ = s.store.in.Close()
-	}
-	close(acks.sent)
-	ackErr := <-acks.done
-	if feedErr == nil && ackErr == nil {
-		return acks.count, nil
-	}
-	died := s.store.died(errors.Join(feedErr, ackErr))
-	if refused := refusedBase(feedErr, acks.failed, died); refused != nil {
-		return 0, refused
-	}
-	if bad != nil && ackErr == nil {
-		return 0, feedErr
-	}
-	return 0, died
-}
-
-// streamError is a stream from ferry that breaks its own format or ends too early.
-type streamError struct{ err error }
-
-func (e *streamError) Error() string { return "stream of paths: " + e.err.Error() }
-func (e *streamError) Unwrap() error { return e.err }
-
-// feeder turns the stream of headers and NARs into commands for nix-store.
-type feeder struct {
-	ctx   context.Context
-	in    *bufio.Reader
-	serve *nix.Serve
-	bases bases
-}
-
-// feed does that to the stream's end, without waiting for nix-store's answers.
-func (f *feeder) feed(sent chan<- agent.ShipHeader) error {
-	for {
-		header, err := readHeader(f.in)
-		if err != nil {
-			return &streamError{err}
-		}
-		if header == nil {
-			return f.serve.Flush()
-		}
-		info := nix.PathInfo{
-			Path: header.Path, Deriver: header.Deriver, NarHash: header.NarHash, NarSize: header.NarSize,
-			References: header.References, Signatures: header.Signatures, CA: header.CA,
-		}
-		if len(header.Bases) > 0 {
-			err = f.rebuild(info, header.Bases)
-		} else {
-			nar := &exactReader{r: f.in, left: header.NarSize}
-			if err = f.serve.SendPath(info, nar); nar.err != nil {
-				err = &streamError{nar.err}
-			}
-		}
-		if err != nil {
-			return err
-		}
-		sent <- *header
-	}
-}
-
-// readHeader reads the next path's header; nil at the end of the stream.
-func readHeader(r io.Reader) (*agent.ShipHeader, error) {
-	var length [4]byte
-	if _, err := io.ReadFull(r, length[:]); err != nil {
-		return nil, err
-	}
-	n := binary.BigEndian.Uint32(length[:])
-	if n == 0 {
-		return nil, nil
-	}
-	if n > agent.MaxShipHeader {
-		return nil, fmt.Errorf("header of %d bytes: the limit is %d", n, agent.MaxShipHeader)
-	}
-	// Not n bytes at once: a length that lies must not cost memory.
-	text, err := io.ReadAll(io.LimitReader(r, int64(n)))
-	if err != nil {
-		return nil, err
-	}
-	if len(text) < int(n) {
-		return nil, io.ErrUnexpectedEOF
-	}
-	header := new(agent.ShipHeader)
-	if err := json.Unmarshal(text, header); err != nil {
-		return nil, err
-	}
-	if len(header.Bases) > delta.MaxBases {
-		return nil, fmt.Errorf("%s has %d bases: the limit is %d", header.Path, len(header.Bases), delta.MaxBases)
-	}
-	named := slices.Concat([]nix.StorePath{header.Path}, header.References, header.Bases)
-	if header.Deriver != "" {
-		named = append(named, header.Deriver)
-	}
-	for _, p := range named {
-		if _, err := nix.ParseStorePath(string(p)); err != nil {
-			return nil, err
-		}
-	}
-	return header, nil
-}
-
-// exactReader reads left bytes and remembers why it could not, so that a broken stream is told from a broken nix-store.
-type exactReader struct {
-	r    io.Reader
-	left uint64
-	err  error
-}
-
-func (e *exactReader) Read(p []byte) (int, error) {
-	if e.left == 0 {
-		return 0, io.EOF
-	}
-	if uint64(len(p)) > e.left {
-		p = p[:e.left]
-	}
-	n, err := e.r.Read(p)
-	e.left -= uint64(n)
-	if err != nil && e.left > 0 {
-		if err == io.EOF {
-			err = io.ErrUnexpectedEOF
-		}
-		e.err = err
-		return n, err
-	}
-	return n, nil
-}
-
-// acknowledgements reads nix-store's answers while paths are still being sent, and reports each.
-type acknowledgements struct {
-	serve *nix.Serve
-	wire  *agent.Wire
-	sent  chan agent.ShipHeader
-	done  chan error
-	count int
-	// failed is the path whose answer did not come; read it after done.
-	failed agent.ShipHeader
-}
-
-func (a *acknowledgements) read() {
-	for header := range a.sent {
-		if err := a.serve.ReadAck(); err != nil {
-			a.failed = header
-			a.done <- err
-			// The sender must not block on a full channel.
-			for range a.sent {
-			}
-			return
-		}
-		a.count++
-		// A lost connection is noticed by the reader of requests.
-		_ = a.wire.WriteJSON(agent.FrameProgress, agent.Progress{Registered: a.count})
-	}
-	a.done <- nil
 }
 
 // keepPending makes a GC root for a bundle that is not committed yet. One at a time is enough: the lock is held.

@@ -1,0 +1,239 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"ferry/internal/agent"
+	"ferry/internal/nix"
+
+	"golang.org/x/sys/unix"
+)
+
+// keptFolder has the socket of the process that keeps a nix-store in the middle of a path, named after the agent's program: root's
+// alone, as the socket's other end has to be root.
+const keptFolder = jobsFolder + "/kept"
+
+// keepLimit is how long a nix-store is kept. A link that is gone for longer is not worth a path that nobody else may write.
+const keepLimit = 10 * time.Minute
+
+// keptState is what the next agent has to know of a nix-store that is kept.
+type keptState struct {
+	agent.Kept
+	Minor int `json:"minor"` // of its protocol's version
+}
+
+// valid tells whether it is the state of a path that can be gone on with.
+func (k keptState) valid() bool {
+	_, err := nix.ParseStorePath(string(k.Path))
+	return err == nil && k.Offset > 0 && k.Offset < k.NarSize
+}
+
+// isOf tells whether a header goes on with the path where it was broken off.
+func (k keptState) isOf(h *agent.ShipHeader) bool {
+	return h.Path == k.Path && h.NarHash == k.NarHash && h.NarSize == k.NarSize && h.Offset == k.Offset
+}
+
+// What the next agent says to the keeper. If it ends without a word, the keeper waits for another one.
+const (
+	keptTake = 't' // it is mine
+	keptEnd  = 'e' // nobody wants it
+)
+
+// keeper is a process that holds the pipes of a nix-store in the middle of a path for the next agent.
+type keeper struct {
+	socket string
+	state  []byte
+	files  keptFiles
+	gone   chan struct{} // closed when nix-store has ended
+}
+
+// keptFiles are what belongs to a kept nix-store: the ends of its pipes, what it says on standard error, and the process.
+type keptFiles struct{ in, out, said, process *os.File }
+
+func (f keptFiles) all() []*os.File { return []*os.File{f.in, f.out, f.said, f.process} }
+
+func (f keptFiles) close() {
+	for _, file := range f.all() {
+		if file != nil {
+			_ = file.Close()
+		}
+	}
+}
+
+// newKeptFiles makes them of descriptors, in the order of all.
+func newKeptFiles(fds []int) keptFiles {
+	named := func(i int, name string) *os.File {
+		unix.CloseOnExec(fds[i])
+		// A pipe that is polled can be closed while somebody waits for it.
+		_ = unix.SetNonblock(fds[i], i < 2)
+		return os.NewFile(uintptr(fds[i]), name)
+	}
+	return keptFiles{named(0, "nix-store's input"), named(1, "nix-store's output"), named(2, "nix-store's errors"), named(3, "nix-store")}
+}
+
+// keeperFile is the first descriptor of a keeper's [keptFiles]; it says on its standard output that it is ready.
+const keeperFile = 3
+
+// RunKeep keeps the nix-store whose files the process was started with until an agent comes to the socket and takes it, or for
+// keepLimit. state is for that agent.
+func RunKeep(ctx context.Context, socket, state string) error {
+	return runKeep(ctx, socket, state, keepLimit)
+}
+
+func runKeep(ctx context.Context, socket, state string, limit time.Duration) error {
+	k := &keeper{socket: socket, state: []byte(state), files: newKeptFiles([]int{keeperFile, keeperFile + 1, keeperFile + 2, keeperFile + 3}), gone: make(chan struct{})}
+	defer k.files.close()
+	listener, err := listenKept(socket)
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	go func() {
+		awaitEnd(k.files.process, -1)
+		close(k.gone)
+	}()
+	calls := make(chan *net.UnixConn)
+	go func() {
+		for {
+			conn, err := listener.AcceptUnix()
+			if err != nil {
+				return
+			}
+			calls <- conn
+		}
+	}()
+	if _, err := os.Stdout.Write([]byte{keptTake}); err != nil {
+		return k.end()
+	}
+	over := time.After(limit)
+	for {
+		select {
+		case <-ctx.Done():
+			return k.end()
+		case <-over:
+			return k.end()
+		case <-k.gone:
+			return nil
+		case conn := <-calls:
+			switch k.offer(ctx, conn) {
+			case keptTake:
+				// It is gone from the file system before the next agent may want to keep something itself.
+				_ = listener.Close()
+				return conn.Close()
+			case keptEnd:
+				err := k.end()
+				_ = listener.Close()
+				return errors.Join(err, conn.Close())
+			}
+			_ = conn.Close()
+		}
+	}
+}
+
+// listenKept listens at a path in a folder of its own.
+func listenKept(socket string) (*net.UnixListener, error) {
+	folder := filepath.Dir(socket)
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(folder, 0o700); err != nil {
+		return nil, err
+	}
+	_ = os.Remove(socket)
+	return net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
+}
+
+// offer gives an agent all there is and returns what it says; 0: nothing.
+func (k *keeper) offer(ctx context.Context, conn *net.UnixConn) byte {
+	if !isOurs(conn) {
+		return 0
+	}
+	var fds []int
+	for _, file := range k.files.all() {
+		fds = append(fds, fdOf(file))
+	}
+	_ = conn.SetWriteDeadline(time.Now().Add(keptPatience))
+	if _, _, err := conn.WriteMsgUnix(append(k.state, '\n'), unix.UnixRights(fds...), nil); err != nil {
+		return 0
+	}
+	answer := make(chan byte, 1)
+	go func() {
+		var word [1]byte
+		_, _ = conn.Read(word[:])
+		answer <- word[0]
+	}()
+	select {
+	case word := <-answer:
+		return word
+	case <-k.gone:
+		return keptEnd
+	case <-ctx.Done():
+		return keptEnd
+	}
+}
+
+// end ends nix-store: at the end of its input, or else at once.
+func (k *keeper) end() error {
+	_ = k.files.in.Close()
+	select {
+	case <-k.gone:
+	case <-time.After(storeGrace):
+		if err := unix.PidfdSendSignal(fdOf(k.files.process), unix.SIGKILL, nil, 0); err != nil {
+			return fmt.Errorf("end nix-store: %w", err)
+		}
+		<-k.gone
+	}
+	return nil
+}
+
+// isOurs tells whether the process at the other end is of the same user, root.
+func isOurs(conn *net.UnixConn) bool {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return false
+	}
+	ours := false
+	err = raw.Control(func(fd uintptr) {
+		peer, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+		ours = err == nil && int(peer.Uid) == os.Geteuid()
+	})
+	return err == nil && ours
+}
+
+// fdOf is the number of a file's descriptor; the file stays what it is.
+func fdOf(file *os.File) int {
+	number := -1
+	if raw, err := file.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { number = int(fd) })
+	}
+	return number
+}
+
+// awaitEnd waits until a process has ended, for as many milliseconds; less than 0: for ever.
+func awaitEnd(process *os.File, milliseconds int) {
+	for {
+		_, err := unix.Poll([]unix.PollFd{{Fd: int32(fdOf(process)), Events: unix.POLLIN}}, milliseconds)
+		if !errors.Is(err, unix.EINTR) {
+			return
+		}
+	}
+}
+
+// parseKept reads what a keeper says of its nix-store.
+func parseKept(text []byte) (keptState, error) {
+	var state keptState
+	if err := json.Unmarshal(text, &state); err != nil {
+		return state, err
+	}
+	if !state.valid() {
+		return state, errors.New("it is not the state of a path")
+	}
+	return state, nil
+}

@@ -1,0 +1,51 @@
+package deploy
+
+import (
+	"context"
+	"path"
+
+	"ferry/internal/agent"
+	"ferry/internal/nix"
+	"ferry/internal/run"
+)
+
+// foresee finds out, before anything is shipped, what of the new system may lock out the login that is in use: the agent asks for
+// those of its files that it has to see. Where that cannot be, the plan says so, and nothing else ends for it.
+func (l *look) foresee(ctx context.Context, p *Planned) error {
+	closure, err := l.local.Closure([]nix.StorePath{p.After.Toplevel})
+	if err != nil {
+		return l.fail(Build, Unchanged, err)
+	}
+	within := map[nix.StorePath]bool{}
+	for _, path := range closure {
+		within[path] = true
+	}
+	var unsure []string
+	err = l.link.do(ctx, func(session *agent.Session) error {
+		files := agent.NewStoreFiles(func(path nix.StorePath) bool { return within[path] })
+		var err error
+		p.Lockout, unsure, err = session.Foresee(ctx, p.After.Toplevel, path.Base(elevation(l.node)[0]), files)
+		return err
+	})
+	switch {
+	case err != nil && (agent.IsLost(err) || ctx.Err() != nil):
+		return l.fail(Connect, Unchanged, err)
+	case err != nil:
+		p.Lockout = []agent.Risk{}
+		p.Unknown = append(p.Unknown, "whether the new system would lock this login out: "+run.Clean(err.Error())+"; it is looked at again when it has arrived")
+	case l.opts.AllowLockout:
+		// It was said that this is meant.
+		p.Lockout = []agent.Risk{}
+	default:
+		p.Unknown = append(p.Unknown, unsure...)
+	}
+	return nil
+}
+
+// lockoutWarnings says of each risk what comes of it.
+func (p *Planned) lockoutWarnings() (warnings []error) {
+	for _, r := range p.Lockout {
+		warnings = append(warnings, hint("the new system may lock this very login out: "+r.Text, "--allow-lockout activates it all the same"))
+	}
+	return warnings
+}

@@ -1,0 +1,88 @@
+package deploy
+
+import (
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"ferry/internal/ship"
+)
+
+// TestTheLastSpeedIsRemembered locks which ships say something about the link, and that the file of another one stays then.
+func TestTheLastSpeedIsRemembered(t *testing.T) {
+	file := Roots{t.TempDir()}.Speed("/etc/ferry.nix", "pi")
+	if got := lastSpeed(file); got != 0 {
+		t.Errorf("%d bytes per second before the first ship", got)
+	}
+	for _, c := range []struct {
+		is   string
+		ship ship.Result
+		want uint64
+	}{
+		{"a large one", ship.Result{Bytes: 60 << 20, Wire: 20 << 20, Duration: 10 * time.Second}, 2 << 20},
+		{"few bytes", ship.Result{Bytes: 3 << 10, Wire: 1 << 10, Duration: time.Second}, 2 << 20},
+		{"differences", ship.Result{Bytes: 1 << 30, Wire: 2 << 20, Duration: 10 * time.Second}, 2 << 20},
+		{"a faster one", ship.Result{Bytes: 60 << 20, Wire: 20 << 20, Duration: 2 * time.Second}, 10 << 20},
+		{"no time", ship.Result{Bytes: 60 << 20, Wire: 20 << 20}, 10 << 20},
+	} {
+		if err := keepSpeed(file, c.ship); err != nil {
+			t.Fatal(err)
+		}
+		if got := lastSpeed(file); got != c.want {
+			t.Errorf("%s: %d bytes per second, want %d", c.is, got, c.want)
+		}
+	}
+}
+
+// TestADamagedSpeedIsNone locks that whatever is in the file, nothing is guessed, and that the next ship mends it.
+func TestADamagedSpeedIsNone(t *testing.T) {
+	file := Roots{t.TempDir()}.Speed("/etc/ferry.nix", "pi")
+	good := ship.Result{Bytes: 60 << 20, Wire: 20 << 20, Duration: 10 * time.Second}
+	if err := keepSpeed(file, good); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"empty":          "",
+		"half":           `{"format":1,"wire":2097`,
+		"another format": `{"format":2,"wire":20971520,"seconds":10}`,
+		"no time":        `{"format":1,"wire":20971520,"seconds":0}`,
+		"a past time":    `{"format":1,"wire":20971520,"seconds":-1}`,
+		"too fast":       `{"format":1,"wire":18446744073709551615,"seconds":1e-300}`,
+		"too slow":       `{"format":1,"wire":1,"seconds":1e300}`,
+		"negative":       `{"format":1,"wire":-5,"seconds":1}`,
+		"long":           strings.Repeat(" ", maxSpeedFile) + `{"format":1,"wire":20971520,"seconds":10}`,
+		"zeros":          strings.Repeat("\x00", 60),
+	} {
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if got := lastSpeed(file); got != 0 {
+			t.Errorf("%s: %d bytes per second", name, got)
+		}
+	}
+	if err := keepSpeed(file, good); err != nil || lastSpeed(file) != 2<<20 {
+		t.Errorf("it is not mended: %v", err)
+	}
+}
+
+// TestAShipIsEstimated locks the time that a plan gives, and that it gives none where nothing is known.
+func TestAShipIsEstimated(t *testing.T) {
+	for name, c := range map[string]struct {
+		measured  ship.Result
+		perSecond uint64
+		want      ToShip
+	}{
+		"nothing known":     {ship.Result{Wire: 84e6}, 0, ToShip{}},
+		"not measured":      {ship.Result{}, 2.1e6, ToShip{}},
+		"the link":          {ship.Result{Wire: 84e6, Duration: time.Second}, 2.1e6, ToShip{Seconds: 40, PerSecond: 2.1e6}},
+		"this machine":      {ship.Result{Wire: 84e6, Duration: time.Minute}, 2.1e6, ToShip{Seconds: 60, PerSecond: 2.1e6}},
+		"not in a lifetime": {ship.Result{Wire: 84e12}, 2.1e6, ToShip{}},
+	} {
+		var got ToShip
+		got.estimate(c.measured, c.perSecond)
+		if got.Seconds != c.want.Seconds || got.PerSecond != c.want.PerSecond {
+			t.Errorf("%s: %+v, want %+v", name, got, c.want)
+		}
+	}
+}

@@ -1,0 +1,45 @@
+package fleet
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"ferry/internal/deploy"
+	"ferry/internal/inventory"
+)
+
+// Plan plans nodes side by side, as many at once as a deployment would take, and tells what became of each, in their order. show,
+// too, is called in that order: with a node's plan, or why there is none, as soon as those before it are there. Nothing is
+// changed on the targets.
+func Plan(ctx context.Context, inv *inventory.Inventory, nodes []inventory.Node, opts Options, show func(inventory.Node, *deploy.Planned, error)) []Outcome {
+	f := newFleet(inv, nodes, opts)
+	return f.plan(ctx, func(ctx context.Context, node inventory.Node, o deploy.Options) (*deploy.Planned, error) {
+		return deploy.Plan(ctx, inv, node, o)
+	}, show)
+}
+
+func (f *fleet) plan(ctx context.Context, plan func(context.Context, inventory.Node, deploy.Options) (*deploy.Planned, error),
+	show func(inventory.Node, *deploy.Planned, error),
+) []Outcome {
+	plans := make([]*deploy.Planned, len(f.nodes))
+	ready := make([]chan struct{}, len(f.nodes))
+	var group sync.WaitGroup
+	for i, node := range f.nodes {
+		ready[i] = make(chan struct{})
+		group.Go(func() {
+			defer close(ready[i])
+			begin := time.Now()
+			planned, err := plan(ctx, node, f.optionsFor(node))
+			plans[i] = planned
+			f.outcomes[i] = Outcome{Node: node, Status: f.status(ctx, node.Name, err), Err: err, Duration: time.Since(begin)}
+			f.tell(f.outcomes[i])
+		})
+	}
+	for i, node := range f.nodes {
+		<-ready[i]
+		show(node, plans[i], f.outcomes[i].Err)
+	}
+	group.Wait()
+	return f.outcomes
+}
