@@ -125,7 +125,7 @@ func batchesStop(c *crew) {
 
 	c.member("web2").more = ""
 	c.plan("four")
-	o = c.deploy("--resume", "--batch", "50%", "--pause", "1s")
+	o = c.deploy("--resume", "--batch", "50%", "--pause", "1s", "--parallel-activate", "1")
 	c.ends(o, 0)
 	o.Says(c.T, "ferry: batch 2 of 2: 2 nodes\n", "ferry: 4 nodes: 4 done\n")
 }

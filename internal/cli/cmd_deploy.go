@@ -53,9 +53,10 @@ loader can try a system once (systemd-boot, GRUB), the old one is the boot defau
 back, and a new system that cannot be reached goes back by itself. Where it cannot, ferry asks first.
 
 Several nodes go side by side: as many evaluations as there are cores and memory, then up to --parallel nodes at a time.
-One that fails does not stop the others, unless --max-failures says so. With --batch, all nodes are connected, evaluated
-and built before any is changed; then one batch is changed after another, each when every node of the one before has
-been confirmed and is healthy. A node that fails, in whatever step, stops the rest, which is left untouched;
+With --parallel-activate, --parallel is for shipping alone, and that many of those that are shipped are activated at a
+time. One that fails does not stop the others, unless --max-failures says so. With --batch, all nodes are connected,
+evaluated and built before any is changed; then one batch is changed after another, each when every node of the one
+before has been confirmed and is healthy. A node that fails, in whatever step, stops the rest, which is left untouched;
 --rollback-batch takes its whole batch back. --resume goes on with the nodes that were left over. The password is asked
 for once for all nodes with the same user.
 

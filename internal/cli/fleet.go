@@ -21,6 +21,7 @@ import (
 // fleetFlags say how several nodes are deployed.
 type fleetFlags struct {
 	parallel    int
+	activate    int
 	batch       string
 	pause       time.Duration
 	maxFailures int
@@ -34,6 +35,7 @@ const defaultParallel = 10
 
 func (f *fleetFlags) add(flags *pflag.FlagSet) {
 	flags.IntVar(&f.parallel, "parallel", defaultParallel, "connect to, and change, `N` nodes at once")
+	flags.IntVar(&f.activate, "parallel-activate", 0, "activate `N` nodes at once; --parallel is for connecting and shipping then (default: both at once)")
 	flags.StringVar(&f.batch, "batch", "", "change the nodes in groups of these `SIZES`, one after another: 1,10%,rest")
 	flags.DurationVar(&f.pause, "pause", 0, "wait `TIME` between two batches")
 	flags.IntVar(&f.maxFailures, "max-failures", 0, "leave the other nodes as they are when more than `N` have failed (default: no limit; 0 with --batch or --rollback-batch)")
@@ -44,7 +46,7 @@ func (f *fleetFlags) add(flags *pflag.FlagSet) {
 
 // apply makes options of the flags.
 func (f *fleetFlags) apply(flags *pflag.FlagSet, action deploy.Action, opts *fleet.Options) error {
-	opts.Parallel, opts.Pause, opts.Cores = f.parallel, f.pause, runtime.NumCPU()
+	opts.Parallel, opts.ParallelActivate, opts.Pause, opts.Cores = f.parallel, f.activate, f.pause, runtime.NumCPU()
 	opts.MaxFailures, opts.RollBackBatch, opts.SkipUnreachable = f.maxFailures, f.takeBack, f.unreachable == "skip"
 	if !flags.Changed("max-failures") && f.batch == "" && !f.takeBack {
 		opts.MaxFailures = -1
@@ -52,6 +54,8 @@ func (f *fleetFlags) apply(flags *pflag.FlagSet, action deploy.Action, opts *fle
 	switch {
 	case f.parallel < 1:
 		return usagef("for example --parallel 10", "--parallel %d: expected a number above 0", f.parallel)
+	case f.activate < 1 && flags.Changed("parallel-activate"):
+		return usagef("for example --parallel-activate 3", "--parallel-activate %d: expected a number above 0", f.activate)
 	case f.maxFailures < 0:
 		return usagef("", "--max-failures %d: expected a number, 0 or above", f.maxFailures)
 	case f.unreachable != "fail" && f.unreachable != "skip":

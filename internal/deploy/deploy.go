@@ -335,6 +335,11 @@ func (d *deployment) apply(ctx context.Context, ready built) (Result, error) {
 	if result.Shipped, err = d.ship(ctx, ready); err != nil {
 		return result, err
 	}
+	over, err := d.turn(ctx, Activate)
+	if err != nil {
+		return result, d.fail(Activate, Unchanged, err)
+	}
+	defer over()
 	// The connection may have been lost and made again: what counts is how the target is now.
 	facts := d.link.facts()
 	if d.sameSystem(ready, facts) {

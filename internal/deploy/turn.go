@@ -8,8 +8,9 @@ import "context"
 //   - Connect, whose turn ends when the connection is made or has failed;
 //   - Evaluate and Build, which take this machine's cores and memory;
 //   - Compare, before it is found out what would be done, if anybody wants to know;
-//   - Ship, when everything before has gone well and something is to be done on the node: this turn lasts until all of it is
-//     done. Until then the node is unchanged.
+//   - Ship, when everything before has gone well and something is to be done on the node;
+//   - Activate, when all is there, which ends the turn before. Until then the node is unchanged. Both turns last until the
+//     deployment ends.
 //
 // An error ends the deployment of the node.
 type Turn func(ctx context.Context, node string, step Step) (over func(), err error)

@@ -40,8 +40,11 @@ func newAgreement(ctx context.Context, nodes []inventory.Node, ask func(context.
 func (a *agreement) agree(ctx context.Context, planned *deploy.Planned) (bool, error) {
 	a.mu.Lock()
 	delete(a.coming, planned.Node)
-	a.waiting[planned.Node] = planned
-	a.askNow()
+	// Those that are stopped are told so before the one whose failure stops them counts as ended: there is nothing to ask then.
+	if ctx.Err() == nil {
+		a.waiting[planned.Node] = planned
+		a.askNow()
+	}
 	a.mu.Unlock()
 	select {
 	case <-a.answered:

@@ -17,8 +17,11 @@ import (
 type Options struct {
 	// Deploy is for each of them. Its functions are called from several goroutines; Turn is not used.
 	Deploy deploy.Options
-	// Parallel is how many nodes are connected to, and how many are changed, at once.
+	// Parallel is how many nodes are connected to, and how many are changed, shipping included, at once.
 	Parallel int
+	// ParallelActivate, if not 0, is how many nodes are changed at once after shipping; then Parallel is only for shipping. A
+	// node that waits in between is not being changed yet.
+	ParallelActivate int
 	// Cores is how many evaluations may go on at once, where there is memory for them.
 	Cores int
 	// Batches are the groups in which nodes are changed. With more than one, no node is changed before all are connected,
@@ -97,9 +100,15 @@ type fleet struct {
 	rollBack func(context.Context, inventory.Node, deploy.Options) (deploy.Result, error)
 
 	connecting, building, comparing, changing slots
+	activating                                slots // nil: who has a slot to be changed activates in it
 	evaluators                                *evaluators
 	rollout                                   *rollout
 	agreement                                 *agreement // nil: nobody is asked
+
+	holding sync.Mutex
+	// held frees the slot in which a node ships or is changed: only after it is known how the node ended, so that no other one
+	// begins in its place which a failure stops.
+	held map[string]func()
 
 	outcomes []Outcome
 	telling  sync.Mutex
@@ -111,11 +120,15 @@ type fleet struct {
 const builds = 2
 
 func newFleet(inv *inventory.Inventory, nodes []inventory.Node, opts Options) *fleet {
-	return &fleet{
-		opts: opts, nodes: nodes, outcomes: make([]Outcome, len(nodes)), rollout: newRollout(nodes, opts),
+	f := &fleet{
+		opts: opts, nodes: nodes, outcomes: make([]Outcome, len(nodes)), rollout: newRollout(nodes, opts), held: map[string]func(){},
 		connecting: newSlots(opts.Parallel), building: newSlots(builds), comparing: newSlots(opts.Parallel), changing: newSlots(opts.Parallel),
 		evaluators: &evaluators{cores: opts.Cores, free: availableMemory, peak: inv.EvaluationPeak},
 	}
+	if opts.ParallelActivate > 0 {
+		f.activating = newSlots(opts.ParallelActivate)
+	}
+	return f
 }
 
 func (f *fleet) run(ctx context.Context) []Outcome {
@@ -150,8 +163,20 @@ func (f *fleet) one(ctx context.Context, i int) {
 	f.outcomes[i] = o
 	f.tell(o)
 	f.rollout.end(ctx, node.Name, f.counts(o.Status))
+	f.hold(node.Name, nil)
 	if f.agreement != nil {
 		f.agreement.end(node.Name, f.rollout.stopped())
+	}
+}
+
+// hold frees the slot that a node is in, and remembers what frees its next one; nil: it has none.
+func (f *fleet) hold(node string, leave func()) {
+	f.holding.Lock()
+	before := f.held[node]
+	f.held[node] = leave
+	f.holding.Unlock()
+	if before != nil {
+		before()
 	}
 }
 
@@ -200,16 +225,39 @@ func (f *fleet) turn(ctx context.Context, node string, step deploy.Step) (over f
 		return f.building.enter(ctx)
 	case deploy.Compare:
 		return f.comparing.enter(ctx)
+	case deploy.Ship:
+		return func() {}, f.begin(ctx, node)
 	}
+	return func() {}, f.activate(ctx, node)
+}
+
+// begin waits until node may be changed.
+func (f *fleet) begin(ctx context.Context, node string) error {
 	if err := f.rollout.wait(ctx, node); err != nil {
-		return nil, err
+		return err
 	}
-	over, err = f.changing.enter(ctx)
-	if err == nil && !f.rollout.begin(node) {
-		over()
-		err = ErrStopped
+	leave, err := f.changing.enter(ctx)
+	if err != nil {
+		return err
 	}
-	return over, err
+	f.hold(node, leave)
+	if !f.rollout.begin(node) {
+		return ErrStopped
+	}
+	return nil
+}
+
+// activate waits until node, which all is shipped to, may be activated.
+func (f *fleet) activate(ctx context.Context, node string) error {
+	if f.activating == nil {
+		return nil
+	}
+	f.hold(node, nil)
+	leave, err := f.activating.enterUnless(ctx, f.rollout.stop)
+	if err == nil {
+		f.hold(node, leave)
+	}
+	return err
 }
 
 // status tells what err, nil for none, leaves of a node.
@@ -241,13 +289,17 @@ func (f *fleet) counts(s Status) bool {
 
 // takeBack takes those nodes of the batch that was stopped back that have the new system.
 func (f *fleet) takeBack(ctx context.Context) {
+	changing := f.changing
+	if f.activating != nil {
+		changing = f.activating
+	}
 	var group sync.WaitGroup
 	for i, o := range f.outcomes {
 		if o.Status != Done || o.Result.Outcome != deploy.Committed || !f.rollout.inLastBatch(o.Node.Name) {
 			continue
 		}
 		group.Go(func() {
-			leave, err := f.changing.enter(ctx)
+			leave, err := changing.enter(ctx)
 			if err == nil {
 				defer leave()
 				_, err = f.rollBack(ctx, o.Node, f.takenBackBy(o.Node))

@@ -27,6 +27,8 @@ type fakes struct {
 	most    int
 	evals   int
 	evalMax int
+	ships   int
+	shipMax int
 }
 
 func named(names ...string) []inventory.Node {
@@ -71,7 +73,18 @@ func (f *fakes) deploy(ctx context.Context, node inventory.Node, o deploy.Option
 		if err != nil {
 			return &deploy.Error{Node: node.Name, Step: step, State: deploy.Unchanged, Err: err}
 		}
-		if step != deploy.Ship {
+		if step == deploy.Ship {
+			f.mu.Lock()
+			f.ships++
+			f.shipMax = max(f.shipMax, f.ships)
+			f.mu.Unlock()
+			// For longer than it takes until all are evaluated.
+			time.Sleep(10 * time.Second)
+			f.mu.Lock()
+			f.ships--
+			f.mu.Unlock()
+		}
+		if step != deploy.Ship && step != deploy.Activate {
 			if step == deploy.Evaluate {
 				f.mu.Lock()
 				f.evals++
@@ -93,7 +106,7 @@ func (f *fakes) deploy(ctx context.Context, node inventory.Node, o deploy.Option
 			return deploy.Result{}, err
 		}
 	}
-	for _, step := range []deploy.Step{deploy.Connect, deploy.Evaluate, deploy.Build, deploy.Compare, deploy.Ship} {
+	for _, step := range []deploy.Step{deploy.Connect, deploy.Evaluate, deploy.Build, deploy.Compare, deploy.Ship, deploy.Activate} {
 		if step == deploy.Ship && o.Agree != nil {
 			if _, err := o.Agree(ctx, &deploy.Planned{Comparison: deploy.Comparison{Node: node.Name}}); err != nil {
 				return deploy.Result{}, &deploy.Error{Node: node.Name, Step: deploy.Connect, State: deploy.Unchanged, Err: err}
@@ -118,11 +131,11 @@ func (f *fakes) deploy(ctx context.Context, node inventory.Node, o deploy.Option
 // failing is a deployment that fails in a step, and leaves its node in a state.
 func failing(step deploy.Step, state deploy.State, err error) func(func(deploy.Step) error) error {
 	return func(turn func(deploy.Step) error) error {
-		for _, s := range []deploy.Step{deploy.Connect, deploy.Evaluate, deploy.Build, deploy.Ship} {
+		for _, s := range []deploy.Step{deploy.Connect, deploy.Evaluate, deploy.Build, deploy.Ship, deploy.Activate} {
 			if err := turn(s); err != nil {
 				return err
 			}
-			if s == step || step == deploy.Check && s == deploy.Ship {
+			if s == step || step == deploy.Check && s == deploy.Activate {
 				break
 			}
 		}
@@ -131,6 +144,12 @@ func failing(step deploy.Step, state deploy.State, err error) func(func(deploy.S
 		}
 		return &deploy.Error{Node: "x", Step: step, State: state, Err: err}
 	}
+}
+
+// once does something when the first node has ended, before that counts.
+func (f *fakes) once(do func()) func(Outcome) {
+	var first sync.Once
+	return func(Outcome) { first.Do(do) }
 }
 
 func statusesOf(outcomes []Outcome) string {
@@ -157,6 +176,46 @@ func TestOneFailureDoesNotStopTheOthers(t *testing.T) {
 		}
 		if f.most > 2 || f.evalMax != 2 {
 			t.Errorf("%d nodes were changed at once, %d evaluated; want 2 and 2", f.most, f.evalMax)
+		}
+	})
+}
+
+// TestShippingAndActivatingAreLimitedApart locks that each has its number, and that a node which waits for its activation is left
+// as it is when others have failed.
+func TestShippingAndActivatingAreLimitedApart(t *testing.T) {
+	for title, c := range map[string]struct {
+		parallel, activate int
+		ships, changes     int
+	}{
+		"fewer are activated": {4, 2, 4, 2},
+		"fewer are shipped":   {2, 6, 2, 6},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			f := &fakes{t: t}
+			outcomes := f.fleet(Options{MaxFailures: -1, Parallel: c.parallel, ParallelActivate: c.activate}, "a", "b", "c", "d", "e", "f", "g", "h").run(t.Context())
+			if got := statusesOf(outcomes); strings.Count(got, "done") != 8 || f.shipMax != c.ships || f.most > c.changes || f.most < 2 {
+				t.Errorf("%s: %s; shipped to %d at once and changed %d", title, got, f.shipMax, f.most)
+			}
+		})
+	}
+	synctest.Test(t, func(t *testing.T) {
+		no := failing(deploy.Check, deploy.RolledBack, errors.New("no"))
+		f := &fakes{t: t, fails: map[string]func(func(deploy.Step) error) error{"a": no, "b": no, "c": no, "d": no}}
+		outcomes := f.fleet(Options{ParallelActivate: 1, Ended: f.once(synctest.Wait)}, "a", "b", "c", "d").run(t.Context())
+		if got := statusesOf(outcomes); strings.Count(got, "rolled back") != 1 || strings.Count(got, "not begun") != 3 {
+			t.Errorf("after the first failure: %s", got)
+		}
+	})
+}
+
+// TestNoNodeTakesThePlaceOfTheLastFailure locks that a failure counts before another node may begin where it was.
+func TestNoNodeTakesThePlaceOfTheLastFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		no := failing(deploy.Check, deploy.RolledBack, errors.New("no"))
+		f := &fakes{t: t, fails: map[string]func(func(deploy.Step) error) error{"a": no, "b": no, "c": no}}
+		outcomes := f.fleet(Options{Parallel: 1, Ended: f.once(synctest.Wait)}, "a", "b", "c").run(t.Context())
+		if got := statusesOf(outcomes); strings.Count(got, "rolled back") != 1 || strings.Count(got, "not begun") != 2 {
+			t.Errorf("one at a time, after the first failure: %s", got)
 		}
 	})
 }

@@ -25,12 +25,13 @@ type rollout struct {
 	open      int             // how many batches may be changed
 	pausing   bool
 	failures  int
-	over      bool // no further node is begun
+	over      bool          // no further node is begun
+	stop      chan struct{} // closed when it is over
 }
 
 func newRollout(nodes []inventory.Node, opts Options) *rollout {
 	r := &rollout{
-		opts: opts, batch: map[string]int{}, changed: make(chan struct{}), cancel: map[string]context.CancelCauseFunc{},
+		opts: opts, batch: map[string]int{}, changed: make(chan struct{}), stop: make(chan struct{}), cancel: map[string]context.CancelCauseFunc{},
 		preparing: map[string]bool{}, changing: map[string]bool{}, sizes: opts.Batches.split(len(nodes)),
 	}
 	r.pending = append(r.pending, r.sizes...)
@@ -102,6 +103,7 @@ func (r *rollout) end(ctx context.Context, node string, failed bool) {
 	}
 	if r.opts.MaxFailures >= 0 && r.failures > r.opts.MaxFailures && !r.over {
 		r.over = true
+		close(r.stop)
 		for name, cancel := range r.cancel {
 			if !r.changing[name] {
 				cancel(ErrStopped)

@@ -25,6 +25,30 @@ func (s slots) enter(ctx context.Context) (leave func(), err error) {
 	}
 }
 
+// enterUnless is enter for what has to stop waiting when stop is closed: it fails with ErrStopped then.
+func (s slots) enterUnless(ctx context.Context, stop <-chan struct{}) (leave func(), err error) {
+	either, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		select {
+		case <-stop:
+			cancel(ErrStopped)
+		case <-either.Done():
+		}
+	}()
+	if leave, err = s.enter(either); err != nil {
+		return nil, err
+	}
+	select {
+	case <-stop:
+		// Where both come at once, either may have been taken.
+		leave()
+		return nil, ErrStopped
+	default:
+		return leave, nil
+	}
+}
+
 // evaluators lets evaluations go on side by side: as many as there are cores, and as fit in the memory that is free. One may
 // always go on.
 type evaluators struct {

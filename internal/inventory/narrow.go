@@ -54,7 +54,11 @@ func (inv *Inventory) needed(node Node) []string {
 	for _, c := range node.Checks.Commands {
 		for _, word := range c.Run {
 			rel, inside := strings.CutPrefix(word, string(inv.Source.Path)+"/")
-			if _, err := os.Stat(word); inside && err == nil {
+			if !inside {
+				continue
+			}
+			// What is not there fails when it runs, as with a source that is not narrowed.
+			if _, err := os.Stat(word); err == nil {
 				paths = append(paths, rel)
 			}
 		}
@@ -228,5 +232,5 @@ func (inv *Inventory) leftOut(rel string) string {
 	if !strings.HasPrefix(shown, "../") {
 		shown = "./" + shown
 	}
-	return "the node's `source` leaves " + printable(rel) + " out: add " + shown + ", or the folder that it is in"
+	return "the node's `source` leaves " + printable(rel) + " out: add " + printable(shown) + ", or the folder that it is in"
 }
