@@ -89,13 +89,15 @@ func TestPlanSaysWhatADeploymentThenDoes(t *testing.T) {
 
 	t.Run("reboot", func(t *testing.T) {
 		s := s.In(t)
-		s.Write("web/configuration.nix", site.With(site.Configuration("second"), `system.initInterfaceVersion = "9";`))
+		s.Write("web/configuration.nix", site.With(site.Configuration("second"), `system.initInterfaceVersion = "9";
+  environment.etc."fstab".text = "/dev/x /data ext4 ro 0 0\n"; environment.etc."systemd/user/hello.service".text = "[Service]\n";`))
 		p := planOf(s)
 		if !strings.HasPrefix(p.NeedsReboot, "its init is of another kind than the one that runs") {
 			t.Errorf("%q", p.NeedsReboot)
 		}
 		o := s.Ferry("plan")
-		if !strings.Contains(o.Out, "  needs a reboot    its init is of another kind than the one that runs") {
+		if !strings.Contains(o.Out, "  needs a reboot    its init is of another kind than the one that runs") ||
+			!strings.Contains(o.Out, "  mounts            /data added\n") || !strings.Contains(o.Out, "  user units        hello.service added\n") {
 			t.Error("it does not say so")
 		}
 	})

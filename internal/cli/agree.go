@@ -53,6 +53,7 @@ func shortPlan(p *deploy.Planned) string {
 	if s := p.System; s != nil && !p.SameSystem {
 		field(&b, "at next boot", strings.Join(s.Boot, ", "))
 		writeUnits(&b, s.Units)
+		comesAndGoes(&b, "mounts", s.Mounts)
 		list(&b, "users added", s.Users.Added)
 		list(&b, "users removed", s.Users.Removed)
 	}

@@ -23,7 +23,7 @@ func (a *app) diffCommand() *cobra.Command {
 		Use:   "diff [NODE [A [B]]]",
 		Short: "Show how two systems of a node differ",
 		Long: `Show how two systems of a node differ: packages by version, the closure's size, what a switch from A to B does to units,
-files in /etc, users and groups, and what takes a reboot. Nothing is changed on the target.
+files in /etc, users and groups, mounts, users' own units, and what takes a reboot. Nothing is changed on the target.
 
 A and B are each a generation's number, the store path of a bundle or toplevel, or a word:
   running   what runs on the target (default for A)
@@ -40,10 +40,10 @@ With --source the two sources are compared instead, as a unified diff made by gi
 With --json it is one object: node; before and after, each with name, toplevel, bundle, source and here (it is in this
 machine's store); closure, with packages (name, change: added, removed, upgraded, downgraded, changed or rebuilt, and the
 versions before and after), paths_before, paths_after, size_before and size_after in bytes; system, with units (stop,
-restart, reload, start, skip: goes on as it is, idle: changed and not running), etc, users and groups (added, removed,
-changed each), and boot, what only a reboot brings; needs_reboot, why a switch is not possible, or ""; units_judged,
-whether what runs was not asked; and unknown, what could not be found out. closure and system are null where a system is
-not here.`,
+restart, reload, start, skip: goes on as it is, idle: changed and not running), etc, users, groups, mounts (of fstab, and
+"swap DEVICE") and user_units (of users' own managers, where one that runs goes on as it is), with added, removed and
+changed each, and boot, what only a reboot brings; needs_reboot, why a switch is not possible, or ""; units_judged, whether
+what runs was not asked; and unknown, what could not be found out. closure and system are null where a system is not here.`,
 		Example: `  ferry diff pi
   ferry diff pi 41 42
   ferry diff --source pi

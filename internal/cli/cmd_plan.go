@@ -31,9 +31,9 @@ func (a *app) planCommand() *cobra.Command {
 		Short: "Show what a deployment would do, and change nothing",
 		Long: `Evaluate and build nodes, compare each with what runs on its target, and show what "ferry deploy" would do: packages and
 closure size, units that would be stopped, restarted, reloaded and started, the new ones included, files in /etc, users,
-what would be shipped, whether a reboot is needed, and what would stop the deployment: among that, what may lock out the
-very login that is used. Nothing is changed on the targets. If ferry's agent is there already, the login is enough; else
-sudo is needed once, to put it there.
+mounts, what would be shipped, whether a reboot is needed, and what would stop the deployment: among that, what may lock
+out the very login that is used. Nothing is changed on the targets. If ferry's agent is there already, the login is enough;
+else sudo is needed once, to put it there.
 
 ` + chooseHelp + `
 

@@ -45,7 +45,9 @@ func writeDifferences(b *strings.Builder, c *deploy.Comparison) {
 			list(b, part.title+" removed", part.names.Removed)
 			list(b, part.title+" changed", part.names.Changed)
 		}
-		if s.Units.Empty() && s.Etc.Empty() && s.Users.Empty() && s.Groups.Empty() && len(s.Boot) == 0 {
+		comesAndGoes(b, "mounts", s.Mounts)
+		comesAndGoes(b, "user units", s.UserUnits)
+		if s.Units.Empty() && s.Mounts.Empty() && s.UserUnits.Empty() && s.Etc.Empty() && s.Users.Empty() && s.Groups.Empty() && len(s.Boot) == 0 {
 			field(b, "activation", "nothing changes but store paths")
 		}
 	}
@@ -55,6 +57,20 @@ func writeDifferences(b *strings.Builder, c *deploy.Comparison) {
 	for _, text := range c.Unknown {
 		field(b, "not known", text)
 	}
+}
+
+// comesAndGoes writes in one line what few things change of.
+func comesAndGoes(b *strings.Builder, title string, n compare.Names) {
+	var words []string
+	for _, part := range []struct {
+		word  string
+		names []string
+	}{{"added", n.Added}, {"removed", n.Removed}, {"changed", n.Changed}} {
+		for _, name := range part.names {
+			words = append(words, name+" "+part.word)
+		}
+	}
+	list(b, title, words)
 }
 
 func writeUnits(b *strings.Builder, u compare.Units) {

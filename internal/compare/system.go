@@ -1,5 +1,5 @@
 // Package compare tells how two NixOS systems differ, by what this machine's store has of them: packages, units, files in /etc,
-// accounts, and what a reboot brings.
+// accounts, mounts, and what a reboot brings.
 package compare
 
 import (
@@ -18,7 +18,11 @@ type System struct {
 	Etc    Names `json:"etc"`    // files below /etc, but for units
 	Users  Names `json:"users"`  // by name; changed: their groups, shell or the like
 	Groups Names `json:"groups"` // by name; changed: their members or number
-	// Boot names what only the next boot brings: kernel, initrd, kernel modules, kernel parameters.
+	// Mounts are those of fstab, by mount point, and swaps as "swap DEVICE".
+	Mounts Names `json:"mounts"`
+	// UserUnits are units of users' own service managers; one that runs goes on as it is.
+	UserUnits Names `json:"user_units"`
+	// Boot names what only the next boot brings: kernel, initrd, kernel modules, kernel parameters, another root file system.
 	Boot []string `json:"boot"`
 }
 
@@ -44,6 +48,8 @@ func Systems(before, after, booted string, active func(unit string) bool) (Syste
 		booted = before
 	}
 	s := System{Units: compareUnits(before+"/etc/systemd/system", after+"/etc/systemd/system", active), Boot: compareBoot(booted, after)}
+	s.Boot = append(s.Boot, bootMounts(booted, after)...)
+	s.Mounts, s.UserUnits = compareMounts(before, after), compareUserUnits(before, after)
 	s.Etc = compareMaps(etcFiles(before), etcFiles(after), func(a, b string) bool { return a == b || sameFile(a, b) })
 	was, is := readAccounts(before), readAccounts(after)
 	equal := func(a, b string) bool { return a == b }

@@ -149,11 +149,15 @@ func TestSystemsSayWhatElseComesAndGoes(t *testing.T) {
 	before := toplevel(t, map[string]string{
 		"activate": "perl x.pl " + store + "/1-users-groups.json\n", "etc/gone": "x", "etc/same": "-> " + store + "/one", "etc/changed": "-> " + store + "/one",
 		"etc/copied": "x", "etc/copied.mode": "0440", "etc/mtab": "-> /proc/nowhere/mounts",
+		"etc/fstab":                  "# a comment\n/dev/a / ext4\n/dev/b /my\\040data ext4 ro 0 2\n/dev/c /old xfs defaults 0 0\n/dev/d none swap\n/dev/e /nix ext4 ro\n/dev/f /same ext4 ro 0 0\n",
+		"etc/systemd/user/a.service": "[Service]\nExecStart=1\n", "etc/systemd/user/b.timer": "[Timer]\nOnCalendar=daily\n", "etc/systemd/user/same.service": "[Service]\nExecStart=1\n",
 		"kernel": "-> /nix/store/" + strings.Repeat("a", 32) + "-linux-6.1.1/bzImage", "kernel-params": "a b\n", "initrd": "-> /x",
 	})
 	after := toplevel(t, map[string]string{
 		"activate": "perl x.pl " + store + "/2-users-groups.json\n", "etc/new/file": "x", "etc/same": "-> " + store + "/same", "etc/changed": "-> " + store + "/two",
 		"etc/copied": "x", "etc/copied.mode": "0444", "etc/mtab": "-> /proc/nowhere/mounts", "etc/systemd/system/x.target": "[Unit]\n",
+		"etc/fstab":                  "/dev/other / ext4 defaults 0 1\n/dev/b /my\\040data ext4 rw 0 2\n/dev/n /new xfs\n/dev/m none swap sw\n/dev/e /nix ext4 rw\n/dev/f /same ext4 ro 0 2\n",
+		"etc/systemd/user/a.service": "[Service]\nExecStart=2\n", "etc/systemd/user/c.socket": "[Socket]\nListenStream=1\n", "etc/systemd/user/same.service": "[Service]\nExecStart=1\n",
 		"kernel": "-> /nix/store/" + strings.Repeat("a", 32) + "-linux-6.1.2/bzImage", "kernel-params": "a c\n", "initrd": "-> /x",
 	})
 	s, err := Systems(before, after, "", nil)
@@ -161,10 +165,12 @@ func TestSystemsSayWhatElseComesAndGoes(t *testing.T) {
 		t.Fatal(err)
 	}
 	for what, c := range map[string]struct{ got, want any }{
-		"etc":    {s.Etc, Names{[]string{"new/file"}, []string{"gone"}, []string{"changed"}}},
-		"users":  {s.Users, Names{[]string{"eve"}, []string{"bob"}, []string{"alice"}}},
-		"groups": {s.Groups, Names{[]string{}, []string{}, []string{}}},
-		"boot":   {s.Boot, []string{"kernel (6.1.1 to 6.1.2)", "kernel parameters"}},
+		"etc":        {s.Etc, Names{[]string{"new/file"}, []string{"gone"}, []string{"changed", "fstab"}}},
+		"mounts":     {s.Mounts, Names{[]string{"/new", "swap /dev/m"}, []string{"/old", "swap /dev/d"}, []string{"/", "/my data", "/nix"}}},
+		"user units": {s.UserUnits, Names{[]string{"c.socket"}, []string{"b.timer"}, []string{"a.service"}}},
+		"users":      {s.Users, Names{[]string{"eve"}, []string{"bob"}, []string{"alice"}}},
+		"groups":     {s.Groups, Names{[]string{}, []string{}, []string{}}},
+		"boot":       {s.Boot, []string{"kernel (6.1.1 to 6.1.2)", "kernel parameters", "the mount of /"}},
 	} {
 		if !reflect.DeepEqual(c.got, c.want) {
 			t.Errorf("%s: got %v, want %v", what, c.got, c.want)
