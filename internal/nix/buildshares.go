@@ -141,8 +141,13 @@ func (s *shares) settle(done int) {
 	}
 }
 
-// isBuilt tells whether r's output is there and valid. Without a sandbox it is there while it is being built.
+// isBuilt tells whether r's output is there and valid. Without a sandbox it is there while it is being built. Nix may be ahead of
+// what has been read of its log: when the last build is known to have begun, only lines of that one can be missed.
 func (s *shares) isBuilt(r *share) bool {
+	begun := slices.ContainsFunc(s.log.builds, func(b runningBuild) bool { return b.drv == r.drv }) || slices.Contains(s.log.ended, r.drv)
+	if s.planned[r.drv] && !begun {
+		return false
+	}
 	if _, err := os.Lstat(string(r.out)); err != nil || r.needs == nil {
 		return false
 	}
