@@ -24,6 +24,7 @@ func TestSeveralNodesAreDeployedAtOnce(t *testing.T) {
 	crew := newCrew(t, "web1", "web2", "web3", "web4")
 	t.Run("none is guessed", func(t *testing.T) { noneIsGuessed(crew.in(t)) })
 	t.Run("each fails alone", func(t *testing.T) { eachFailsAlone(crew.in(t)) })
+	t.Run("a failure is theirs who need it", func(t *testing.T) { aFailureIsTheirsWhoNeedIt(crew.in(t)) })
 	t.Run("one password for all", func(t *testing.T) { onePasswordForAll(crew.in(t)) })
 	t.Run("plans", func(t *testing.T) { plansAreShownAndAgreedToOnce(crew.in(t)) })
 	t.Run("batches", func(t *testing.T) { batchesStop(crew.in(t)) })
@@ -80,6 +81,21 @@ func eachFailsAlone(c *crew) {
 	c.ends(o, 3)
 	o.Says(c.T, "web1: same system, new configuration kept", "web4: nothing to do", "ferry: 5 nodes: 4 done, 1 unreachable\n")
 	c.ends(c.deploy("--all", "!gone"), 0)
+}
+
+// aFailureIsTheirsWhoNeedIt has two nodes that need the same derivation, which fails, and one that goes on.
+func aFailureIsTheirsWhoNeedIt(c *crew) {
+	c.member("web2").more, c.member("web3").more = failsToBuild, failsToBuild
+	c.plan("shared")
+	o := c.deploy("web1", "web2", "web3")
+	c.ends(o, 3)
+	o.Says(c.T, "ferry: error: web2: build: broken failed with exit code 3", "ferry: error: web3: build: broken failed with exit code 3",
+		"web1: done: generation ", "ferry: 3 nodes: 1 done, 2 failed, unchanged\n")
+	if n := strings.Count(o.Errors, "  nothing works\n"); n != 2 {
+		c.T.Errorf("what the builder wrote last is shown %d times, want it for both:\n%s", n, o.Errors)
+	}
+	c.greet(map[string]string{"web1": "shared web1", "web2": "one web2", "web3": "one web3"})
+	c.member("web2").more, c.member("web3").more = "", ""
 }
 
 // onePasswordForAll has a person at a terminal, who mistypes the password first.

@@ -22,12 +22,7 @@ func BuildOnly(ctx context.Context, inv *inventory.Inventory, node inventory.Nod
 	if err != nil {
 		return "", err
 	}
-	over, err := opts.turn(ctx, node.Name, Build)
-	if err != nil {
-		return "", err
-	}
-	defer over()
-	bundle, err := build(ctx, inv, node, evaluation, opts.Nix, opts.Roots, opts.about(node))
+	bundle, err := build(ctx, inv, node, evaluation, opts, opts.about(node))
 	if err != nil || link == "" {
 		return bundle, err
 	}
@@ -72,7 +67,12 @@ func evaluate(ctx context.Context, inv *inventory.Inventory, node inventory.Node
 	return evaluation, nil
 }
 
-func build(ctx context.Context, inv *inventory.Inventory, node inventory.Node, evaluation *inventory.Evaluation, client *nix.Client, roots Roots, emit func(Event)) (nix.StorePath, error) {
+// build waits for the node's turn only to find out what can be built; the builds of several nodes go together.
+func build(ctx context.Context, inv *inventory.Inventory, node inventory.Node, evaluation *inventory.Evaluation, opts Options, emit func(Event)) (nix.StorePath, error) {
+	over, err := opts.turn(ctx, node.Name, Build)
+	if err != nil {
+		return "", err
+	}
 	begin := time.Now()
 	emit(Event{Kind: Started, Step: Build})
 	failed := func(err error) error {
@@ -86,11 +86,13 @@ func build(ctx context.Context, inv *inventory.Inventory, node inventory.Node, e
 		}
 		return &Error{Node: node.Name, Step: Build, State: Unchanged, Err: err, hints: buildHints(err)}
 	}
-	if err := canBuild(ctx, inv, evaluation, client); err != nil {
+	err = canBuild(ctx, inv, evaluation, opts.Nix)
+	over()
+	if err != nil {
 		return "", failed(err)
 	}
 	var plan nix.Plan
-	err := client.Build(ctx, evaluation.Bundle, roots.Built(inv.File, node.Name), func(p nix.BuildProgress) {
+	err = opts.Nix.BuildTogether(ctx, evaluation.Bundle, evaluation.BundleOut, opts.Roots.Built(inv.File, node.Name), func(p nix.BuildProgress) {
 		plan = p.Plan
 		if p.Line != "" {
 			emit(Event{Kind: Line, Step: Build, Text: p.Line})

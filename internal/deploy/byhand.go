@@ -94,7 +94,7 @@ func RunPlain(ctx context.Context, inv *inventory.Inventory, node inventory.Node
 	if err != nil {
 		return Result{}, err
 	}
-	bundle, err := build(ctx, inv, node, evaluation, opts.Nix, opts.Roots, p.emit)
+	bundle, err := build(ctx, inv, node, evaluation, opts, p.emit)
 	if err != nil {
 		return Result{}, err
 	}

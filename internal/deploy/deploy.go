@@ -287,12 +287,7 @@ func (d *deployment) evaluate(ctx context.Context) (*inventory.Evaluation, error
 }
 
 func (d *deployment) build(ctx context.Context, evaluation *inventory.Evaluation) error {
-	over, err := d.turn(ctx, Build)
-	if err != nil {
-		return d.fail(Build, Unchanged, err)
-	}
-	defer over()
-	_, err = build(ctx, d.inv, d.node, evaluation, d.opts.Nix, d.opts.Roots, d.emit)
+	_, err := build(ctx, d.inv, d.node, evaluation, d.opts, d.emit)
 	return err
 }
 

@@ -115,8 +115,7 @@ type fleet struct {
 	last     *Last // nil: it is not written down
 }
 
-// builds is how many nodes are built at once: each build uses as many cores as Nix is told to, and two keep them busy when one
-// comes to its end.
+// builds is for how many nodes at once it is found out whether they can be built here: each may take a nix-store.
 const builds = 2
 
 func newFleet(inv *inventory.Inventory, nodes []inventory.Node, opts Options) *fleet {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"ferry/internal/run"
@@ -52,19 +53,27 @@ func (c *Client) explain(ctx context.Context, log *buildLog, err error) error {
 		return failed
 	}
 	b.err = failed
-	for _, m := range b.Messages {
-		if strings.Contains(m, "interrupted by the user") {
-			// A Ctrl-C reaches Nix at the same time as ferry, and may be noticed there first.
-			return context.Canceled
-		}
+	if wasInterrupted(b.Messages) {
+		return context.Canceled
 	}
+	return c.detail(ctx, log, b)
+}
+
+// wasInterrupted tells whether Nix says that a person wanted an end. A Ctrl-C reaches Nix at the same time as ferry, and may be
+// noticed there first.
+func wasInterrupted(messages []string) bool {
+	return slices.ContainsFunc(messages, func(m string) bool { return strings.Contains(m, "interrupted by the user") })
+}
+
+// detail adds to b what its builders wrote last, or says that nothing here builds for a system.
+func (c *Client) detail(ctx context.Context, log *buildLog, b *BuildError) error {
 	for i := range b.Derivations {
 		d := &b.Derivations[i]
 		if d.platform != nil {
 			return &PlatformError{System: d.platform.system, Reason: d.Reason, err: b}
 		}
 		if lines := log.lines[d.Drv]; len(lines) > 0 {
-			d.LastLines = lines
+			d.LastLines = slices.Clone(lines)
 		} else if len(d.LastLines) == 0 && d.ran {
 			d.LastLines = c.readLog(ctx, d.Drv)
 		}

@@ -86,7 +86,9 @@ type buildLog struct {
 	counted  int               // derivations expected, as that activity counts
 	plan     planReader        // what Nix announces to do
 	lines    map[StorePath][]string
-	errors   []string // messages, each with its lines cleaned
+	errors   []string    // messages, each with its lines cleaned
+	ended    []StorePath // builds that have run, well or not
+	speaker  StorePath   // the derivation that wrote state.Line
 }
 
 // runningBuild is an activity that builds.
@@ -155,7 +157,12 @@ func (b *buildLog) stop(e buildEvent) {
 	}
 	delete(b.expected, e.ID)
 	running := len(b.builds)
-	b.builds = slices.DeleteFunc(b.builds, func(r runningBuild) bool { return r.id == e.ID })
+	b.builds = slices.DeleteFunc(b.builds, func(r runningBuild) bool {
+		if r.id == e.ID {
+			b.ended = append(b.ended, r.drv)
+		}
+		return r.id == e.ID
+	})
 	if len(b.builds) < running {
 		b.tell()
 	}
@@ -167,7 +174,7 @@ func (b *buildLog) result(e buildEvent) {
 		b.state.Line = run.Clean(strings.TrimRight(e.text(0), "\r\n"))
 		for _, r := range b.builds {
 			if r.id == e.ID {
-				b.state.Builder = derivationName(r.drv)
+				b.state.Builder, b.speaker = derivationName(r.drv), r.drv
 				b.keep(r.drv, b.state.Line)
 				break
 			}
@@ -246,7 +253,7 @@ func (b *buildLog) tell() {
 		state.FetchBytes = max(state.FetchBytes, state.FetchedBytes)
 		b.progress(state)
 	}
-	b.state.Line, b.state.Builder, b.state.Message = "", "", ""
+	b.state.Line, b.state.Builder, b.state.Message, b.speaker = "", "", "", ""
 }
 
 func derivationName(drv StorePath) string { return strings.TrimSuffix(drv.Name(), ".drv") }

@@ -21,6 +21,8 @@ type Client struct {
 
 	mu      sync.Mutex
 	version *Version // once it is known
+
+	builds queue
 }
 
 // Options reach every nix command. They are arguments, which other users of this machine can read: no secrets.
