@@ -21,9 +21,11 @@ type nodeStatus struct {
 	Last                                                        *struct{ Who, Action, Outcome, Reason string }
 	Current, Default, Booted                                    string
 	Reboot, Failed                                              []string
-	FailedKnown                                                 bool  `json:"failed_known"`
-	StoreFree                                                   int64 `json:"store_free"`
-	BootFree                                                    int64 `json:"boot_free"`
+	FailedKnown                                                 bool   `json:"failed_known"`
+	StoreFree                                                   int64  `json:"store_free"`
+	BootFree                                                    int64  `json:"boot_free"`
+	NixpkgsRevision                                             string `json:"nixpkgs_revision"`
+	NixpkgsDate                                                 string `json:"nixpkgs_date"`
 	Armed                                                       *struct{ Toplevel, Who, Phase string }
 	Lock                                                        *struct{ Who, From, Since string }
 }
@@ -78,13 +80,18 @@ type fleet struct {
 	db, new *site.Site
 }
 
+// nixpkgsCommit is what the fleet's pin calls its nixpkgs, whose tree does not say it.
+const nixpkgsCommit = "0123456789abcdef0123456789abcdef01234567"
+
 func newFleet(t *testing.T) *fleet {
 	t.Helper()
 	f := &fleet{Site: site.New(t, site.Options{}), db: site.New(t, site.Options{}), new: site.New(t, site.Options{})}
 	node := func(name, target string) string {
 		return fmt.Sprintf("  nodes.%s = {\n%s  };\n", name, f.Node(target))
 	}
-	f.Write("ferry.nix", fmt.Sprintf("{\n  nixpkgs = %q;\n", f.Nixpkgs)+node("web", "alice@"+f.Target.Name())+node("db", "bob@"+f.db.Target.Name())+
+	pin := fmt.Sprintf("fetchTarball { url = \"https://nixpkgs.example/archive/%s.tar.gz\"; sha256 = %q; }", nixpkgsCommit,
+		strings.TrimPrefix(strings.TrimSpace(f.Must("nix-store", "--query", "--hash", f.Nixpkgs)), "sha256:"))
+	f.Write("ferry.nix", fmt.Sprintf("{\n  nixpkgs = %s;\n", pin)+node("web", "alice@"+f.Target.Name())+node("db", "bob@"+f.db.Target.Name())+
 		node("new", "alice@"+f.new.Target.Name())+node("away", "ssh://alice@"+f.Target.Name()+":9")+"}\n")
 	git(f.Site, "init", "--quiet")
 	git(f.Site, "add", ".")
@@ -125,6 +132,9 @@ func TestStatusShowsWhatRunsWhere(t *testing.T) {
 		if web.Current != state.Runs || web.Default != state.Runs || web.Booted == state.Runs || web.Generation != 2 || !web.FailedKnown || len(web.Failed) != 0 {
 			t.Errorf("%+v", web)
 		}
+		if !strings.HasSuffix(web.Version, "pre-git") || web.NixpkgsRevision != nixpkgsCommit || nodes["db"].NixpkgsRevision != nixpkgsCommit || web.NixpkgsDate != "" {
+			t.Errorf("%s: nixpkgs %q of %q", web.Version, web.NixpkgsRevision, web.NixpkgsDate)
+		}
 		if web.StoreFree == 0 || web.BootFree == 0 || web.Version != s.OnTarget("cat", state.Runs+"/nixos-version") {
 			t.Errorf("%+v", web)
 		}
@@ -140,7 +150,7 @@ func TestStatusShowsWhatRunsWhere(t *testing.T) {
 		o := f.In(t).Ferry("status")
 		fitsTerminal(t, o.Out)
 		o.Says(t, "ferry: error: 2 of 4 nodes could not be asked: away, new")
-		for _, want := range []string{"away ", "  error: ssh ssh://alice@", "\nnew ", "web ", first[:7] + " behind 1", second[:7] + " equal"} {
+		for _, want := range []string{"away ", "  error: ssh ssh://alice@", "\nnew ", "web ", nixpkgsCommit[:7] + "  " + first[:7] + " behind 1", second[:7] + " equal"} {
 			if !strings.Contains(o.Out, want) {
 				t.Errorf("no %q in\n%s", want, o.Out)
 			}

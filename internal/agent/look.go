@@ -23,8 +23,10 @@ type LookResult struct {
 	Armed *Armed `json:"armed,omitempty"`
 	// Reboot names the files in which what runs differs from what was booted, so that only a reboot brings them: kernel, …
 	Reboot []string `json:"reboot,omitempty"`
-	// NixpkgsRevision is the commit of the nixpkgs that Facts.Bundle was built from, where that tree says it.
+	// NixpkgsRevision is the commit of the nixpkgs that Facts.Bundle was built from, where that tree says it or a pin of that
+	// tree in the bundle's source. NixpkgsDate is when the commit was made, in seconds since 1970; 0: not known.
 	NixpkgsRevision string `json:"nixpkgs_revision,omitempty"`
+	NixpkgsDate     int64  `json:"nixpkgs_date,omitempty"`
 	// BootSize is what the boot loader has to put into /boot for a system like the one that runs, in bytes; 0: nothing, because
 	// /boot is on the store's file system, or it is not known.
 	BootSize int64 `json:"boot_size,omitempty"`
@@ -41,6 +43,9 @@ type Trouble struct {
 	// Blocks says that a deployment would fail.
 	Blocks bool `json:"blocks,omitempty"`
 }
+
+// MaxDate is the last second, of those since 1970, that has a year of four digits.
+const MaxDate = 253402300799
 
 // MaxFailed is how many failed units are told at most.
 const MaxFailed = 100
@@ -93,6 +98,7 @@ func (r *HistoryResult) clean() {
 func (r *LookResult) clean() {
 	cleanText(&r.UnitsError)
 	cleanRevision(&r.NixpkgsRevision)
+	r.NixpkgsDate = min(max(r.NixpkgsDate, 0), MaxDate)
 	r.Failed = r.Failed[:min(len(r.Failed), MaxFailed)]
 	r.Reboot = r.Reboot[:min(len(r.Reboot), len(RebootFiles))]
 	r.BootFiles = r.BootFiles[:min(len(r.BootFiles), len(BootFiles))]

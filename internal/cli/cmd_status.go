@@ -32,7 +32,9 @@ func (a *app) statusCommand() *cobra.Command {
 otherwise each is a name, a pattern ('web*'), or a tag (@web); behind a ! it leaves out what the others chose.
 
   NIXOS      the release that runs
-  NIXPKGS    the commit of nixpkgs it was built from, and how old that is, where its version says so
+  NIXPKGS    the commit of nixpkgs it was built from, and how old that is, where its version says so, or a
+             pin of that very tree in what was deployed: flake.lock (which alone has a date), npins, niv or a fetcher with
+             a hash
   REVISION   the git revision it was deployed from ("+": with uncommitted changes), and how that stands to what is checked
              out here: equal, behind or ahead by a number of commits, diverged, or unknown
   DEPLOYED   how long ago that was, and by whom

@@ -109,6 +109,9 @@ func (s *NodeStatus) readOrigin() {
 	s.Release, s.NixpkgsRevision, s.NixpkgsDate = v.release, v.revision, v.date
 	if s.Look.NixpkgsRevision != "" && s.Facts.Current == s.Facts.Committed {
 		s.NixpkgsRevision = s.Look.NixpkgsRevision
+		if s.NixpkgsDate.IsZero() && s.Look.NixpkgsDate > 0 {
+			s.NixpkgsDate = time.Unix(s.Look.NixpkgsDate, 0).UTC()
+		}
 	}
 	left, known := whatLeft(s.Facts, s.Facts.Current)
 	if known {

@@ -122,6 +122,26 @@ func TestWhatRunsIsKnownByWhoBroughtIt(t *testing.T) {
 	}
 }
 
+// TestNixpkgsIsOfADay that its version says, or else the bundle's pin, which says nothing of a system that is only tried.
+func TestNixpkgsIsOfADay(t *testing.T) {
+	june, july := time.Date(2025, 6, 1, 0, 0, 0, 0, time.UTC), time.Date(2025, 7, 1, 12, 0, 0, 0, time.UTC)
+	for name, c := range map[string]struct {
+		version string
+		current string
+		want    time.Time
+	}{
+		"of its version's": {"25.05.20250601.b134951", someSystem, june},
+		"of its pin's":     {"25.05pre-git", someSystem, july},
+		"of none":          {"25.05pre-git", anotherSystem, time.Time{}},
+	} {
+		s := wellStatus()
+		s.Facts.Version, s.Facts.Current, s.Look.NixpkgsDate, s.Look.NixpkgsRevision = c.version, c.current, july.Unix(), strings.Repeat("c", 40)
+		if s.readOrigin(); !s.NixpkgsDate.Equal(c.want) {
+			t.Errorf("%s: %v", name, s.NixpkgsDate)
+		}
+	}
+}
+
 // TestClocksAreComparedWithinWhatIsKnown gives the target's clock as whole seconds, read at some time while ferry waited.
 func TestClocksAreComparedWithinWhatIsKnown(t *testing.T) {
 	begin := time.Unix(1700000000, 0)

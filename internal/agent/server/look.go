@@ -33,14 +33,15 @@ func (s *server) look(ctx context.Context) *agent.LookResult {
 		Reboot: r.rebootFiles(r.storePath("/run/booted-system"), current), Roots: r.rootTroubles(current),
 	}
 	result.BootFiles, result.BootSize = r.bootFiles(current)
-	if bundle := r.storePath(currentConfiguration); bundle != "" {
-		result.NixpkgsRevision = strings.TrimSpace(string(r.head(bundle + "/nixpkgs/.git-revision")))
-	}
 	units, err := askFailedUnits(limited, s.runner, r)
 	if err != nil {
 		result.UnitsError = run.Clean(err.Error())
 	}
 	result.Failed = append(result.Failed, units[:min(len(units), agent.MaxFailed)]...)
+	if bundle := r.storePath(currentConfiguration); bundle != "" {
+		nixpkgs := s.nixpkgsOf(limited, bundle)
+		result.NixpkgsRevision, result.NixpkgsDate = nixpkgs.revision, nixpkgs.date
+	}
 	return result
 }
 

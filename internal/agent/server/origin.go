@@ -73,13 +73,16 @@ func (r root) nixosVersion(toplevel string) string {
 }
 
 // head is the beginning of a small file.
-func (r root) head(name string) []byte {
+func (r root) head(name string) []byte { return r.beginning(name, 64<<10) }
+
+// beginning is at most limit bytes of a file.
+func (r root) beginning(name string, limit int64) []byte {
 	file, err := os.Open(r.path(name))
 	if err != nil {
 		return nil
 	}
 	defer file.Close()
-	text, err := io.ReadAll(io.LimitReader(file, 64<<10))
+	text, err := io.ReadAll(io.LimitReader(file, limit))
 	if err != nil {
 		return nil
 	}
