@@ -9,7 +9,7 @@ import (
 )
 
 // BuildTogether is [Client.Build] for one of several derivations that are asked for side by side; out is the path of its output.
-// The first is built at once. Those that are asked for while a build runs wait, and are then built by one nix-store, so that
+// The first two are built at once. Those that are asked for while two builds run wait, and are then built by one nix-store, so that
 // Nix's scheduler sees all that is to be built. Each ends for itself: when it is built, or when a derivation has failed that
 // it needs. progress is told of what it needs; what is fetched is that of all.
 //
@@ -51,9 +51,10 @@ func (c *Client) keep(ctx context.Context, drv StorePath, root string, progress 
 // queue is what is asked of [Client.BuildTogether].
 type queue struct {
 	mu      sync.Mutex
-	running bool
+	running int // how many groups are being built
 	waiting []*request
 	keeping chan struct{}
+	one     bool // only one group at a time, for tests
 }
 
 // enter waits for one of two slots.
@@ -112,7 +113,10 @@ type group struct {
 	ended    chan struct{}
 }
 
-// add lets r be built: at once, or with others when what is being built has ended.
+// groups is how many are built at once: what takes hours must not keep the others from beginning.
+const groups = 2
+
+// add lets r be built: at once, or with others when something that is being built has ended.
 func (q *queue) add(ctx context.Context, c *Client, r *request) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -120,9 +124,9 @@ func (q *queue) add(ctx context.Context, c *Client, r *request) {
 	q.next(context.WithoutCancel(ctx), c)
 }
 
-// next begins with those that wait, if nothing is being built. The queue is locked.
+// next begins with those that wait, if not too much is being built. The queue is locked.
 func (q *queue) next(ctx context.Context, c *Client) {
-	if q.running || len(q.waiting) == 0 {
+	if q.running >= groups || q.one && q.running > 0 || len(q.waiting) == 0 {
 		return
 	}
 	own, cancel := context.WithCancel(ctx)
@@ -130,14 +134,14 @@ func (q *queue) next(ctx context.Context, c *Client) {
 	for _, r := range g.requests {
 		r.group = g
 	}
-	q.running, q.waiting = true, nil
+	q.running, q.waiting = q.running+1, nil
 	go func() {
 		c.buildGroup(own, g)
 		cancel()
 		close(g.ended)
 		q.mu.Lock()
 		defer q.mu.Unlock()
-		q.running = false
+		q.running--
 		q.next(ctx, c)
 	}()
 }

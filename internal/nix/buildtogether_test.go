@@ -35,6 +35,7 @@ func newTogether(t *testing.T) *together {
 		T: t, Client: new(Client), dir: t.TempDir(),
 		last: map[string]BuildProgress{}, lines: map[string][]string{}, errs: map[string]error{},
 	}
+	g.builds.one = true
 	real, err := exec.LookPath("nix-store")
 	if err != nil {
 		t.Fatal(err)
