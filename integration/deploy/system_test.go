@@ -72,6 +72,15 @@ func TestAnAarch64TargetIsDeployedFromAnEmulatingBuilder(t *testing.T) {
 			t.Errorf("%s is for machine %s, want %s", program, got, aarch64)
 		}
 	}
+	verifies(s)
+}
+
+// verifies fails the test unless the target evaluates what it has to the same system, although its CPU is another.
+func verifies(s *site.Site) {
+	s.T.Helper()
+	if o := s.Ferry("verify"); o.Status != 0 || !strings.HasPrefix(o.Out, "web: the same: nixos-rebuild on the target evaluates to /nix/store/") {
+		s.T.Errorf("status %d:\n%s", o.Status, o.Out)
+	}
 }
 
 // TestACrossCompiledSystemNeedsNoEmulation builds for another CPU with tools of this one, because the configuration says so.
@@ -87,6 +96,7 @@ func TestACrossCompiledSystemNeedsNoEmulation(t *testing.T) {
 	if got := elfMachine(s, "$(readlink -f /nix/var/nix/profiles/system/sw/bin/ls)"); got != "183" {
 		t.Errorf("its programs are for machine %s", got)
 	}
+	verifies(s)
 }
 
 // TestAnotherMachineThanTheNodesIsRefused finds out before anything is built or shipped.
