@@ -19,19 +19,9 @@ type compressor struct {
 	encoders map[zstd.EncoderLevel]*zstd.Encoder
 
 	level zstd.EncoderLevel
-	frame frame  // the one that is open
-	since sample // when the level was chosen last
-	raw   uint64 // bytes since then
-	// fastest and unpacked are bytes per second before compression, as last measured at the fastest level and at none; 0: not yet.
-	fastest, unpacked float64
-	// looks are left until none is tried again.
-	looks int
-}
-
-// frame is an open zstd frame. Close ends it and leaves the writer below open.
-type frame interface {
-	io.WriteCloser
-	Flush() error
+	frame *zstd.Encoder // the one whose frame is open
+	since sample        // when the level was chosen last
+	raw   uint64        // bytes since then
 }
 
 // sample is a point in time of a link.
@@ -92,10 +82,6 @@ func (c *compressor) Flush() error {
 }
 
 func (c *compressor) open() error {
-	if c.level == stored {
-		c.frame = &storedFrame{w: c.link}
-		return nil
-	}
 	encoder := c.encoders[c.level]
 	if encoder == nil {
 		var err error
@@ -117,7 +103,7 @@ func (c *compressor) choose() error {
 		return err
 	}
 	now := sample{c.now(), c.link.bytes, c.link.blocked}
-	next := c.next(now.at.Sub(c.since.at), now.blocked-c.since.blocked, now.bytes-c.since.bytes)
+	next := levelFor(c.level, now.at.Sub(c.since.at), now.blocked-c.since.blocked, now.bytes-c.since.bytes)
 	c.since, c.raw = now, 0
 	if next == c.level {
 		return nil
@@ -127,42 +113,6 @@ func (c *compressor) choose() error {
 	c.frame = nil
 	return err
 }
-
-// tryAgain is after how many looks a link that was too slow for a stream that is not compressed may be another one.
-const tryAgain = 32
-
-// next is the level after the current one, at which the link has taken bytes in a time and blocked the sender for a part of it. Where
-// even the fastest level is what takes the time, none is tried, and kept if more gets through.
-func (c *compressor) next(took, blocked time.Duration, bytes uint64) zstd.EncoderLevel {
-	speed := 0.0
-	if took > 0 {
-		speed = float64(c.raw) / took.Seconds()
-	}
-	if c.looks--; c.looks <= 0 {
-		c.unpacked = 0
-	}
-	switch c.level {
-	case stored:
-		c.unpacked, c.looks = speed, tryAgain
-		if speed > c.fastest {
-			return stored
-		}
-		return zstd.SpeedFastest
-	case zstd.SpeedFastest:
-		c.fastest = speed
-		wire := 0.0
-		if took > 0 {
-			wire = float64(bytes) / took.Seconds()
-		}
-		if wire > fast && blocked < took*2/5 && (c.unpacked == 0 || c.unpacked > speed) {
-			return stored
-		}
-	}
-	return levelFor(c.level, took, blocked, bytes)
-}
-
-// fast is more than what is worth another level than the fastest, in bytes per second.
-const fast = 40e6
 
 // levelFor is the level after the current one, for a link that took some bytes in a time, and blocked the sender for a part of it:
 // one more where the sender mostly waits, one less where it hardly does. Above the speeds a level is no gain: on one core it would be
@@ -175,7 +125,7 @@ func levelFor(current zstd.EncoderLevel, took, blocked time.Duration, bytes uint
 			most = zstd.SpeedBestCompression
 		case perSecond < 20e6:
 			most = zstd.SpeedBetterCompression
-		case perSecond < fast:
+		case perSecond < 40e6:
 			most = zstd.SpeedDefault
 		}
 	}
