@@ -55,8 +55,8 @@ By hand means: nix-build of the same bundle, from what `+"`ferry abandon --write
 ssh-ng), then ssh with the bundle's nixos-rebuild-switch. "System alone" keeps the configuration and its nixpkgs, 4 MB in about
 600 files, on the building machine: ssh with nix-env and switch-to-configuration. **Ratio** is ferry's wall time divided by the time
 by hand with nix-copy-closure, with nix copy, and with the system alone: below 1 ferry is faster. The first deployment with ferry
-includes sending the agent, and every one that it is confirmed over a second connection. "one file changed" is one file in /etc and one service's
-environment. CPU is of all processes; memory is the largest resident size of a process on the target that receives paths; turns is how
+includes sending the agent; every one of a changed system includes arming a way back and confirming over a second connection, which by
+hand nobody does. "one file changed" is one file in /etc and one service's environment. CPU is of all processes; memory is the largest resident size of a process on the target that receives paths; turns is how
 often the talk on the wire changed direction, a measure of round trips.
 `, runtime.NumCPU(), strings.TrimSpace(string(version)))
 	return b.String()
