@@ -103,3 +103,9 @@ func (r *SwitchResult) clean() {
 		cleanText(&r.Failed[i])
 	}
 }
+
+// How the reason of a switch begins whose commit has failed.
+const (
+	ReasonCommit = "the commit failed"
+	ReasonLoader = "the boot loader could not be written"
+)

@@ -328,6 +328,10 @@ func (s *switching) conclude(got agent.SwitchResult, result *Result) error {
 	if step == "" {
 		step = Activate
 	}
+	// That phase may be over before anybody has seen it.
+	if strings.HasPrefix(got.Reason, agent.ReasonCommit) || strings.HasPrefix(got.Reason, agent.ReasonLoader) {
+		step = Commit
+	}
 	see := "the whole log is on the target: " + got.Log
 	text := got.Reason
 	if step == Confirm && s.confirming != nil && !errors.Is(s.confirming, context.Canceled) && !errors.Is(s.confirming, errOver) {

@@ -359,7 +359,7 @@ func (g *guard) keep(ctx context.Context) jobStatus {
 	status := jobStatus{Status: g.state.Status, Outcome: agent.SwitchActivated, Failed: g.state.Failed}
 	if g.job.Action == "switch" {
 		if err := g.enter(agent.Committing, seconds(g.job.Switch.Limits.Activation)); err != nil {
-			return g.goBack(ctx, "the commit failed: "+run.Clean(err.Error()))
+			return g.goBack(ctx, agent.ReasonCommit+": "+run.Clean(err.Error()))
 		}
 		committed := g.commit(ctx)
 		if committed.Status != 0 || committed.Error != "" {
@@ -388,9 +388,9 @@ func (g *guard) commit(ctx context.Context) jobStatus {
 }
 
 func commitReason(status jobStatus) string {
-	text := "the commit failed"
+	text := agent.ReasonCommit
 	if status.Status > 0 {
-		text = fmt.Sprintf("the boot loader could not be written (exit status %d)", status.Status)
+		text = fmt.Sprintf("%s (exit status %d)", agent.ReasonLoader, status.Status)
 	}
 	if status.Error != "" {
 		text += ": " + status.Error
