@@ -78,6 +78,8 @@ type SwitchResult struct {
 	// Outcome is set when Phase is Ended, and Reason then says why it is not the one that was asked for.
 	Outcome SwitchOutcome `json:"outcome,omitempty"`
 	Reason  string        `json:"reason,omitempty"`
+	// From is the phase that it went back from, which may have been over too soon to be seen; "" if it did not.
+	From Phase `json:"from,omitempty"`
 	// Trouble is what went wrong besides: an old system whose units fail again, a timer that could not be stopped.
 	Trouble    string   `json:"trouble,omitempty"`
 	Failed     []string `json:"failed,omitempty"` // units that are in the failed state and were not before
@@ -103,9 +105,3 @@ func (r *SwitchResult) clean() {
 		cleanText(&r.Failed[i])
 	}
 }
-
-// How the reason of a switch begins whose commit has failed.
-const (
-	ReasonCommit = "the commit failed"
-	ReasonLoader = "the boot loader could not be written"
-)

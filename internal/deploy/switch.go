@@ -328,8 +328,7 @@ func (s *switching) conclude(got agent.SwitchResult, result *Result) error {
 	if step == "" {
 		step = Activate
 	}
-	// That phase may be over before anybody has seen it.
-	if strings.HasPrefix(got.Reason, agent.ReasonCommit) || strings.HasPrefix(got.Reason, agent.ReasonLoader) {
+	if got.From == agent.Committing {
 		step = Commit
 	}
 	see := "the whole log is on the target: " + got.Log

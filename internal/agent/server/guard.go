@@ -57,6 +57,8 @@ type guardState struct {
 	// Deadline is when the phase is over at the latest, by uptime in milliseconds: a guard that is in it after that hangs.
 	Deadline int64 `json:"deadline"`
 	Status   int   `json:"status"` // of the activation
+	// From is the phase that it goes back from.
+	From agent.Phase `json:"from,omitempty"`
 	// Failed are the units that failed and had not before.
 	Failed []string `json:"failed,omitempty"`
 	Before before   `json:"before"`
@@ -359,7 +361,7 @@ func (g *guard) keep(ctx context.Context) jobStatus {
 	status := jobStatus{Status: g.state.Status, Outcome: agent.SwitchActivated, Failed: g.state.Failed}
 	if g.job.Action == "switch" {
 		if err := g.enter(agent.Committing, seconds(g.job.Switch.Limits.Activation)); err != nil {
-			return g.goBack(ctx, agent.ReasonCommit+": "+run.Clean(err.Error()))
+			return g.goBack(ctx, "the commit failed: "+run.Clean(err.Error()))
 		}
 		committed := g.commit(ctx)
 		if committed.Status != 0 || committed.Error != "" {
@@ -388,9 +390,9 @@ func (g *guard) commit(ctx context.Context) jobStatus {
 }
 
 func commitReason(status jobStatus) string {
-	text := agent.ReasonCommit
+	text := "the commit failed"
 	if status.Status > 0 {
-		text = fmt.Sprintf("%s (exit status %d)", agent.ReasonLoader, status.Status)
+		text = fmt.Sprintf("the boot loader could not be written (exit status %d)", status.Status)
 	}
 	if status.Error != "" {
 		text += ": " + status.Error

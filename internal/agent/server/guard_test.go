@@ -288,7 +288,8 @@ func TestACommitThatFailsGoesBack(t *testing.T) {
 	r, _ := f.ask(guarded("switch"))
 	waits(t, r)
 	r, _ = f.ask(finish(agent.VerdictConfirm))
-	if r.Error != nil || r.Switch.Outcome != agent.SwitchRolledBack || !strings.Contains(r.Switch.Reason, "boot loader could not be written (exit status 1)") {
+	if r.Error != nil || r.Switch.Outcome != agent.SwitchRolledBack || r.Switch.From != agent.Committing ||
+		!strings.Contains(r.Switch.Reason, "boot loader could not be written (exit status 1)") {
 		t.Errorf("%+v, %v", r.Switch, r.Error)
 	}
 	want := []string{"1-new test", "nix-env --set 1-new", "1-new boot", "nix-env --switch-generation 1", "0-old boot", "0-old test"}

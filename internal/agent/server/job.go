@@ -86,6 +86,7 @@ type jobStatus struct {
 	// Of JobSwitch, as agent.SwitchResult has them.
 	Outcome agent.SwitchOutcome `json:"outcome,omitempty"`
 	Reason  string              `json:"reason,omitempty"`
+	From    agent.Phase         `json:"from,omitempty"`
 	Trouble string              `json:"trouble,omitempty"`
 	Failed  []string            `json:"failed,omitempty"`
 }

@@ -48,7 +48,11 @@ const wayBackLimit = 5 * time.Minute
 
 // goBack returns to exactly what ran before, for the reason.
 func (g *guard) goBack(ctx context.Context, reason string) jobStatus {
-	status := jobStatus{Status: g.state.Status, Reason: reason, Failed: g.state.Failed, Outcome: agent.SwitchStranded}
+	// One that was killed while it went back has written down from where.
+	if g.state.Phase != agent.RollingBack {
+		g.state.From = g.state.Phase
+	}
+	status := jobStatus{Status: g.state.Status, Reason: reason, From: g.state.From, Failed: g.state.Failed, Outcome: agent.SwitchStranded}
 	old := g.state.Before.Current
 	if old == "" {
 		status.Trouble = "there is no system that could be returned to"

@@ -237,7 +237,7 @@ func (s *server) followSwitch(ctx context.Context, dir string, job Job, offset i
 		return result, nil
 	}
 	result.Phase, result.Status = agent.Ended, status.Status
-	result.Outcome, result.Reason, result.Trouble = status.Outcome, status.Reason, status.Trouble
+	result.Outcome, result.Reason, result.From, result.Trouble = status.Outcome, status.Reason, status.From, status.Trouble
 	result.Failed, result.Generation = status.Failed, status.Generation
 	if result.Outcome == "" {
 		// No process was left to say it.
