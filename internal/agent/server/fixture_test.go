@@ -51,6 +51,9 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if len(os.Args) == 3 && os.Args[1] == "append" {
+		os.Exit(appendWithin(os.Args[2]))
+	}
 	if len(os.Args) == 2 && os.Args[1] == "noisy" {
 		os.Exit(noisy())
 	}
