@@ -49,11 +49,7 @@ that ferry makes. nixpkgs is taken where it is in the store; result keeps it the
 }
 
 func (a *app) runAbandon(ctx context.Context, o abandonOptions, args []string) error {
-	opts, err := a.openWork(o.nixFlags)
-	if err != nil {
-		return err
-	}
-	inv, node, err := a.openNode(ctx, opts.Nix, o.nodeFlags, args)
+	inv, node, opts, err := a.openOne(ctx, o.nixFlags, o.nodeFlags, args)
 	if err != nil {
 		return err
 	}

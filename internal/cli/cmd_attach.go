@@ -38,19 +38,11 @@ committed, as the deployment that began it would have done. A deployment that is
 }
 
 func (a *app) runAttach(ctx context.Context, o attachOptions, args []string) error {
-	client, err := o.client(a)
-	if err != nil {
-		return err
-	}
-	inv, node, err := a.openNode(ctx, client, o.nodeFlags, args)
+	inv, node, opts, err := a.openOne(ctx, o.nixFlags, o.nodeFlags, args)
 	if err != nil {
 		return err
 	}
 	a.beginLog("attach", inv, []inventory.Node{node})
-	roots, err := a.roots()
-	if err != nil {
-		return err
-	}
-	result, err := deploy.Attach(ctx, inv, node, a.deployOptions(client, roots))
+	result, err := deploy.Attach(ctx, inv, node, opts)
 	return a.concludeOne(node, result, err)
 }

@@ -47,20 +47,11 @@ to do.`,
 }
 
 func (a *app) runRollback(ctx context.Context, o rollbackOptions, args []string) error {
-	client, err := o.client(a)
-	if err != nil {
-		return err
-	}
-	inv, node, err := a.openNode(ctx, client, o.nodeFlags, args)
+	inv, node, opts, err := a.openOne(ctx, o.nixFlags, o.nodeFlags, args)
 	if err != nil {
 		return err
 	}
 	a.beginLog("rollback", inv, []inventory.Node{node})
-	roots, err := a.roots()
-	if err != nil {
-		return err
-	}
-	opts := a.deployOptions(client, roots)
 	if err := o.switchFlags.apply(&opts); err != nil {
 		return err
 	}

@@ -58,11 +58,7 @@ derivations differ; and unknown, why there is no report.`,
 }
 
 func (a *app) runVerify(ctx context.Context, o verifyOptions, args []string) error {
-	opts, err := a.openWork(o.nixFlags)
-	if err != nil {
-		return err
-	}
-	inv, node, err := a.openNode(ctx, opts.Nix, o.nodeFlags, args)
+	inv, node, opts, err := a.openOne(ctx, o.nixFlags, o.nodeFlags, args)
 	if err != nil {
 		return err
 	}

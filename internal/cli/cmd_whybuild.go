@@ -46,11 +46,7 @@ after) and differing, how many derivations differ; and unknown, why there is no 
 }
 
 func (a *app) runWhyBuild(ctx context.Context, o whyBuildOptions, args []string) error {
-	opts, err := a.openWork(o.nixFlags)
-	if err != nil {
-		return err
-	}
-	inv, node, err := a.openNode(ctx, opts.Nix, o.nodeFlags, args)
+	inv, node, opts, err := a.openOne(ctx, o.nixFlags, o.nodeFlags, args)
 	if err != nil {
 		return err
 	}

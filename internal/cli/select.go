@@ -320,3 +320,13 @@ func (a *app) openWork(o nixFlags) (deploy.Options, error) {
 	}
 	return a.deployOptions(client, roots), nil
 }
+
+// openOne is [app.openWork] with the inventory and the one node that args name.
+func (a *app) openOne(ctx context.Context, n nixFlags, f nodeFlags, args []string) (*inventory.Inventory, inventory.Node, deploy.Options, error) {
+	opts, err := a.openWork(n)
+	if err != nil {
+		return nil, inventory.Node{}, opts, err
+	}
+	inv, node, err := a.openNode(ctx, opts.Nix, f, args)
+	return inv, node, opts, err
+}

@@ -203,18 +203,11 @@ func (w *walker) add(dir *os.Root, name string, parent int32, depth int) error {
 		t.entries[self].target = uint16(len(target))
 		t.names = append(t.names, target...)
 	case directory:
-		sub, err := dir.OpenRoot(name)
+		sub, err := nix.OpenFolder(dir, name, info)
 		if err != nil {
 			return err
 		}
 		defer sub.Close()
-		opened, err := sub.Stat(".")
-		if err != nil {
-			return err
-		}
-		if !os.SameFile(info, opened) {
-			return fmt.Errorf("%s: %w", name, errChanged)
-		}
 		return w.directory(sub, self, depth+1)
 	}
 	w.place()
@@ -227,16 +220,10 @@ func (w *walker) directory(dir *os.Root, self int32, depth int) error {
 	if depth > maxDepth {
 		return ErrTooLarge
 	}
-	f, err := dir.Open(".")
+	names, err := nix.ReadNames(dir)
 	if err != nil {
 		return err
 	}
-	names, err := f.Readdirnames(-1)
-	_ = f.Close()
-	if err != nil {
-		return err
-	}
-	sort.Strings(names)
 	for _, name := range names {
 		if err := w.add(dir, name, self, depth); err != nil {
 			return err

@@ -118,7 +118,7 @@ func build(ctx context.Context, inv *inventory.Inventory, node inventory.Node, e
 func canBuild(ctx context.Context, inv *inventory.Inventory, evaluation *inventory.Evaluation, client *nix.Client) error {
 	var foreign []string
 	for _, system := range []string{evaluation.ToplevelSystem, evaluation.BundleSystem} {
-		if system != inv.System && !slices.Contains(foreign, system) {
+		if system != inv.System && !client.HasBuilt(system) && !slices.Contains(foreign, system) {
 			foreign = append(foreign, system)
 		}
 	}

@@ -296,4 +296,8 @@ func TestCanBuildRemembersASuccess(t *testing.T) {
 	if err := client.buildProbe(t.Context(), "aarch64-linux", self, other); err == nil {
 		t.Error("not built again, though the settings have changed")
 	}
+	t.Setenv("PATH", "")
+	if err := client.CanBuild(t.Context(), "aarch64-linux", self); err != nil {
+		t.Errorf("asked again: %v", err)
+	}
 }

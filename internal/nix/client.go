@@ -21,6 +21,8 @@ type Client struct {
 
 	mu      sync.Mutex
 	version *Version // once it is known
+	// buildable are the systems for which a test build has gone well.
+	buildable map[string]bool
 
 	builds queue
 }

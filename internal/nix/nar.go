@@ -112,26 +112,37 @@ func (d *dumper) link(dir *os.Root, name string) error {
 }
 
 func (d *dumper) subdirectory(dir *os.Root, name string, info fs.FileInfo) error {
-	sub, err := dir.OpenRoot(name)
+	sub, err := OpenFolder(dir, name, info)
 	if err != nil {
 		return err
 	}
 	defer sub.Close()
-	opened, err := sub.Stat(".")
-	if err != nil {
-		return err
-	}
-	if !os.SameFile(info, opened) {
-		return fmt.Errorf("%s: %w", name, errReplaced)
-	}
 	if err := d.directory(sub); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	return nil
 }
 
+// OpenFolder opens the folder called name in dir, which info is about: it follows no link that was put in its place. The caller
+// closes it.
+func OpenFolder(dir *os.Root, name string, info fs.FileInfo) (*os.Root, error) {
+	sub, err := dir.OpenRoot(name)
+	if err != nil {
+		return nil, err
+	}
+	opened, err := sub.Stat(".")
+	if err == nil && !os.SameFile(info, opened) {
+		err = fmt.Errorf("%s: %w", name, errReplaced)
+	}
+	if err != nil {
+		_ = sub.Close()
+		return nil, err
+	}
+	return sub, nil
+}
+
 func (d *dumper) directory(dir *os.Root) error {
-	names, err := readNames(dir)
+	names, err := ReadNames(dir)
 	if err != nil {
 		return err
 	}
@@ -150,7 +161,8 @@ func (d *dumper) directory(dir *os.Root) error {
 	return nil
 }
 
-func readNames(dir *os.Root) ([]string, error) {
+// ReadNames gives the names in a folder in the order of a NAR.
+func ReadNames(dir *os.Root) ([]string, error) {
 	f, err := dir.Open(".")
 	if err != nil {
 		return nil, err

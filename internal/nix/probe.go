@@ -28,8 +28,12 @@ const probeExpression = `{ probe, system, salt }: derivation {
 //
 // What a setting promises is not believed, unless it is the machine's own system: a derivation for system is built whose
 // builder is probe, a static program for that system that makes $out when called with the argument build-probe. Nix
-// remembers a success until the machine boots again or the settings or emulators that matter change.
+// remembers a success until the machine boots again or the settings or emulators that matter change;
+// c does so for good, and asks nobody again.
 func (c *Client) CanBuild(ctx context.Context, system, probe string) error {
+	if c.HasBuilt(system) {
+		return nil
+	}
 	settings, err := c.Settings(ctx)
 	if err != nil {
 		return fmt.Errorf("find out whether %s can be built: %w", system, err)
@@ -40,7 +44,20 @@ func (c *Client) CanBuild(ctx context.Context, system, probe string) error {
 	if err := c.buildProbe(ctx, system, probe, settings); err != nil {
 		return fmt.Errorf("find out whether %s can be built: %w", system, err)
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.buildable == nil {
+		c.buildable = map[string]bool{}
+	}
+	c.buildable[system] = true
 	return nil
+}
+
+// HasBuilt tells whether [Client.CanBuild] has found that out by a build already.
+func (c *Client) HasBuilt(system string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.buildable[system]
 }
 
 // TestBuild is [Client.CanBuild] that believes no setting at all: the tiny derivation is built for the machine's own system

@@ -131,17 +131,23 @@ func (s *server) attach(ctx context.Context, r agent.Request) (*agent.SwitchResu
 	} else if dir = s.lastSwitch(); dir == "" {
 		return nil, &agent.ResponseError{Kind: agent.KindNone, Text: "nothing has been deployed to this target since it was started"}
 	}
-	job, err := readJob(dir)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, &agent.ResponseError{Kind: agent.KindNone, Text: "this deployment is not known on the target (any more)"}
-	}
+	job, err := followable(dir, r.Token)
 	if err != nil {
 		return nil, err
 	}
-	if err := expect(dir, r.Token); err != nil {
-		return nil, err
-	}
 	return s.followSwitch(ctx, dir, job, r.Offset, true)
+}
+
+// followable reads the job of a switch, which token may confirm from now on.
+func followable(dir string, token *agent.Token) (Job, error) {
+	job, err := readJob(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return job, &agent.ResponseError{Kind: agent.KindNone, Text: "this deployment is not known on the target (any more)"}
+	}
+	if err != nil {
+		return job, err
+	}
+	return job, expect(dir, token)
 }
 
 // lastSwitch is the folder of the switch that began last; "" if there is none.
@@ -169,14 +175,8 @@ func (s *server) finish(ctx context.Context, r agent.Request) (*agent.SwitchResu
 		return nil, fmt.Errorf("job name %q is not allowed", r.Job)
 	}
 	dir := s.switchFolder(r.Job)
-	job, err := readJob(dir)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, &agent.ResponseError{Kind: agent.KindNone, Text: "this deployment is not known on the target (any more)"}
-	}
+	job, err := followable(dir, r.Token)
 	if err != nil {
-		return nil, err
-	}
-	if err := expect(dir, r.Token); err != nil {
 		return nil, err
 	}
 	// Who does not like what they see may be one of two.
