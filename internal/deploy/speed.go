@@ -2,11 +2,9 @@ package deploy
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"time"
 
 	"ferry/internal/ship"
@@ -34,35 +32,12 @@ const (
 	longest = 100 * time.Hour
 )
 
-// keepSpeed writes down how fast a ship was, for the next plan. The old file stays until the new one is whole.
-func keepSpeed(file string, r ship.Result) (err error) {
+// keepSpeed writes down how fast a ship was, for the next plan.
+func keepSpeed(file string, r ship.Result) error {
 	if r.Wire < leastMeasured || r.Bytes/mostlyDifferences > r.Wire || r.Duration <= 0 {
 		return nil
 	}
-	text, err := json.Marshal(speed{speedFormat, r.Wire, r.Duration.Seconds()})
-	if err != nil {
-		return err
-	}
-	dir := filepath.Dir(file)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	temp, err := os.CreateTemp(dir, ".speed-")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(temp.Name()))
-		}
-	}()
-	if _, err := temp.Write(append(text, '\n')); err != nil {
-		return errors.Join(err, temp.Close())
-	}
-	if err := temp.Close(); err != nil {
-		return err
-	}
-	return os.Rename(temp.Name(), file)
+	return WriteState(file, speed{speedFormat, r.Wire, r.Duration.Seconds()})
 }
 
 // lastSpeed is how many bytes per second were sent by the last ship that was measured. 0: nothing is known, which is so as well

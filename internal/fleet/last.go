@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"ferry/internal/deploy"
 	"ferry/internal/inventory"
 )
 
@@ -76,33 +77,8 @@ func newLast(file, inventory, action string, nodes []inventory.Node) *Last {
 	return l
 }
 
-// write writes the file: the old one stays until the new one is whole.
-func (l *Last) write() (err error) {
-	text, err := json.MarshalIndent(l, "", "  ")
-	if err != nil {
-		return err
-	}
-	dir := filepath.Dir(l.file)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	temp, err := os.CreateTemp(dir, ".last-")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, ignoreMissing(os.Remove(temp.Name())))
-		}
-	}()
-	if _, err := temp.Write(append(text, '\n')); err != nil {
-		return errors.Join(err, temp.Close())
-	}
-	if err := errors.Join(temp.Sync(), temp.Close()); err != nil {
-		return err
-	}
-	return os.Rename(temp.Name(), l.file)
-}
+// write writes the file.
+func (l *Last) write() error { return deploy.WriteState(l.file, l) }
 
 func ignoreMissing(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
