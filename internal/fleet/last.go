@@ -4,9 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -79,13 +77,6 @@ func newLast(file, inventory, action string, nodes []inventory.Node) *Last {
 
 // write writes the file.
 func (l *Last) write() error { return deploy.WriteState(l.file, l) }
-
-func ignoreMissing(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
-}
 
 // end notes how far a node came.
 func (l *Last) end(node string, status Status) error {
