@@ -202,7 +202,7 @@ func FuzzFeed(f *testing.F) {
 			t.Fatal(err)
 		}
 		feeder := &feeder{ctx: context.Background(), in: bufio.NewReader(bytes.NewReader(text)), serve: serve}
-		sent := make(chan agent.ShipHeader, len(text)/4+1)
+		sent := make(chan *agent.ShipHeader, len(text)/4+1)
 		if first, err := readHeader(feeder.in); err == nil {
 			_ = feeder.feed(first, sent)
 		}

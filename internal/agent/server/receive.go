@@ -64,7 +64,7 @@ func (s *server) receive(ctx context.Context, stream *agent.DataReader) (registe
 	defer st.feed(false)
 	f := &feeder{ctx: ctx, in: in, serve: serve}
 	defer f.bases.close()
-	acks := &acknowledgements{serve: serve, wire: s.wire, sent: make(chan agent.ShipHeader, 1<<16), done: make(chan error, 1)}
+	acks := &acknowledgements{serve: serve, wire: s.wire, sent: make(chan *agent.ShipHeader, maxUnanswered), done: make(chan error, 1)}
 	go acks.read()
 	feedErr := f.feed(first, acks.sent)
 	var bad *streamError
@@ -95,6 +95,10 @@ func (s *server) receive(ctx context.Context, stream *agent.DataReader) (registe
 	}
 	return 0, died
 }
+
+// maxUnanswered is how many paths may wait for nix-store's answer. It has to be more than what waits in the agent's own buffer
+// before nix-store, which a path of a few hundred bytes could otherwise fill: nothing would flush it.
+const maxUnanswered = 4096
 
 // leavingLimit is how long an agent that is to end may take for what it keeps.
 const leavingLimit = 5 * time.Second
@@ -156,7 +160,7 @@ type feeder struct {
 }
 
 // feed does that to the stream's end, without waiting for nix-store's answers. The first header has been read.
-func (f *feeder) feed(first *agent.ShipHeader, sent chan<- agent.ShipHeader) error {
+func (f *feeder) feed(first *agent.ShipHeader, sent chan<- *agent.ShipHeader) error {
 	for f.current = first; f.current != nil; {
 		header := f.current
 		if header.Offset > 0 && header != first {
@@ -165,7 +169,7 @@ func (f *feeder) feed(first *agent.ShipHeader, sent chan<- agent.ShipHeader) err
 		if err := f.path(header); err != nil {
 			return err
 		}
-		sent <- *header
+		sent <- header
 		next, err := readHeader(f.in)
 		if err != nil {
 			return &streamError{err}
@@ -276,21 +280,27 @@ func (e *exactReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// acknowledgements reads nix-store's answers while paths are still being sent, and reports each.
+// acknowledgements reads nix-store's answers while paths are still being sent, and reports how many there are.
 type acknowledgements struct {
 	serve *nix.Serve
 	wire  *agent.Wire
-	sent  chan agent.ShipHeader
+	sent  chan *agent.ShipHeader
 	done  chan error
 	count int
 	// failed is the path whose answer did not come; read it after done.
 	failed agent.ShipHeader
+	told   time.Time
 }
+
+// tellEvery is how often ferry is told at most: each time wakes five processes, which for paths of a few hundred bytes is more work than
+// the path.
+const tellEvery = 50 * time.Millisecond
 
 func (a *acknowledgements) read() {
 	for header := range a.sent {
 		if err := a.serve.ReadAck(); err != nil {
-			a.failed = header
+			a.failed = *header
+			a.tell()
 			a.done <- err
 			// The sender must not block on a full channel.
 			for range a.sent {
@@ -298,8 +308,16 @@ func (a *acknowledgements) read() {
 			return
 		}
 		a.count++
-		// A lost connection is noticed by the reader of requests.
-		_ = a.wire.WriteJSON(agent.FrameProgress, agent.Progress{Registered: a.count})
+		if time.Since(a.told) >= tellEvery {
+			a.tell()
+		}
 	}
+	a.tell()
 	a.done <- nil
+}
+
+func (a *acknowledgements) tell() {
+	a.told = time.Now()
+	// A lost connection is noticed by the reader of requests.
+	_ = a.wire.WriteJSON(agent.FrameProgress, agent.Progress{Registered: a.count})
 }

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -189,6 +190,24 @@ func TestShipRegistersPathsWithRealNix(t *testing.T) {
 	}
 	if to, err := os.Readlink(m.path(gcRoots + "/pending")); err != nil || to != string(a.header.Path) {
 		t.Errorf("pending is %q, %v", to, err)
+	}
+}
+
+// The agent's memory has a limit that the window of the stream fills by a third. Buffers that are larger than they have to be
+// bring it so near to that limit that it does nothing but collect garbage.
+func TestAShipNeedsFewBuffers(t *testing.T) {
+	m := newMachine(t)
+	useRealNix(t, m)
+	f := m.connect(locked("s1"))
+	text := compress(t, stream(t, true, newItem(t, "small", "small")))
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	if r := f.ship(text); r.Error != nil {
+		t.Fatal(r.Error)
+	}
+	runtime.ReadMemStats(&after)
+	if got := after.TotalAlloc - before.TotalAlloc; got > 4<<20 {
+		t.Errorf("a ship of one small path has allocated %d bytes", got)
 	}
 }
 
