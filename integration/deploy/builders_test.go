@@ -93,7 +93,7 @@ func TestEveryAgentRunsOnItsMachine(t *testing.T) {
 				t.Fatal(err)
 			}
 			file := filepath.Join(t.TempDir(), "agent")
-			if err := os.WriteFile(file, text, 0o755); err != nil {
+			if err := lab.WriteProgram(file, text, 0o755); err != nil {
 				t.Fatal(err)
 			}
 			parsed, err := elf.Open(file)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net/netip"
 	"os"
@@ -13,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -200,10 +200,18 @@ func (b *Builder) WriteFile(name string, data []byte, mode fs.FileMode) error {
 	if err := b.makeDirs(filepath.Dir(filepath.Clean("/" + name))); err != nil {
 		return err
 	}
-	if err := os.WriteFile(b.Path(name), data, mode); err != nil {
+	if err := WriteProgram(b.Path(name), data, mode); err != nil {
 		return err
 	}
 	return os.Chown(b.Path(name), b.uid(), b.uid())
+}
+
+// WriteProgram is os.WriteFile for what is to be started at once. A process that another goroutine starts meanwhile would have the
+// file open for writing until it is somebody else, and as long as that is so the kernel starts no program from it ("text file busy").
+func WriteProgram(file string, data []byte, mode fs.FileMode) error {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	return os.WriteFile(file, data, mode)
 }
 
 // makeDirs makes a folder and those above it, as whoever works there would.
@@ -223,17 +231,7 @@ func (b *Builder) makeDirs(name string) error {
 // Install copies a program of this machine into the builder's /usr/local/bin. It must be static, or made for the
 // builder's release.
 func (b *Builder) Install(program string) error {
-	in, err := os.Open(program)
-	if err != nil {
-		return fmt.Errorf("install: %w", err)
-	}
-	defer in.Close()
-	out, err := os.OpenFile(b.Path(filepath.Join("usr/local/bin", filepath.Base(program))), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o755)
-	if err != nil {
-		return fmt.Errorf("install: %w", err)
-	}
-	_, err = io.Copy(out, in)
-	return errors.Join(err, out.Close())
+	return quietly(exec.Command("install", "-m", "755", "--", program, b.Path(filepath.Join("usr/local/bin", filepath.Base(program)))))
 }
 
 // CopyTree copies a folder of this machine to a folder that must not exist on the builder; it belongs to who works there.
