@@ -36,23 +36,33 @@ var shipTools = []tool{
 	{"nix copy, ssh", evaluated + copied + `--to "ssh://root@$1" "$system"`},
 	{"nix copy, ssh-ng", evaluated + copied + `--to "ssh-ng://root@$1" "$system"`},
 	{"nix copy, ssh-ng, compressed", evaluated + copied + `--to "ssh-ng://root@$1?compress=true" "$system"`},
+	{rsync, `rsync -a --modify-window=-1 "$2/../trees/next/" "root@$1:` + rsynced + `"`},
 }
+
+// rsync is the yardstick from outside: it knows nothing of stores, and brings the trees that the store paths were made from to a folder
+// that has the old ones.
+const (
+	rsync   = "rsync -a, the trees alone"
+	rsynced = "/var/tmp/trees/"
+)
 
 const (
 	evaluated = `system=$(nix-build --no-out-link "$0/nixos" -A system --arg configuration ./configuration.nix) && `
 	copied    = `nix --extra-experimental-features nix-command copy --no-check-sigs `
 )
 
-// The links of most cases, and of those that are too large for a slow one.
+// The links of most cases, of those that show what a fast link far away costs, and of those that are small enough for a slow one.
 var (
 	shipLinks = []link{{}, {delay: 20 * time.Millisecond, bits: 100_000_000}, {delay: 50 * time.Millisecond, bits: 20_000_000}}
+	farLinks  = append(slices.Clip(shipLinks), link{delay: 100 * time.Millisecond})
 	slowLinks = []link{{delay: 100 * time.Millisecond, bits: 5_000_000}}
 )
 
 func shipCases() []shipCase {
 	return []shipCase{
-		{"80 MB in 100 paths, none of it there", nil, heaps(80<<20, 100, "a"), shipLinks},
-		{"the same, every hash in it changed", heaps(80<<20, 100, "a"), heaps(80<<20, 100, "b"), shipLinks},
+		{"80 MB in 100 paths, none of it there", nil, heaps(80<<20, 100, "a"), farLinks},
+		{"the same, every hash in it changed", heaps(80<<20, 100, "a"), heaps(80<<20, 100, "b"), farLinks},
+		{"10 MB in 10 paths, none of it there", nil, heaps(10<<20, 10, "a"), slowLinks},
 		{"10 MB in 10 paths, every hash in it changed", heaps(10<<20, 10, "a"), heaps(10<<20, 10, "b"), slowLinks},
 		{"Debian packages, to their next point release", packages("old"), packages("new"), shipLinks},
 		{"a tree of 20,000 files, 300 of them edited", sourceTree(0), sourceTree(300), shipLinks},
@@ -90,7 +100,8 @@ func TestShippingIsMeasured(t *testing.T) {
 func shipIntroduction() string {
 	return fmt.Sprintf("\n## %s\n\n%s", shipTitle, measuredOn()) + `Bringing a system that is built to a target that runs another one, and nothing else: ` +
 		"`ferry deploy --action dry-activate`" + ` against nix-build (which only evaluates) and the tool. Ratios are to nix-copy-closure: of the time, and of the
-bytes that went up. The file systems are warm. ferry sends the configuration and its nixpkgs with it.
+bytes that went up. The file systems are warm. ferry sends the configuration and its nixpkgs with it. rsync is a yardstick from outside: it brings only the
+files, over the old ones, and no store.
 
 | case | link | tool | wall | ratio | up | ratio | CPU here | CPU target | memory target |
 |---|---|---|---:|---:|---:|---:|---:|---:|---:|
@@ -106,8 +117,8 @@ func (c shipCase) measure(t *testing.T, rounds int, give func(rows string)) {
 	s.ok(err)
 	defer func() { s.ok(s.builder.Close()) }()
 	s.prepare()
-	s.write("old.nix", s.heapsOf(c.old))
-	s.write("next.nix", s.heapsOf(c.next))
+	s.write("old.nix", s.heapsOf("old", c.old))
+	s.write("next.nix", s.heapsOf("next", c.next))
 	for _, l := range c.links {
 		var b strings.Builder
 		collected := map[string][]figures{}
@@ -142,14 +153,15 @@ func (s *site) prepare() {
 	s.inventory()
 }
 
-// heapsOf adds what fill makes to the builder's store, and gives the paths as a list of Nix.
-func (s *site) heapsOf(fill func(t *testing.T, dir string)) string {
+// heapsOf adds what fill makes to the builder's store, and gives the paths as a list of Nix. The trees that they were made from stay in a
+// folder of that name.
+func (s *site) heapsOf(name string, fill func(t *testing.T, dir string)) string {
 	s.t.Helper()
+	folder := s.path(filepath.Join("trees", name))
+	s.ok(os.MkdirAll(s.builder.Path(folder), 0o755))
 	if fill == nil {
 		return "[]\n"
 	}
-	folder := s.path("payload")
-	s.ok(os.MkdirAll(s.builder.Path(folder), 0o755))
 	fill(s.t, s.builder.Path(folder))
 	entries, err := os.ReadDir(s.builder.Path(folder))
 	s.ok(err)
@@ -164,7 +176,6 @@ func (s *site) heapsOf(fill func(t *testing.T, dir string)) string {
 			list += fmt.Sprintf("  %q\n", p)
 		}
 	}
-	s.ok(os.RemoveAll(s.builder.Path(folder)))
 	return list + "]\n"
 }
 
@@ -195,8 +206,11 @@ func (s *site) ship(tool tool, l link) figures {
 	// The entry of the target before would come first.
 	s.ok(s.builder.Forget())
 	s.ok(s.builder.KnowThrough(host, s.relay, s.target))
-	if tool.name == "ferry" {
+	switch tool.name {
+	case "ferry":
 		s.output("sh", "-c", "cd "+s.path("project")+" && ferry deploy")
+	case rsync:
+		s.output("rsync", "-a", s.path("trees/old")+"/", "root@"+host+":"+rsynced)
 	}
 	s.ok(s.target.Bandwidth(s.t.Context(), l.bits))
 	next := s.system("next.nix")
@@ -205,6 +219,12 @@ func (s *site) ship(tool tool, l link) figures {
 		s.output("sh", "-c", "cd "+s.path("project")+" && ferry build")
 	}
 	f := s.measure(tool)
+	if tool.name == rsync {
+		if left := s.output("rsync", "-anci", s.path("trees/next")+"/", "root@"+host+":"+rsynced); left != "" {
+			s.t.Errorf("rsync has left:\n%s", left)
+		}
+		return f
+	}
 	_, err = s.target.Output(s.t.Context(), "nix-store", "--check-validity", next)
 	s.ok(err)
 	return f

@@ -29,7 +29,7 @@ chmod 755 "$root/usr/sbin/policy-rc.d"
 mount -t proc proc "$root/proc"
 chroot "$root" apt-get install --yes --quiet \
 	systemd systemd-sysv libpam-systemd dbus openssh-server openssh-client sudo opendoas iproute2 procps git zsh fish \
-	nix-bin nix-setup-systemd busybox-static
+	nix-bin nix-setup-systemd busybox-static rsync
 # A machine's first two Nix processes would otherwise make the database at once, and one may read what the other has begun.
 chroot "$root" nix-store --init
 umount "$root/proc"
