@@ -5,14 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 	"sort"
 	"strings"
 	"sync"
-	"syscall"
 
 	"ferry/internal/nix"
 )
@@ -69,22 +65,16 @@ func OpenTree(ctx context.Context, path nix.StorePath) (*Tree, error) {
 func openTree(ctx context.Context, path string) (*Tree, error) {
 	t := &Tree{path: nix.StorePath(path)}
 	t.lookup = sync.OnceValue(t.index)
-	info, err := os.Lstat(path)
-	if err != nil {
-		return nil, err
-	}
-	if !info.IsDir() {
-		t.base = filepath.Base(path)
-	}
-	root, err := t.open()
+	root, base, err := nix.OpenStorePath(path)
 	if err != nil {
 		return nil, err
 	}
 	defer root.Close()
+	t.base = base
 	w := &walker{ctx: ctx, tree: t}
-	if t.base != "" {
-		err = w.add(root, t.base, -1, 0)
-	} else if err = w.enter(info, "", -1); err == nil {
+	if base != "" {
+		err = w.add(root, nix.DirEntry{Name: base}, -1, 0)
+	} else if err = w.enter(nix.FileInfo{Type: nix.FolderType}, "", -1); err == nil {
 		err = w.directory(root, 0, 0)
 	}
 	if err != nil {
@@ -95,27 +85,15 @@ func openTree(ctx context.Context, path string) (*Tree, error) {
 	return t, nil
 }
 
-// open opens the folder of the path, or the store if the path is no folder.
-func (t *Tree) open() (*os.Root, error) {
-	path := string(t.path)
-	if t.base != "" {
-		return os.OpenRoot(filepath.Dir(path))
-	}
-	info, err := os.Lstat(path)
+// open opens the folder of the path, or the one it is in if the path is no folder.
+func (t *Tree) open() (*nix.Folder, error) {
+	root, base, err := nix.OpenStorePath(string(t.path))
 	if err != nil {
 		return nil, err
 	}
-	root, err := os.OpenRoot(path)
-	if err != nil {
-		return nil, err
-	}
-	opened, err := root.Stat(".")
-	if err == nil && !os.SameFile(info, opened) {
-		err = errChanged
-	}
-	if err != nil {
-		_ = root.Close()
-		return nil, err
+	if base != t.base {
+		root.Close()
+		return nil, errChanged
 	}
 	return root, nil
 }
@@ -138,7 +116,7 @@ type walker struct {
 }
 
 // enter adds an entry; a link's target is added by the caller.
-func (w *walker) enter(info fs.FileInfo, name string, parent int32) error {
+func (w *walker) enter(info nix.FileInfo, name string, parent int32) error {
 	t := w.tree
 	if len(t.entries) >= MaxEntries {
 		return ErrTooLarge
@@ -151,15 +129,15 @@ func (w *walker) enter(info fs.FileInfo, name string, parent int32) error {
 		e.nameLen, name = 0, ""
 	}
 	t.names = append(t.names, name...)
-	switch mode := info.Mode(); {
-	case mode.IsRegular():
-		if e.kind = regular; mode&0o100 != 0 {
+	switch info.Type {
+	case nix.RegularType:
+		if e.kind = regular; info.Executable {
 			e.kind = executable
 		}
-		e.size = uint64(info.Size())
-	case mode.IsDir():
+		e.size = uint64(info.Size)
+	case nix.FolderType:
 		e.kind = directory
-	case mode.Type() == fs.ModeSymlink:
+	case nix.LinkType:
 		e.kind = symlink
 	default:
 		return fmt.Errorf("%s is neither a file, a symbolic link nor a directory", name)
@@ -177,33 +155,36 @@ func (w *walker) place() {
 	w.end = e.content + e.size
 }
 
-// add adds the entry called name of dir, and what is below it.
-func (w *walker) add(dir *os.Root, name string, parent int32, depth int) error {
+// add adds an entry of dir, and what is below it.
+func (w *walker) add(dir *nix.Folder, e nix.DirEntry, parent int32, depth int) error {
 	if err := w.ctx.Err(); err != nil {
 		return err
 	}
-	info, err := dir.Lstat(name)
-	if err != nil {
-		return err
+	info := nix.FileInfo{Type: e.Type}
+	if e.Type == nix.UnknownType || e.Type == nix.RegularType {
+		var err error
+		if info, err = dir.Stat(e.Name); err != nil {
+			return err
+		}
 	}
-	if err := w.enter(info, name, parent); err != nil {
+	if err := w.enter(info, e.Name, parent); err != nil {
 		return err
 	}
 	t := w.tree
 	self := int32(len(t.entries) - 1)
-	switch t.entries[self].kind {
-	case symlink:
-		target, err := dir.Readlink(name)
+	switch info.Type {
+	case nix.LinkType:
+		target, err := dir.Readlink(e.Name)
 		if err != nil {
 			return err
 		}
 		if len(target) > 4096 {
-			return fmt.Errorf("%s: its target is too long", name)
+			return fmt.Errorf("%s: its target is too long", e.Name)
 		}
 		t.entries[self].target = uint16(len(target))
 		t.names = append(t.names, target...)
-	case directory:
-		sub, err := nix.OpenFolder(dir, name, info)
+	case nix.FolderType:
+		sub, err := dir.Open(e.Name)
 		if err != nil {
 			return err
 		}
@@ -215,17 +196,17 @@ func (w *walker) add(dir *os.Root, name string, parent int32, depth int) error {
 }
 
 // directory adds what is in a folder whose entry is the last one.
-func (w *walker) directory(dir *os.Root, self int32, depth int) error {
+func (w *walker) directory(dir *nix.Folder, self int32, depth int) error {
 	w.place()
 	if depth > maxDepth {
 		return ErrTooLarge
 	}
-	names, err := nix.ReadNames(dir)
+	entries, err := dir.List()
 	if err != nil {
 		return err
 	}
-	for _, name := range names {
-		if err := w.add(dir, name, self, depth); err != nil {
+	for _, e := range entries {
+		if err := w.add(dir, e, self, depth); err != nil {
 			return err
 		}
 	}
@@ -247,33 +228,50 @@ func (t *Tree) pathOf(i int32) string {
 	return strings.Join(parts, "/")
 }
 
-// Reader reads ranges of a tree's NAR. It is for one goroutine, and keeps the file that it read last open. The caller closes
-// it.
+// Reader reads ranges of a tree's NAR. It is for one goroutine, and keeps open what it read last: the next is likely near. The caller
+// closes it.
 type Reader struct {
 	tree   *Tree
-	root   *os.Root // nil: not opened yet
-	dir    *os.Root // of the folder dirOf
-	dirOf  int32
-	file   *os.File // of the entry fileOf
+	root   *nix.Folder // nil: not opened yet
+	dir    openFolder  // of the file
+	up     openFolder  // that dir is in
+	file   *nix.File   // of the entry fileOf
 	fileOf int32
 	frame  []byte
 }
 
+// openFolder is a folder that is an entry; nil: none is open.
+type openFolder struct {
+	*nix.Folder
+	of int32
+}
+
+func (o *openFolder) close() {
+	if o.Folder != nil {
+		o.Close()
+	}
+	*o = openFolder{}
+}
+
 // NewReader makes a reader.
-func (t *Tree) NewReader() *Reader { return &Reader{tree: t, dirOf: -1, fileOf: -1} }
+func (t *Tree) NewReader() *Reader { return &Reader{tree: t, fileOf: -1} }
 
 // Close closes what is open.
 func (r *Reader) Close() {
-	if r.file != nil {
-		_ = r.file.Close()
-	}
-	if r.dir != nil {
-		_ = r.dir.Close()
-	}
+	r.closeFile()
+	r.dir.close()
+	r.up.close()
 	if r.root != nil {
-		_ = r.root.Close()
+		r.root.Close()
+		r.root = nil
 	}
-	r.root, r.file, r.dir, r.dirOf, r.fileOf = nil, nil, nil, -1, -1
+}
+
+func (r *Reader) closeFile() {
+	if r.file != nil {
+		r.file.Close()
+	}
+	r.file, r.fileOf = nil, -1
 }
 
 // Copy writes the length bytes of the NAR that begin at offset to w, through buf. That they cannot be read, or that the range
@@ -339,21 +337,25 @@ func (r *Reader) contents(i int32, p []byte, offset uint64) error {
 	if err := r.open(i); err != nil {
 		return err
 	}
-	_, err := r.file.ReadAt(p, int64(offset))
-	if errors.Is(err, io.EOF) {
-		return errChanged
+	for len(p) > 0 {
+		n, err := r.file.Read(p, int64(offset))
+		if err == nil && n == 0 {
+			err = errChanged
+		}
+		if err != nil {
+			return err
+		}
+		p, offset = p[n:], offset+uint64(n)
 	}
-	return err
+	return nil
 }
 
+// open opens a file.
 func (r *Reader) open(i int32) error {
 	if r.fileOf == i {
 		return nil
 	}
-	if r.file != nil {
-		_ = r.file.Close()
-		r.file, r.fileOf = nil, -1
-	}
+	r.closeFile()
 	t := r.tree
 	if r.root == nil {
 		root, err := t.open()
@@ -363,48 +365,59 @@ func (r *Reader) open(i int32) error {
 		r.root = root
 	}
 	e := t.entries[i]
-	root, name := r.root, t.base
+	dir, name := r.root, t.base
 	if e.parent >= 0 {
 		name = t.name(i)
 		if err := r.enter(e.parent); err != nil {
 			return err
 		}
-		root = r.dir
+		if e.parent > 0 {
+			dir = r.dir.Folder
+		}
 	}
-	// Without O_NONBLOCK a pipe put in the file's place would block for ever.
-	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	f, info, err := dir.OpenFile(name)
 	if err != nil {
 		return err
 	}
-	info, err := f.Stat()
-	if err == nil && (!info.Mode().IsRegular() || uint64(info.Size()) != e.size) {
-		err = errChanged
-	}
-	if err != nil {
-		_ = f.Close()
-		return err
+	if uint64(info.Size) != e.size {
+		f.Close()
+		return errChanged
 	}
 	r.file, r.fileOf = f, i
 	return nil
 }
 
-// enter opens a folder, where most files are that are read next.
+// enter opens a folder. In a tree's order the next one is nearly always in the same folder as the last one, or in the last one itself.
 func (r *Reader) enter(i int32) error {
-	if r.dirOf == i && r.dir != nil {
+	t := r.tree
+	if i == 0 || r.dir.Folder != nil && r.dir.of == i {
 		return nil
 	}
-	if r.dir != nil {
-		_ = r.dir.Close()
-		r.dir, r.dirOf = nil, -1
+	if r.up.Folder != nil && r.up.of == i {
+		r.dir.close()
+		r.dir, r.up = r.up, openFolder{}
+		return nil
 	}
-	path := r.tree.pathOf(i)
-	if path == "" {
-		path = "."
+	parent := t.entries[i].parent
+	in := r.root
+	switch {
+	case parent == 0:
+		r.up.close()
+	case r.up.Folder != nil && r.up.of == parent:
+		in = r.up.Folder
+	default:
+		if err := r.enter(parent); err != nil {
+			return err
+		}
+		r.up.close()
+		r.up, r.dir = r.dir, openFolder{}
+		in = r.up.Folder
 	}
-	dir, err := r.root.OpenRoot(path)
+	r.dir.close()
+	dir, err := in.Open(t.name(i))
 	if err != nil {
 		return err
 	}
-	r.dir, r.dirOf = dir, i
+	r.dir = openFolder{dir, i}
 	return nil
 }

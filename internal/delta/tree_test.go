@@ -2,6 +2,7 @@ package delta
 
 import (
 	"bytes"
+	"fmt"
 	"maps"
 	"math/rand/v2"
 	"os"
@@ -69,6 +70,11 @@ func shapes() map[string]map[string]string {
 	for i := range 300 {
 		many[strings.Repeat("d/", i%7)+strings.Repeat("x", 1+i%20)+string(rune('a'+i%26))] = strings.Repeat("content", i)
 	}
+	beside := map[string]string{"zz": "last"}
+	for i := range 60 {
+		beside[fmt.Sprintf("pkgs/%c/%d/%c/default.nix", 'a'+i%5, i, 'x'+i%3)] = fmt.Sprint("package", i)
+		beside[fmt.Sprintf("pkgs/%c/%d/readme", 'a'+i%5, i)] = fmt.Sprint("about", i)
+	}
 	return map[string]map[string]string{
 		"a file":               {"": "text"},
 		"an empty file":        {"": ""},
@@ -80,6 +86,7 @@ func shapes() map[string]map[string]string {
 		"links and programs":   {"bin/sh": "+xsh", "bin/x": "-> sh", "lib": "-> ../other", "share/doc/": ""},
 		"empty folder at last": {"a": "x", "z/y/x/": ""},
 		"many":                 many,
+		"folders beside them":  beside,
 		"names in odd order":   {"a": "1", "a-b": "2", "a/b": "3"},
 	}
 }
@@ -95,8 +102,14 @@ func TestTreeReadsLikeTheNAR(t *testing.T) {
 			if tree.Size() != uint64(len(want)) {
 				t.Fatalf("size %d, want %d", tree.Size(), len(want))
 			}
+			before := openFiles(t)
 			r := tree.NewReader()
-			defer r.Close()
+			defer func() {
+				r.Close()
+				if left := openFiles(t); left != before {
+					t.Errorf("%d files are open, %d were", left, before)
+				}
+			}()
 			got := make([]byte, len(want))
 			if err := r.ReadAt(got, 0); err != nil || !bytes.Equal(got, want) {
 				t.Fatalf("another NAR: %v\n%q\n%q", err, got, want)
@@ -111,6 +124,15 @@ func TestTreeReadsLikeTheNAR(t *testing.T) {
 			}
 		})
 	}
+}
+
+func openFiles(t *testing.T) int {
+	t.Helper()
+	open, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(open)
 }
 
 func TestTreeRefusesRangesOutsideOfIt(t *testing.T) {

@@ -180,10 +180,9 @@ func (l *library) pair(ctx context.Context, memory *Memory, p *parcel, bases []n
 
 // jobs says what bases a parcel's path is made from, if any, and how.
 func (l *library) jobs(ctx context.Context, p *parcel, bases []nix.StorePath) []delta.Job {
-	next := p.open(ctx)
-	if next == nil {
-		return nil
-	}
+	// A tree of many files takes long, on either side: they are walked side by side.
+	opened := make(chan *delta.Tree, 1)
+	go func() { opened <- p.open(ctx) }()
 	var trees []*delta.Tree
 	entries := 0
 	for _, base := range bases {
@@ -193,6 +192,10 @@ func (l *library) jobs(ctx context.Context, p *parcel, bases []nix.StorePath) []
 		}
 		entries += tree.Entries()
 		trees = append(trees, tree)
+	}
+	next := <-opened
+	if next == nil {
+		return nil
 	}
 	encoder := delta.NewEncoder(next, trees)
 	if encoder.Alone() >= worthFinding {
