@@ -62,7 +62,7 @@ func (c *Client) explain(ctx context.Context, log *buildLog, err error) error {
 // wasInterrupted tells whether Nix says that a person wanted an end. A Ctrl-C reaches Nix at the same time as ferry, and may be
 // noticed there first.
 func wasInterrupted(messages []string) bool {
-	return slices.ContainsFunc(messages, func(m string) bool { return strings.Contains(m, "interrupted by the user") })
+	return slices.ContainsFunc(messages, func(m string) bool { return strings.Contains(m, interrupted) })
 }
 
 // detail adds to b what its builders wrote last, or says that nothing here builds for a system.

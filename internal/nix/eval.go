@@ -26,6 +26,9 @@ type Expression struct {
 	Peak func(bytes int64)
 }
 
+// interrupted is how Nix calls SIGINT and SIGTERM.
+const interrupted = "interrupted by the user"
+
 // maxArgument keeps below Linux's limit of 128 KiB for one argument.
 const maxArgument = 100 << 10
 
@@ -60,7 +63,7 @@ func (c *Client) Eval(ctx context.Context, e Expression) ([]byte, error) {
 	var failed *run.Error
 	var access *AccessError
 	if errors.As(err, &failed) && !errors.As(err, &access) && ctx.Err() == nil && messages.begun {
-		if strings.Contains(messages.last, "interrupted by the user") {
+		if strings.Contains(messages.last, interrupted) {
 			// A Ctrl-C reaches Nix at the same time as ferry, and may be noticed there first.
 			return nil, fmt.Errorf("evaluate: %w", context.Canceled)
 		}
@@ -118,6 +121,10 @@ const maxTrace = 2 << 20
 
 func (m *evalMessages) line(line string) {
 	if !m.begun {
+		if strings.Contains(line, interrupted) && strings.Contains(line, "(ignored)") {
+			// What Nix was at when it was told to end is no news to who told it.
+			return
+		}
 		if !startsError(line) {
 			m.write(line + "\n")
 			return

@@ -1,6 +1,8 @@
 package nix
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -243,4 +245,16 @@ func FuzzEvalError(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestWhatNixSaysOfItsOwnEndIsNotTold(t *testing.T) {
+	useFakeNix(t, "", "building 'x'\nerror (ignored): error: interrupted by the user\nerror: interrupted by the user\n", 1)
+	var log bytes.Buffer
+	_, err := new(Client).Eval(t.Context(), Expression{Text: "1", Log: &log})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("the error is %v", err)
+	}
+	if log.String() != "building 'x'\n" {
+		t.Errorf("told is %q", log.String())
+	}
 }

@@ -3,6 +3,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -33,6 +34,7 @@ type Options struct {
 	root       root
 	beginGrace time.Duration // instead of the usual one, for tests
 	leaving    time.Duration // the same
+	opening    time.Duration // the same
 }
 
 // server is one agent at work.
@@ -72,7 +74,7 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer, opts Options) error
 	if s.lock != nil {
 		s.kept = findKept(s.root(), opts.Program)
 	}
-	s.store = openStore(ctx, s.runner, opts.Lock)
+	s.store = openStore(ctx, s.runner, opts.Lock, cmp.Or(opts.opening, openLimit))
 	if err := leaveTerminal(out); err != nil {
 		return err
 	}

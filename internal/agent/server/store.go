@@ -28,6 +28,10 @@ const gcRoots = "/nix/var/nix/gcroots/ferry"
 type store struct {
 	ctx    context.Context
 	runner *run.Runner
+	// opening is the time in which a nix-store may begin, and giveUp ends it, for one that does not answer.
+	opening context.Context
+	giveUp  context.CancelFunc
+	limit   time.Duration
 
 	mu      sync.Mutex
 	process storeProcess // nil: not started
@@ -46,9 +50,13 @@ type storeProcess interface {
 
 func storeCommand() []string { return []string{"nix-store", "--serve", "--write"} }
 
-// openStore starts the process in the background if it will be used; the first use waits for it.
-func openStore(ctx context.Context, runner *run.Runner, used bool) *store {
-	s := &store{ctx: ctx, runner: runner}
+// openLimit is how long nix-store may take before it answers at all. On a slow card that is seconds.
+const openLimit = 2 * time.Minute
+
+// openStore starts the process in the background if it will be used; the first use waits for it, for so long at most.
+func openStore(ctx context.Context, runner *run.Runner, used bool, limit time.Duration) *store {
+	s := &store{ctx: ctx, runner: runner, limit: limit}
+	s.opening, s.giveUp = context.WithCancel(ctx)
 	if used {
 		go func() { _, _ = s.use() }()
 	}
@@ -60,6 +68,9 @@ func (s *store) use() (*nix.Serve, error) {
 	defer s.mu.Unlock()
 	if s.process != nil {
 		return s.serve, nil
+	}
+	if err := s.opening.Err(); err != nil {
+		return nil, err
 	}
 	// It may be kept when this agent has to end: it must not get what ends the agent.
 	life, end := context.WithCancel(context.WithoutCancel(s.ctx))
@@ -78,13 +89,23 @@ func (s *store) use() (*nix.Serve, error) {
 		}
 	})
 	widen(in)
-	if s.serve, err = nix.NewServe(out, in); err != nil {
+	defer context.AfterFunc(s.opening, end)()
+	late := time.AfterFunc(s.limit, end)
+	s.serve, err = nix.NewServe(out, in)
+	if !late.Stop() {
+		_ = s.end(err)
+		return nil, fmt.Errorf("nix-store --serve has not answered within %v", s.limit)
+	}
+	if err != nil {
 		return nil, s.end(err)
 	}
 	return s.serve, nil
 }
 
 func (s *store) close() {
+	if s.giveUp != nil {
+		s.giveUp()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.process != nil {

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"ferry/internal/agent"
 	"ferry/internal/nix"
@@ -294,6 +295,44 @@ func TestServeEndsWhenTheConnectionIsLostInTheMiddleOfAShip(t *testing.T) {
 	if got := m.connect(locked("s2")).missing(a, b); !slices.Equal(got, []string{"b"}) {
 		t.Errorf("missing: %q", got)
 	}
+}
+
+// A nix-store that waits for something before it greets, as for a lock, must not keep an agent whose ferry is gone: that has the lock.
+func TestANixStoreThatDoesNotAnswerIsGivenUp(t *testing.T) {
+	const mute = `#!/bin/sh
+case $1 in
+--version) echo "nix-store (Nix) 2.99.0";;
+--serve) echo $$ >"$FERRY_TEST_ROOT/serving"; cat >/dev/null; exec sleep 600;;
+esac
+`
+	t.Run("when ferry is gone", func(t *testing.T) {
+		m := newMachine(t)
+		m.program("/bin/nix-store", mute)
+		f := m.connect(locked("s1"))
+		for serving := false; !serving; {
+			_, err := os.Stat(filepath.Join(m.dir, "serving"))
+			serving = err == nil
+			time.Sleep(10 * time.Millisecond)
+		}
+		_ = f.in.Close()
+		select {
+		case <-f.ended:
+			f.ended <- nil
+		case <-time.After(time.Minute):
+			t.Fatal("the agent goes on")
+		}
+		m.connect(locked("s2"))
+	})
+	t.Run("after a while", func(t *testing.T) {
+		m := newMachine(t)
+		m.program("/bin/nix-store", mute)
+		options := locked("s1")
+		options.opening = 100 * time.Millisecond
+		r := m.connect(options).request(agent.Request{Method: agent.MethodMissing}, compress(t, nil))
+		if r.Error == nil || !strings.Contains(r.Error.Text, "has not answered within 100ms") {
+			t.Errorf("%+v", r.Error)
+		}
+	})
 }
 
 // pipeOf reads the frames of an agent that nobody looks at.
