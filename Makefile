@@ -14,7 +14,7 @@ help:
 	@echo 'make test         all checks and tests'
 	@echo 'make lab          a running target to play with; Ctrl-C takes it away'
 	@echo 'make bench        ferry against the commands by hand; writes doc/bench.md'
-	@echo 'make matrix       the deployment tests with every version of Nix that Debian has, and the largest paths'
+	@echo 'make matrix       the deployment tests with every version of Nix that Debian has, the largest paths and fleet'
 	@echo 'make chaos        deployments with random faults; CHAOS="-seed 7 -rounds 1000" says which and how many'
 	@echo 'make fuzz         each fuzz test for half a minute'
 	@echo 'make man          man pages in bin/man'
@@ -51,6 +51,7 @@ lint: agents
 matrix: build
 	FERRY_LAB_SUITES=sid go test -count=1 -timeout 60m -parallel 6 ./integration/deploy/ -matrix
 	go test -count=1 -timeout 60m -run 'Memory|SmallFiles' ./integration/ship/ -mebibytes 2048 -files 50000
+	go test -count=1 -timeout 60m -run Rack ./integration/fleet/ -rack 20
 
 # The machines' disks are in memory: ext4 is slow to make files where many were deleted a moment ago, as the lab does all the
 # time, and whoever makes more of them pays. It takes about 5 GB; TMPDIR says where else.

@@ -31,14 +31,17 @@ type member struct {
 func newCrew(t *testing.T, names ...string) *crew {
 	t.Helper()
 	c := &crew{Site: site.New(t, site.Options{})}
-	for i, name := range names {
-		m := &member{name: name, site: c.Site}
-		if i > 0 {
-			m.site = c.Another(lab.Options{})
-		}
-		c.nodes = append(c.nodes, m)
+	c.nodes = []*member{{name: names[0], site: c.Site}}
+	for _, name := range names[1:] {
+		c.join(name, lab.Options{})
 	}
 	return c
+}
+
+// join starts a target for one more node.
+func (c *crew) join(name string, options lab.Options) {
+	c.T.Helper()
+	c.nodes = append(c.nodes, &member{name: name, site: c.Another(options)})
 }
 
 // in is the crew in a part of the test.
