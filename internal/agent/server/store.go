@@ -2,6 +2,7 @@ package server
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -39,7 +40,8 @@ type store struct {
 	out     io.ReadCloser
 	said    *os.File // what it says on standard error
 	serve   *nix.Serve
-	feeding bool // the end of ctx does not end it
+	feeding bool  // the end of ctx does not end it
+	mute    error // one has not answered in time: the next one would not either
 }
 
 // storeProcess is a nix-store, started by this agent or by another one.
@@ -69,7 +71,7 @@ func (s *store) use() (*nix.Serve, error) {
 	if s.process != nil {
 		return s.serve, nil
 	}
-	if err := s.opening.Err(); err != nil {
+	if err := cmp.Or(s.mute, s.opening.Err()); err != nil {
 		return nil, err
 	}
 	// It may be kept when this agent has to end: it must not get what ends the agent.
@@ -94,7 +96,8 @@ func (s *store) use() (*nix.Serve, error) {
 	s.serve, err = nix.NewServe(out, in)
 	if !late.Stop() {
 		_ = s.end(err)
-		return nil, fmt.Errorf("nix-store --serve has not answered within %v", s.limit)
+		s.mute = fmt.Errorf("nix-store --serve has not answered within %v", s.limit)
+		return nil, s.mute
 	}
 	if err != nil {
 		return nil, s.end(err)

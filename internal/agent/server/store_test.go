@@ -302,7 +302,7 @@ func TestANixStoreThatDoesNotAnswerIsGivenUp(t *testing.T) {
 	const mute = `#!/bin/sh
 case $1 in
 --version) echo "nix-store (Nix) 2.99.0";;
---serve) echo $$ >"$FERRY_TEST_ROOT/serving"; cat >/dev/null; exec sleep 600;;
+--serve) echo $$ >>"$FERRY_TEST_ROOT/serving"; cat >/dev/null; exec sleep 600;;
 esac
 `
 	t.Run("when ferry is gone", func(t *testing.T) {
@@ -331,6 +331,9 @@ esac
 		r := m.connect(options).request(agent.Request{Method: agent.MethodMissing}, compress(t, nil))
 		if r.Error == nil || !strings.Contains(r.Error.Text, "has not answered within 100ms") {
 			t.Errorf("%+v", r.Error)
+		}
+		if text, err := os.ReadFile(filepath.Join(m.dir, "serving")); err != nil || bytes.Count(text, []byte("\n")) != 1 {
+			t.Errorf("it was started as %q, %v", text, err)
 		}
 	})
 }
