@@ -37,6 +37,10 @@ type Options struct {
 	opening    time.Duration // the same
 }
 
+// factsLimit is how long the programs may take, all together, that are asked about the target before ferry is told of it. What one that
+// hangs would have said is not known then.
+const factsLimit = 2 * time.Minute
+
 // server is one agent at work.
 type server struct {
 	opts   Options
@@ -90,7 +94,9 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer, opts Options) error
 		in = attend(in, agent.AliveLimit, opts.Gone)
 	}
 	s.wire = agent.NewWire(in, out)
-	facts := gatherFacts(ctx, s.runner, s.root())
+	limited, stop := context.WithTimeout(ctx, factsLimit)
+	facts := gatherFacts(limited, s.runner, s.root())
+	stop()
 	facts.Lock = s.holder
 	hello := agent.Hello{Protocol: agent.Protocol, Version: opts.Version, Facts: facts, Resumed: s.lock != nil && s.lock.resumed}
 	if s.kept != nil {
