@@ -119,10 +119,11 @@ type fleet struct {
 const builds = 2
 
 func newFleet(inv *inventory.Inventory, nodes []inventory.Node, opts Options) *fleet {
+	inv.ShareMemory(min(opts.Cores, len(nodes)))
 	f := &fleet{
 		opts: opts, nodes: nodes, outcomes: make([]Outcome, len(nodes)), rollout: newRollout(nodes, opts), held: map[string]func(){},
 		connecting: newSlots(opts.Parallel), building: newSlots(builds), comparing: newSlots(opts.Parallel), changing: newSlots(opts.Parallel),
-		evaluators: &evaluators{cores: opts.Cores, free: availableMemory, peak: inv.EvaluationPeak},
+		evaluators: &evaluators{cores: opts.Cores, free: inventory.FreeMemory, peak: inv.EvaluationPeak},
 	}
 	if opts.ParallelActivate > 0 {
 		f.activating = newSlots(opts.ParallelActivate)

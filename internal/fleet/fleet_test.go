@@ -1,9 +1,12 @@
 package fleet
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -13,6 +16,7 @@ import (
 
 	"ferry/internal/deploy"
 	"ferry/internal/inventory"
+	"ferry/internal/nix"
 	"ferry/internal/target"
 )
 
@@ -51,7 +55,7 @@ func (f *fakes) fleet(opts Options, names ...string) *fleet {
 		opts.Parallel = 10
 	}
 	opts.Batch = func(number, of, nodes int) { f.note(fmt.Sprintf("batch %d/%d of %d", number, of, nodes)) }
-	fl := newFleet(nil, named(names...), opts)
+	fl := newFleet(&inventory.Inventory{}, named(names...), opts)
 	fl.evaluators = &evaluators{cores: 2, free: func() int64 { return 0 }, peak: func() int64 { return 0 }}
 	fl.deploy = f.deploy
 	fl.rollBack = func(_ context.Context, node inventory.Node, _ deploy.Options) (deploy.Result, error) {
@@ -371,7 +375,47 @@ func TestEvaluationsFitInMemory(t *testing.T) {
 			t.Errorf("%s: %d at once, want %d", title, got, c.want)
 		}
 	}
-	if availableMemory() < 1<<20 {
-		t.Errorf("this machine has %d bytes of memory available", availableMemory())
+}
+
+// TestAFleetsEvaluationsShareTheMemory locks that a fleet tells the inventory how many of its nodes evaluate at once: with more than
+// any machine has memory for, Nix is given no heap.
+func TestAFleetsEvaluationsShareTheMemory(t *testing.T) {
+	const heap = "GC_INITIAL_HEAP_SIZE"
+	t.Setenv(heap, "")
+	_ = os.Unsetenv(heap)
+	pin, err := filepath.Abs("../inventory/testdata/nixpkgs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"ferry.nix": `{ nixpkgs = ` + pin + `; nodes.a = { configuration = ./c.nix; impure = true; }; }`,
+		"c.nix":     `{ text = builtins.trace "heap <${builtins.getEnv "` + heap + `"}>" "hello"; }`,
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	inv, err := inventory.Open(t.Context(), &nix.Client{}, inventory.Options{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	node, err := inv.Node("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		nodes, cores int
+		given        bool
+	}{{1, 1 << 30, true}, {1 << 12, 1, true}, {1 << 12, 1 << 30, false}} {
+		newFleet(inv, make([]inventory.Node, c.nodes), Options{Cores: c.cores})
+		var log bytes.Buffer
+		if _, err := inv.Evaluate(t.Context(), node, &log); err != nil {
+			t.Fatal(err)
+		}
+		room := inventory.FreeMemory() > 4<<30
+		if got := !strings.Contains(log.String(), "heap <>"); got != (c.given && room) {
+			t.Errorf("%d nodes on %d cores: a heap is given: %t (%s)", c.nodes, c.cores, got, log.String())
+		}
 	}
 }

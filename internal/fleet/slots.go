@@ -1,11 +1,7 @@
 package fleet
 
 import (
-	"bufio"
 	"context"
-	"os"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 )
@@ -104,25 +100,4 @@ func (e *evaluators) fits() bool {
 		peak = guessedPeak
 	}
 	return free-int64(e.running)*peak/2 >= peak
-}
-
-// availableMemory is what the kernel says could be taken without swapping, in bytes; 0 where it does not say.
-func availableMemory() int64 {
-	file, err := os.Open("/proc/meminfo")
-	if err != nil {
-		return 0
-	}
-	defer file.Close()
-	for lines := bufio.NewScanner(file); lines.Scan(); {
-		value, found := strings.CutPrefix(lines.Text(), "MemAvailable:")
-		if !found {
-			continue
-		}
-		kilobytes, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(value, "kB")), 10, 64)
-		if err != nil {
-			return 0
-		}
-		return kilobytes << 10
-	}
-	return 0
 }

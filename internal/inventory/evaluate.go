@@ -261,7 +261,7 @@ func (ev *evaluation) ask(ctx context.Context, a *answer) error {
 // eval has Nix evaluate text to an answer.
 func (ev *evaluation) eval(ctx context.Context, text string, pure bool, a *answer) error {
 	out, err := ev.inv.eval(ctx, nix.Expression{
-		Text: text, Pure: pure, Instantiate: true, Log: ev.log, Peak: ev.inv.notePeak,
+		Text: text, Pure: pure, Instantiate: true, Log: ev.log, Peak: ev.inv.notePeak, Heap: ev.inv.heap(),
 	}, madeInStore)
 	if err != nil {
 		return err

@@ -66,7 +66,8 @@ type Inventory struct {
 	pinAnswersLock sync.Mutex
 	pinAnswers     map[string]answer // by node, or "" for the inventory's own pin, what a pure evaluation says of it
 
-	peak atomic.Int64 // see EvaluationPeak
+	peak       atomic.Int64 // see EvaluationPeak
+	evaluators atomic.Int64 // see ShareMemory
 }
 
 // Open finds the inventory, puts its source in the store and reads the nodes. No configuration is evaluated and no pin

@@ -156,6 +156,36 @@ func TestEvalPureHasOnlyWhatIsFetchedByHash(t *testing.T) {
 	}
 }
 
+// TestTheHeapIsAsAskedUnlessTheUserHasSetIt locks what reaches Nix, and that a pure evaluation does not see it.
+func TestTheHeapIsAsAskedUnlessTheUserHasSetIt(t *testing.T) {
+	useRealNix(t)
+	for what, c := range map[string]struct {
+		set  string
+		heap int64
+		pure bool
+		want string
+	}{
+		"asked for":                 {"", 512 << 20, false, `"536870912"`},
+		"asked for, pure":           {"", 512 << 20, true, `""`},
+		"not asked for":             {"", 0, false, `""`},
+		"set by the user":           {"401M", 512 << 20, false, `"401M"`},
+		"set by the user, only":     {"401M", 0, false, `"401M"`},
+		"much":                      {"", 8 << 30, false, `"8589934592"`},
+		"set by the user, and pure": {"401M", 512 << 20, true, `""`},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Setenv(initialHeap, c.set)
+			if c.set == "" {
+				_ = os.Unsetenv(initialHeap)
+			}
+			got, err := new(Client).Eval(t.Context(), Expression{Text: `builtins.getEnv "` + initialHeap + `"`, Pure: c.pure, Heap: c.heap})
+			if err != nil || string(got) != c.want {
+				t.Errorf("the evaluation sees %s, %v; want %s", got, err, c.want)
+			}
+		})
+	}
+}
+
 func TestEvalLogHasTracesButNotTheError(t *testing.T) {
 	useRealNix(t)
 	for what, c := range map[string]struct{ text, log string }{

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"strconv"
 	"strings"
 
 	"ferry/internal/run"
@@ -24,10 +26,16 @@ type Expression struct {
 	Log io.Writer
 	// Peak, when set, is told how much memory the evaluation has taken at most, in bytes.
 	Peak func(bytes int64)
+	// Heap, if not 0, is how large the evaluator's heap is from the beginning, in bytes: until that is used no garbage is collected.
+	// What the user has set in the environment stands.
+	Heap int64
 }
 
 // interrupted is how Nix calls SIGINT and SIGTERM.
 const interrupted = "interrupted by the user"
+
+// initialHeap is what the collector of Nix's evaluator reads its first size from.
+const initialHeap = "GC_INITIAL_HEAP_SIZE"
 
 // maxArgument keeps below Linux's limit of 128 KiB for one argument.
 const maxArgument = 100 << 10
@@ -54,6 +62,9 @@ func (c *Client) Eval(ctx context.Context, e Expression) ([]byte, error) {
 	messages := evalMessages{log: e.Log}
 	lines := &lineWriter{each: messages.line}
 	cmd.Out, cmd.Err, cmd.Peak = &out, lines, e.Peak
+	if _, set := os.LookupEnv(initialHeap); e.Heap > 0 && !set {
+		cmd.Env = []string{initialHeap + "=" + strconv.FormatInt(e.Heap, 10)}
+	}
 	err := c.run(ctx, cmd)
 	lines.end()
 	if err == nil {
