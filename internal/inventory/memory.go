@@ -43,9 +43,12 @@ func initialHeap(free, evaluators int64) int64 {
 
 // mayReserve tells whether memory that is reserved and not used yet costs nothing. Where it does, Nix may not start with a large heap.
 func mayReserve(root fs.FS) bool {
-	var limit syscall.Rlimit
-	if syscall.Getrlimit(syscall.RLIMIT_AS, &limit) != nil || limit.Cur < math.MaxInt64 {
-		return false
+	// Since Linux 4.7 the limit of data counts what is reserved as well.
+	for _, resource := range []int{syscall.RLIMIT_AS, syscall.RLIMIT_DATA} {
+		var limit syscall.Rlimit
+		if syscall.Getrlimit(resource, &limit) != nil || limit.Cur < math.MaxInt64 {
+			return false
+		}
 	}
 	policy, err := fs.ReadFile(root, "proc/sys/vm/overcommit_memory")
 	return err == nil && strings.TrimSpace(string(policy)) != "2"

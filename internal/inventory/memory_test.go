@@ -5,6 +5,7 @@ import (
 	"math"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/fstest"
 
@@ -106,6 +107,24 @@ func TestNoLargeHeapWhereReservingCosts(t *testing.T) {
 		}
 		if got := mayReserve(root); got != want {
 			t.Errorf("overcommit_memory %q: %t, want %t", policy, got, want)
+		}
+	}
+	// Limits that nothing here comes near.
+	for name, resource := range map[string]int{"ulimit -v": syscall.RLIMIT_AS, "ulimit -d": syscall.RLIMIT_DATA} {
+		var before syscall.Rlimit
+		if err := syscall.Getrlimit(resource, &before); err != nil {
+			t.Fatal(err)
+		}
+		limited := syscall.Rlimit{Cur: min(1<<46, before.Max), Max: before.Max}
+		if err := syscall.Setrlimit(resource, &limited); err != nil {
+			t.Fatal(err)
+		}
+		got := mayReserve(fstest.MapFS{"proc/sys/vm/overcommit_memory": {Data: []byte("0\n")}})
+		if err := syscall.Setrlimit(resource, &before); err != nil {
+			t.Fatal(err)
+		}
+		if got {
+			t.Errorf("%s: Nix may be started with a heap above the limit", name)
 		}
 	}
 }

@@ -186,6 +186,18 @@ func TestTheHeapIsAsAskedUnlessTheUserHasSetIt(t *testing.T) {
 	}
 }
 
+// TestNixStartsWhereTheUserLimitsItsHeap locks that no heap is asked for above the limit: Nix would end at once.
+func TestNixStartsWhereTheUserLimitsItsHeap(t *testing.T) {
+	useRealNix(t)
+	t.Setenv(initialHeap, "")
+	_ = os.Unsetenv(initialHeap)
+	t.Setenv(maximumHeap, "1G")
+	got, err := new(Client).Eval(t.Context(), Expression{Text: `builtins.getEnv "` + initialHeap + `"`, Heap: 2 << 30})
+	if err != nil || string(got) != `""` {
+		t.Errorf("the evaluation sees %s, %v", got, err)
+	}
+}
+
 func TestEvalLogHasTracesButNotTheError(t *testing.T) {
 	useRealNix(t)
 	for what, c := range map[string]struct{ text, log string }{

@@ -27,15 +27,19 @@ type Expression struct {
 	// Peak, when set, is told how much memory the evaluation has taken at most, in bytes.
 	Peak func(bytes int64)
 	// Heap, if not 0, is how large the evaluator's heap is from the beginning, in bytes: until that is used no garbage is collected.
-	// What the user has set in the environment stands.
+	// What the user has set in the environment, this size or the largest, stands.
 	Heap int64
 }
 
 // interrupted is how Nix calls SIGINT and SIGTERM.
 const interrupted = "interrupted by the user"
 
-// initialHeap is what the collector of Nix's evaluator reads its first size from.
-const initialHeap = "GC_INITIAL_HEAP_SIZE"
+// What the collector of Nix's evaluator reads the first size of its heap and the largest from. It ends at once if the first is
+// above the largest.
+const (
+	initialHeap = "GC_INITIAL_HEAP_SIZE"
+	maximumHeap = "GC_MAXIMUM_HEAP_SIZE"
+)
 
 // maxArgument keeps below Linux's limit of 128 KiB for one argument.
 const maxArgument = 100 << 10
@@ -62,7 +66,8 @@ func (c *Client) Eval(ctx context.Context, e Expression) ([]byte, error) {
 	messages := evalMessages{log: e.Log}
 	lines := &lineWriter{each: messages.line}
 	cmd.Out, cmd.Err, cmd.Peak = &out, lines, e.Peak
-	if _, set := os.LookupEnv(initialHeap); e.Heap > 0 && !set {
+	_, first := os.LookupEnv(initialHeap)
+	if _, largest := os.LookupEnv(maximumHeap); e.Heap > 0 && !first && !largest {
 		cmd.Env = []string{initialHeap + "=" + strconv.FormatInt(e.Heap, 10)}
 	}
 	err := c.run(ctx, cmd)
