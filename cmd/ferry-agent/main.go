@@ -35,7 +35,7 @@ func agentMain(args []string) error {
 		return err
 	}
 	if len(args) == 0 {
-		return fmt.Errorf("usage: ferry-agent serve|job|keep|rollback|reboot-back|dial|build-probe")
+		return fmt.Errorf("usage: ferry-agent serve|job|keep|rollback|reboot-back|dial|lane|build-probe")
 	}
 	switch args[0] {
 	case "serve":
@@ -88,6 +88,11 @@ func agentMain(args []string) error {
 			return fmt.Errorf("usage: ferry-agent dial HOST:PORT")
 		}
 		return server.Dial(ctx, args[1], os.Stdin, os.Stdout)
+	case "lane":
+		if len(args) != 2 {
+			return fmt.Errorf("usage: ferry-agent lane SOCKET")
+		}
+		return server.Lane(ctx, args[1], os.Stdin, os.Stdout)
 	case "build-probe":
 		return server.BuildProbe()
 	}

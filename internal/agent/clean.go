@@ -15,11 +15,7 @@ func (h *Hello) clean() {
 	cleanPath(&f.Pending)
 	cleanShort(&f.Version, &f.Specialisation)
 	f.Deployed.Clean()
-	if h.Kept != nil {
-		if _, err := nix.ParseStorePath(string(h.Kept.Path)); err != nil {
-			h.Kept = nil
-		}
-	}
+	cleanKept(&h.Kept)
 	for _, e := range []*JournalEntry{f.Last, f.LastCommit} {
 		if e != nil {
 			e.Clean()
@@ -48,6 +44,17 @@ func (e *ResponseError) clean() {
 	cleanText(&e.Text, &e.Command)
 	for i := range e.Stderr {
 		cleanText(&e.Stderr[i])
+	}
+	cleanKept(&e.Kept)
+}
+
+// cleanKept forgets what is no store path.
+func cleanKept(kept **Kept) {
+	if *kept == nil {
+		return
+	}
+	if _, err := nix.ParseStorePath(string((*kept).Path)); err != nil {
+		*kept = nil
 	}
 }
 

@@ -16,7 +16,7 @@ import (
 	"ferry/internal/target"
 )
 
-// Connected is the line, without its newline, that `ferry-agent dial` says when it is connected; the bytes of the connection
+// Connected is the line, without its newline, that `ferry-agent dial` and `ferry-agent lane` say when they are connected; the bytes of the connection
 // follow. A login shell may print things before it.
 const Connected = "ferry-agent/1 connected"
 
@@ -24,24 +24,33 @@ const Connected = "ferry-agent/1 connected"
 // as the login user on the connection that is there already, and may be called while a request goes on, from several
 // goroutines. When the session ends, so does what Dial gave.
 func (s *Session) Dial(ctx context.Context, address string) (net.Conn, error) {
-	programs, err := Programs()
+	program, err := s.installed()
 	if err != nil {
 		return nil, err
+	}
+	return dial(ctx, s.channel, program, "dial", address)
+}
+
+// installed is where the agent is on the target.
+func (s *Session) installed() (string, error) {
+	programs, err := Programs()
+	if err != nil {
+		return "", err
 	}
 	machine := s.Hello.Facts.Machine
 	p, found := programOf(machine, programs)
 	if !found {
-		return nil, fmt.Errorf("ferry has no agent for a %q machine", machine)
+		return "", fmt.Errorf("ferry has no agent for a %q machine", machine)
 	}
-	return dial(ctx, s.channel, path.Join(Folder, "agent-"+p.Hash), address)
+	return path.Join(Folder, "agent-"+p.Hash), nil
 }
 
-// dial runs the agent's program on the far end of channel.
-func dial(ctx context.Context, channel *target.Channel, program, address string) (net.Conn, error) {
+// dial runs the agent's program on the far end of channel, to dial an address or as a lane to a socket.
+func dial(ctx context.Context, channel *target.Channel, program, word, address string) (net.Conn, error) {
 	// What becomes of ctx once it is connected does not concern the connection.
 	life, stop := context.WithCancel(context.WithoutCancel(ctx))
 	stderr := &run.Tail{Limit: 16 << 10}
-	c, err := channel.Command(life, run.QuoteAll([]string{program, "dial", address}), stderr)
+	c, err := channel.Command(life, run.QuoteAll([]string{program, word, address}), stderr)
 	if err != nil {
 		stop()
 		return nil, err

@@ -27,7 +27,7 @@ func TestDialIsAConnection(t *testing.T) {
 	s := open(t, "serves")
 	program := dialProgram(t, "echo 'Welcome to the target'; echo 'a prompt> "+Connected+"'; cat; echo goodbye; sleep 100")
 	ctx, cancel := context.WithCancel(soon(t))
-	conn, err := dial(ctx, s.channel, program, "web1:80")
+	conn, err := dial(ctx, s.channel, program, "dial", "web1:80")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +80,7 @@ func TestDialThatFailsSaysWhatTheAgentSaid(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := open(t, "serves")
-			conn, err := dial(soon(t), s.channel, dialProgram(t, c.script), "web1:80")
+			conn, err := dial(soon(t), s.channel, dialProgram(t, c.script), "dial", "web1:80")
 			if err == nil {
 				_ = conn.Close()
 			}
@@ -95,7 +95,7 @@ func TestDialEndsWithItsContext(t *testing.T) {
 	s := open(t, "serves")
 	ctx, cancel := context.WithTimeout(soon(t), 200*time.Millisecond)
 	defer cancel()
-	if _, err := dial(ctx, s.channel, dialProgram(t, "sleep 100"), "web1:80"); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := dial(ctx, s.channel, dialProgram(t, "sleep 100"), "dial", "web1:80"); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -354,14 +354,32 @@ func writePaths(w io.Writer, paths []nix.StorePath) error {
 }
 
 // Ship sends the stream that send writes (see [ShipHeader]) and calls progress as paths are registered. root, the path that
-// all others are for, is then kept from being collected until it is committed.
-func (s *Session) Ship(ctx context.Context, root nix.StorePath, send func(w io.Writer) error, progress func(Progress)) (ShipResult, error) {
-	if progress == nil {
-		progress = func(Progress) {}
+// all others are for, is then kept from being collected until it is committed. A lane that fails is a [*ResponseError] of [KindLane].
+func (s *Session) Ship(ctx context.Context, root nix.StorePath, send func(w *Stream) error, progress func(Progress)) (ShipResult, error) {
+	stream := s.newStream(ctx)
+	defer stream.close()
+	r := Request{Method: MethodShip, Root: root}
+	if stream.join != nil {
+		r.Lanes = stream.token
 	}
-	response, err := s.request(ctx, Request{Method: MethodShip, Root: root}, send, progress, nil)
+	begin := time.Now()
+	response, err := s.request(ctx, r, func(w io.Writer) error {
+		stream.main = w
+		return send(stream)
+	}, func(p Progress) {
+		switch {
+		case p.Begun:
+			stream.roundTrip.CompareAndSwap(0, int64(time.Since(begin)))
+		case progress != nil:
+			progress(p)
+		}
+	}, nil)
 	// By now it has gone on, or has been ended.
 	s.Hello.Kept = nil
+	var refused *ResponseError
+	if errors.As(err, &refused) {
+		s.Hello.Kept = refused.Kept
+	}
 	if err != nil || response.Ship == nil {
 		return ShipResult{}, orMissing(err)
 	}

@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"errors"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -254,7 +253,7 @@ func TestRequests(t *testing.T) {
 		t.Errorf("missing %v, %v", missing, err)
 	}
 	var last Progress
-	shipped, err := s.Ship(soon(t), pathA, func(w io.Writer) error {
+	shipped, err := s.Ship(soon(t), pathA, func(w *Stream) error {
 		_, err := w.Write(make([]byte, 3<<20))
 		return err
 	}, func(p Progress) { last = p })
@@ -279,7 +278,7 @@ func TestRequests(t *testing.T) {
 func TestStreamThatFailsHereLeavesTheSession(t *testing.T) {
 	s := open(t, "serves")
 	gone := errors.New("the path is gone")
-	_, err := s.Ship(soon(t), pathA, func(w io.Writer) error {
+	_, err := s.Ship(soon(t), pathA, func(w *Stream) error {
 		if _, err := w.Write([]byte("odd")); err != nil {
 			return err
 		}
@@ -294,7 +293,7 @@ func TestStreamThatFailsHereLeavesTheSession(t *testing.T) {
 }
 
 // endlessly writes until it is stopped, as a ship of many gigabytes does.
-func endlessly(w io.Writer) error {
+func endlessly(w *Stream) error {
 	piece := make([]byte, 64<<10)
 	for {
 		if _, err := w.Write(piece); err != nil {
@@ -359,9 +358,9 @@ func TestAnswersThatAreWrong(t *testing.T) {
 }
 
 func TestCancellingEndsARequestWhateverTheAgentDoes(t *testing.T) {
-	for name, send := range map[string]func(io.Writer) error{
+	for name, send := range map[string]func(*Stream) error{
 		"while a write blocks":  endlessly,
-		"while the agent works": func(io.Writer) error { return nil },
+		"while the agent works": func(*Stream) error { return nil },
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := open(t, "never answers")
@@ -384,7 +383,7 @@ func TestCancellingEndsARequestWhateverTheAgentDoes(t *testing.T) {
 func TestCloseFromAnotherGoroutineEndsARequest(t *testing.T) {
 	s := open(t, "dies in the stream")
 	time.AfterFunc(100*time.Millisecond, s.Close)
-	_, err := s.Ship(soon(t), pathA, func(w io.Writer) error {
+	_, err := s.Ship(soon(t), pathA, func(w *Stream) error {
 		_, err := w.Write([]byte("a little"))
 		time.Sleep(200 * time.Millisecond)
 		return err

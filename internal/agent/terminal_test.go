@@ -104,7 +104,7 @@ func TestOpenAnswersDoasOnATerminal(t *testing.T) {
 				every[i] = byte(i)
 			}
 			const times = 40_001
-			result, err := s.Ship(soon(t), pathA, func(w io.Writer) error {
+			result, err := s.Ship(soon(t), pathA, func(w *Stream) error {
 				for range times {
 					if _, err := w.Write(every); err != nil {
 						return err

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bufio"
+	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -25,6 +26,7 @@ const (
 	FrameResponse FrameType = 'r' // from the agent, one per request: Response as JSON
 	FrameProgress FrameType = 'p' // from the agent, while it works on a request: Progress as JSON
 	FrameLog      FrameType = 'l' // from the agent: bytes that the activation wrote
+	FrameLane     FrameType = 'a' // from ferry: a piece of the request's stream that comes over a lane: LanePiece
 	FrameAlive    FrameType = 'k' // from ferry, empty, at any time: it is still there
 )
 
@@ -143,6 +145,11 @@ type DataReader struct {
 	buffer []byte // the last payload, for its memory: a long stream makes no garbage
 	rest   []byte
 	err    error
+
+	// Lane, when set, fills p with the next bytes of a lane; without it no piece may be announced.
+	Lane     func(lane int, p []byte) error
+	piece    []byte // the last one of a lane
+	draining bool   // what is announced is not wanted any more
 }
 
 // EmptyData is a stream that has ended already, for a request without one.
@@ -162,6 +169,8 @@ func (d *DataReader) Read(p []byte) (int, error) {
 		switch {
 		case err != nil:
 			d.err = noEOF(err)
+		case t == FrameLane && d.Lane != nil:
+			d.takePiece(payload)
 		case t != FrameData:
 			d.err = fmt.Errorf("%w %q in the middle of a stream", errFrame, t)
 		case len(payload) == 0:
@@ -175,13 +184,43 @@ func (d *DataReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Lost tells whether the stream has ended with the connection, and not as ferry ends one.
+// takePiece makes the piece that a frame announces the rest.
+func (d *DataReader) takePiece(payload []byte) {
+	if d.draining {
+		return
+	}
+	announced, err := parseLanePiece(payload)
+	if err != nil {
+		d.err = err
+		return
+	}
+	if d.piece == nil {
+		d.piece = make([]byte, MaxLanePiece)
+	}
+	piece := d.piece[:announced.Length]
+	if err := d.Lane(announced.Lane, piece); err != nil {
+		d.err = &LaneError{err}
+		return
+	}
+	if sha256.Sum256(piece) != announced.Sum {
+		d.err = &LaneError{errors.New("what came is not what was sent")}
+		return
+	}
+	d.rest = piece
+}
+
+// Lost tells whether the stream has ended with the connection or with a lane, and not as ferry ends one.
 func (d *DataReader) Lost() bool {
 	return d.err != nil && d.err != io.EOF && !errors.Is(d.err, errFrame)
 }
 
 // Drain reads the stream to its end, so that the next frame is read as what it is.
 func (d *DataReader) Drain() error {
+	var lane *LaneError
+	if errors.As(d.err, &lane) {
+		d.err = nil
+	}
+	d.draining = true
 	_, err := io.Copy(io.Discard, d)
 	return err
 }

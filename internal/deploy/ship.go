@@ -18,6 +18,8 @@ type shipment struct {
 	total ship.Result
 	// whole are the paths that the target could not rebuild from what it has.
 	whole map[nix.StorePath]bool
+	// oneChannel says that another channel of the connection has failed once.
+	oneChannel bool
 	// askAll says that the target has not got what it should have.
 	askAll bool
 }
@@ -42,6 +44,10 @@ func (s *shipment) run(ctx context.Context) func(*agent.Session) error {
 			case errors.As(err, &wrong) && !s.whole[wrong.Path]:
 				s.whole[wrong.Path] = true
 				s.d.note(wrong.Error() + "; it is sent as a whole. If it happens again, look at that machine's disk, and run there: sudo nix-store --verify --check-contents")
+			case !s.oneChannel && errors.As(err, &response) && response.Kind == agent.KindLane:
+				s.d.note(err.Error() + "; the ship goes on over one channel")
+				s.oneChannel = true
+				continue
 			case !s.askAll && errors.As(err, &response) && strings.Contains(strings.Join(response.Stderr, "\n"), "is not valid"):
 				// Collected since, or its database says something else than its links.
 			default:
@@ -56,7 +62,7 @@ func (s *shipment) round(ctx context.Context, local *nix.Serve, session *agent.S
 	facts := session.Hello.Facts
 	plan, err := ship.MakePlan(ctx, local, session, s.root, ship.Options{
 		Substitute: s.d.opts.SubstituteOnTarget, Known: keptBy(facts), AskAll: s.askAll,
-		NoDelta: s.noDelta(), Whole: s.whole, Memory: s.d.opts.Memory, Kept: session.Hello.Kept,
+		NoDelta: s.noDelta(), Whole: s.whole, Memory: s.d.opts.Memory, Kept: session.Hello.Kept, OneChannel: s.oneChannel,
 	})
 	if err != nil {
 		return err

@@ -40,6 +40,8 @@ type Plan struct {
 	Memory *Memory
 	// Kept is the first of Missing, if the target has a part of it and waits for the rest.
 	Kept *agent.Kept
+	// OneChannel sends everything over the connection's first channel.
+	OneChannel bool
 
 	pairs *pairs // of Signed
 }
@@ -57,6 +59,8 @@ type Options struct {
 	NoDelta bool
 	Whole   map[nix.StorePath]bool
 	Memory  *Memory
+	// OneChannel uses no other channel of the connection than the first.
+	OneChannel bool
 	// Kept is what the target has of a path that was broken off; nil: nothing.
 	Kept *agent.Kept
 }
@@ -72,7 +76,7 @@ func MakePlan(ctx context.Context, store Store, to Target, root nix.StorePath, o
 	if err != nil {
 		return nil, err
 	}
-	plan := &Plan{Root: root, Paths: len(closure), Whole: o.Whole, Memory: o.Memory}
+	plan := &Plan{Root: root, Paths: len(closure), Whole: o.Whole, Memory: o.Memory, OneChannel: o.OneChannel}
 	unknown := closure
 	if !o.AskAll {
 		unknown = slices.DeleteFunc(slices.Clone(closure), func(p nix.StorePath) bool { return known[p] })

@@ -56,8 +56,15 @@ func (p *Plan) Send(ctx context.Context, session *agent.Session, progress func(P
 		})
 	}
 	stop := every(100*time.Millisecond, report)
-	shipped, err := session.Ship(ctx, p.Root, func(w io.Writer) error {
-		return s.write(ctx, &countingWriter{w, &wire})
+	shipped, err := session.Ship(ctx, p.Root, func(w *agent.Stream) error {
+		if p.OneChannel {
+			return s.write(ctx, &countingWriter{w, &wire})
+		}
+		left := func() uint64 {
+			read := max(s.read.Load(), 1)
+			return uint64(float64(max(p.Rest(), read)-read) * float64(wire.Load()) / float64(read))
+		}
+		return s.write(ctx, &countingWriter{newWidener(w, left, time.Now), &wire})
 	}, func(ack agent.Progress) {
 		registered.Store(int64(ack.Registered))
 	})

@@ -35,12 +35,20 @@ func Dial(ctx context.Context, address string, in io.Reader, out io.Writer) erro
 	if _, err := io.WriteString(out, agent.Connected+"\n"); err != nil {
 		return err
 	}
+	return joinWith(conn, in, out)
+}
+
+// joinWith joins a connection with in and out until the far side ends it.
+func joinWith(conn interface {
+	net.Conn
+	CloseWrite() error
+}, in io.Reader, out io.Writer) error {
 	go func() {
 		_, _ = io.Copy(conn, in)
 		_ = conn.CloseWrite()
 		_ = conn.SetReadDeadline(time.Now().Add(lingerTime))
 	}()
-	_, err = io.Copy(out, conn)
+	_, err := io.Copy(out, conn)
 	return err
 }
 

@@ -194,18 +194,7 @@ func (k *keeper) end() error {
 }
 
 // isOurs tells whether the process at the other end is of the same user, root.
-func isOurs(conn *net.UnixConn) bool {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return false
-	}
-	ours := false
-	err = raw.Control(func(fd uintptr) {
-		peer, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-		ours = err == nil && int(peer.Uid) == os.Geteuid()
-	})
-	return err == nil && ours
-}
+func isOurs(conn *net.UnixConn) bool { return uidOf(conn) == os.Geteuid() }
 
 // fdOf is the number of a file's descriptor; the file stays what it is.
 func fdOf(file *os.File) int {

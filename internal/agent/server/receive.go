@@ -27,7 +27,12 @@ func (s *server) ship(ctx context.Context, r agent.Request, stream *agent.DataRe
 			return nil, err
 		}
 	}
+	defer s.openLanes(ctx, r, stream)()
 	count, err := s.receive(ctx, stream)
+	var lane *agent.LaneError
+	if errors.As(err, &lane) {
+		return nil, s.laneLost(lane)
+	}
 	if err == nil {
 		err = stream.Drain()
 	}

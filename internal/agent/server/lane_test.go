@@ -1,0 +1,345 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"ferry/internal/agent"
+	"ferry/internal/nix"
+)
+
+const laneToken = "abcdefghijklmnopqrstuvwxyz"
+
+// knock connects to the socket and says something; it gives the answer, "" for none.
+func knock(t *testing.T, socket, greeting string) (net.Conn, string) {
+	t.Helper()
+	conn, err := net.Dial("unix", socket)
+	if err != nil {
+		return nil, ""
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	// A side that does not want it may have closed it already.
+	_, _ = io.WriteString(conn, greeting)
+	answer := make([]byte, 1)
+	n, _ := conn.Read(answer)
+	return conn, string(answer[:n])
+}
+
+// TestALaneIsTheLoginUsersWithTheToken locks who may join, and as what.
+func TestALaneIsTheLoginUsersWithTheToken(t *testing.T) {
+	for name, c := range map[string]struct {
+		uid      int
+		greeting string
+		want     string
+	}{
+		"right":            {os.Getuid(), laneToken + "\x02", "\x02"},
+		"of another user":  {os.Getuid() + 1, laneToken + "\x00", ""},
+		"another token":    {os.Getuid(), strings.ToUpper(laneToken) + "\x00", ""},
+		"too high":         {os.Getuid(), laneToken + "\x03", ""},
+		"taken already":    {os.Getuid(), laneToken + "\x01", ""},
+		"without a number": {os.Getuid(), laneToken, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			socket := t.TempDir() + "/run/lanes"
+			// What a killed agent has left is no hindrance.
+			if err := os.MkdirAll(socket[:len(socket)-len("/lanes")], 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(socket, nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			l, err := listenLanes(socket, c.uid, laneToken)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.close()
+			if info, err := os.Stat(socket); err != nil || info.Mode().Perm() != 0o600 {
+				t.Errorf("%v, %v", info.Mode(), err)
+			}
+			if name == "taken already" {
+				if _, answer := knock(t, socket, laneToken+"\x01"); answer != "\x01" {
+					t.Errorf("the first was answered %q", answer)
+				}
+			}
+			conn, answer := knock(t, socket, c.greeting)
+			if answer != c.want {
+				t.Errorf("answered %q, want %q", answer, c.want)
+			}
+			l.close()
+			if n, err := conn.Read(make([]byte, 1)); n > 0 || err == nil {
+				t.Error("it goes on after the ship")
+			}
+			if _, err := os.Stat(socket); !os.IsNotExist(err) {
+				t.Errorf("the socket is there: %v", err)
+			}
+		})
+	}
+	if _, err := listenLanes(t.TempDir()+"/lanes", -1, laneToken); err == nil {
+		t.Error("nobody knows who the login user is, and somebody may join")
+	}
+}
+
+// TestALaneBringsWhatWasSentOrSaysWhyNot reads from lanes that bring all, end early, bring nothing, or are not there.
+func TestALaneBringsWhatWasSentOrSaysWhyNot(t *testing.T) {
+	for name, c := range map[string]struct {
+		sent string
+		end  bool
+		says string
+	}{
+		"all":             {"piece", false, ""},
+		"all, and ends":   {"piece", true, ""},
+		"a part":          {"pie", true, "it has ended"},
+		"nothing":         {"", true, "it has ended"},
+		"a part, late":    {"pie", false, "nothing comes any more"},
+		"nobody is there": {"none", false, "nobody has joined it"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			socket := t.TempDir() + "/lanes"
+			l, err := listenLanes(socket, os.Getuid(), laneToken)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.close()
+			if name != "nobody is there" {
+				conn, answer := knock(t, socket, laneToken+"\x01")
+				if answer != "\x01" {
+					t.Fatalf("answered %q", answer)
+				}
+				if _, err := io.WriteString(conn, c.sent); err != nil {
+					t.Fatal(err)
+				}
+				if c.end {
+					_ = conn.Close()
+				}
+			}
+			if name == "a part, late" {
+				l.limit = 50 * time.Millisecond
+			}
+			piece := make([]byte, len("piece"))
+			err = l.read(1, piece)
+			if c.says == "" && (err != nil || string(piece) != "piece") || c.says != "" && (err == nil || err.Error() != c.says) {
+				t.Errorf("%q, %v", piece, err)
+			}
+		})
+	}
+}
+
+// TestLaneJoinsItsStreamsWithTheSocket runs what ferry runs as the login user, until the ship ends and until ferry ends.
+func TestLaneJoinsItsStreamsWithTheSocket(t *testing.T) {
+	for _, ends := range []string{"the ship", "ferry"} {
+		t.Run(ends, func(t *testing.T) {
+			socket := t.TempDir() + "/lanes"
+			l, err := listenLanes(socket, os.Getuid(), laneToken)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.close()
+			in, far := io.Pipe()
+			near, out := io.Pipe()
+			ended := make(chan error, 1)
+			go func() { ended <- Lane(t.Context(), socket, in, out) }()
+			line := make([]byte, len(agent.Connected)+1)
+			if _, err := io.ReadFull(near, line); err != nil || string(line) != agent.Connected+"\n" {
+				t.Fatalf("%q, %v", line, err)
+			}
+			if _, err := io.WriteString(far, laneToken+"\x00"); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.ReadFull(near, line[:1]); err != nil || line[0] != 0 {
+				t.Fatalf("%q, %v", line[:1], err)
+			}
+			go func() { _, _ = io.WriteString(far, "piece") }()
+			piece := make([]byte, len("piece"))
+			if err := l.read(0, piece); err != nil || string(piece) != "piece" {
+				t.Errorf("%q, %v", piece, err)
+			}
+			if ends == "ferry" {
+				_ = far.Close()
+				if err := l.read(0, piece); err == nil {
+					t.Errorf("then %q", piece)
+				}
+			}
+			l.close()
+			select {
+			case <-ended:
+			case <-time.After(time.Minute):
+				t.Error("it goes on")
+			}
+		})
+	}
+	if err := Lane(t.Context(), t.TempDir()+"/lanes", nil, nil); err == nil || !strings.Contains(err.Error(), "no such file") {
+		t.Errorf("without a ship: %v", err)
+	}
+}
+
+// laneShip is a ship of a large path whose every second piece goes over a lane.
+type laneShip struct {
+	*berth
+	f    *ferry
+	lane net.Conn
+}
+
+// isLoginOf makes the machine know that this process is of the user who logged in.
+func isLoginOf(m *fakeMachine) {
+	m.write(fmt.Sprintf("/proc/%d/status", os.Getpid()), "Name:\tferry-agent\nPPid:\t1\n")
+	m.write(fmt.Sprintf("/proc/%d/environ", os.Getpid()), "SUDO_USER=alice\x00")
+	m.write("/etc/passwd", fmt.Sprintf("alice:x:%d:0::/:/bin/sh\n", os.Getuid()))
+}
+
+func newLaneShip(t *testing.T) *laneShip {
+	t.Helper()
+	b := newBerth(t)
+	isLoginOf(b.fakeMachine)
+	return &laneShip{berth: b, f: b.connect(locked("s1"))}
+}
+
+// begin asks for the ship, hears that it has begun, and joins a lane.
+func (s *laneShip) begin() {
+	s.t.Helper()
+	s.f.send(agent.Request{Method: agent.MethodShip, Lanes: laneToken})
+	kind, payload, err := s.f.wire.Read()
+	if err != nil || kind != agent.FrameProgress || !bytes.Contains(payload, []byte(`"begun":true`)) {
+		s.t.Fatalf("%q %q, %v", kind, payload, err)
+	}
+	var answer string
+	for limit := time.Now().Add(time.Minute); answer == ""; {
+		if s.lane, answer = knock(s.t, s.path(agent.LaneSocket), laneToken+"\x00"); answer == "" && time.Now().After(limit) {
+			s.t.Fatal("nobody answers")
+		}
+	}
+}
+
+// send sends a stream, the pieces of the lane by over, and gives the answer.
+func (s *laneShip) send(text []byte, over func(n int, piece []byte)) agent.Response {
+	s.t.Helper()
+	sent := make(chan error, 1)
+	go func() { sent <- s.write(text, over) }()
+	r, _ := s.f.answer()
+	if err := <-sent; err != nil {
+		s.t.Error(err)
+	}
+	return r
+}
+
+// sendAlone sends a stream over the main channel.
+func (s *laneShip) sendAlone(text []byte) agent.Response {
+	s.t.Helper()
+	sent := make(chan error, 1)
+	go func() {
+		data := s.f.wire.DataWriter()
+		_, err := data.Write(text)
+		sent <- errors.Join(err, data.Close())
+	}()
+	r, _ := s.f.answer()
+	if err := <-sent; err != nil {
+		s.t.Error(err)
+	}
+	return r
+}
+
+func (s *laneShip) write(text []byte, over func(n int, piece []byte)) error {
+	data := s.f.wire.DataWriter()
+	for n := 0; len(text) > 0; n++ {
+		piece := text[:min(len(text), agent.MaxLanePiece)]
+		text = text[len(piece):]
+		if n%2 == 0 {
+			if _, err := data.Write(piece); err != nil {
+				return err
+			}
+			continue
+		}
+		sum := sha256.Sum256(piece)
+		head := binary.BigEndian.AppendUint32([]byte{0}, uint32(len(piece)))
+		if err := s.f.wire.Write(agent.FrameLane, append(head, sum[:]...)); err != nil {
+			return err
+		}
+		over(n, piece)
+	}
+	return data.Close()
+}
+
+// TestAShipWithALaneArrives locks that the store gets what was sent over both.
+func TestAShipWithALaneArrives(t *testing.T) {
+	s := newLaneShip(t)
+	s.begin()
+	r := s.send(compress(t, stream(t, true, s.small, s.large)), func(_ int, piece []byte) {
+		if _, err := s.lane.Write(piece); err != nil {
+			t.Error(err)
+		}
+	})
+	if r.Error != nil || r.Ship == nil || r.Ship.Registered != 2 {
+		t.Fatalf("%+v", r)
+	}
+	if n, err := s.lane.Read(make([]byte, 1)); n > 0 || err != io.EOF {
+		t.Errorf("the lane goes on: %v", err)
+	}
+	if _, err := os.Stat(s.path(agent.LaneSocket)); !os.IsNotExist(err) {
+		t.Errorf("the socket is there: %v", err)
+	}
+}
+
+// TestAShipWhoseLaneFailsGoesOnWithoutIt locks that nothing that a lane brings gets into the store, that the failure has a name, and that the
+// same agent goes on with the path where it was.
+func TestAShipWhoseLaneFailsGoesOnWithoutIt(t *testing.T) {
+	for name, over := range map[string]func(s *laneShip, n int, piece []byte){
+		"lies": func(s *laneShip, n int, piece []byte) {
+			if n > 80 {
+				piece = append([]byte{piece[0] ^ 1}, piece[1:]...)
+			}
+			_, _ = s.lane.Write(piece)
+		},
+		"dies": func(s *laneShip, n int, piece []byte) {
+			if n > 80 {
+				_ = s.lane.Close()
+			}
+			_, _ = s.lane.Write(piece)
+		},
+		"ends in a piece": func(s *laneShip, n int, piece []byte) {
+			if n > 80 {
+				piece = piece[:100]
+			}
+			_, _ = s.lane.Write(piece)
+			if n > 80 {
+				_ = s.lane.Close()
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newLaneShip(t)
+			s.begin()
+			r := s.send(compress(t, stream(t, true, s.small, s.large)), func(n int, piece []byte) { over(s, n, piece) })
+			if r.Error == nil || r.Error.Kind != agent.KindLane || r.Error.Kept == nil {
+				t.Fatalf("%+v", r.Error)
+			}
+			s.f.hello.Kept = r.Error.Kept
+			from := s.kept(s.f)
+			s.f.send(agent.Request{Method: agent.MethodShip})
+			r = s.sendAlone(s.rest(from))
+			if r.Error != nil || r.Ship == nil || r.Ship.Registered != 1 {
+				t.Errorf("then %+v", r)
+			}
+			s.isThere(s.large, s.small)
+		})
+	}
+}
+
+// isThere checks that the machine's store has the paths as they are.
+func (s *laneShip) isThere(items ...item) {
+	s.t.Helper()
+	for _, x := range items {
+		var nar bytes.Buffer
+		if err := nix.DumpPath(context.Background(), &nar, s.store.path(string(x.header.Path))); err != nil || !bytes.Equal(nar.Bytes(), x.nar) {
+			s.t.Errorf("%s: %v", x.header.Path, err)
+		}
+	}
+}
