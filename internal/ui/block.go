@@ -52,6 +52,10 @@ const (
 // widestName is how much of a node's name has room in its line.
 const widestName = 24
 
+// usualWidth is how wide a line is that has no more to say, in a window that has room for it: a line that is wider than it has to be is
+// broken when the window becomes narrower, and some terminals cut it instead, so that it cannot be known what is to be erased.
+const usualWidth = 79
+
 // keptTail is how many lines of a node are shown when it fails.
 const keptTail = 15
 
@@ -253,7 +257,7 @@ func (b *block) lines(now time.Time, columns, rows int) []string {
 	for _, s := range atWork[:room] {
 		took := elapsed(now.Sub(s.began))
 		left := cut(fmt.Sprintf("%-*s  %s", b.width, cut(s.name, b.width), s.text), max(1, columns-len(took)-2))
-		lines = append(lines, left+strings.Repeat(" ", max(2, columns-utf8.RuneCountInString(left)-len(took)))+took)
+		lines = append(lines, left+strings.Repeat(" ", max(2, min(columns, usualWidth)-utf8.RuneCountInString(left)-len(took)))+took)
 	}
 	summary := fmt.Sprintf("%d of %d done", done, len(b.nodes))
 	if failed > 0 {

@@ -235,7 +235,7 @@ func TestAWindowThatBecomesNarrower(t *testing.T) {
 		c.at = c.at.Add(time.Second)
 		p.drawBlock("")
 		for _, line := range w.visible()[:3] {
-			if len(line) != columns-1 {
+			if len(line) != min(columns-1, usualWidth) {
 				t.Errorf("in %d columns a line has %d: %q", columns, len(line), line)
 			}
 		}
