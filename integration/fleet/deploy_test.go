@@ -29,6 +29,7 @@ func TestSeveralNodesAreDeployedAtOnce(t *testing.T) {
 	t.Run("plans", func(t *testing.T) { plansAreShownAndAgreedToOnce(crew.in(t)) })
 	t.Run("batches", func(t *testing.T) { batchesStop(crew.in(t)) })
 	t.Run("a batch is taken back", func(t *testing.T) { aBatchIsTakenBack(crew.in(t)) })
+	t.Run("a terminal", func(t *testing.T) { aTerminalIsLeftClean(crew.in(t)) })
 	t.Run("a second address", func(t *testing.T) { aSecondAddress(crew.in(t)) })
 	t.Run("a node knows the others", func(t *testing.T) { aNodeKnowsTheOthers(crew.in(t)) })
 	t.Run("a narrowed source", func(t *testing.T) { aNarrowedSourceIsLeftAlone(crew.in(t)) })

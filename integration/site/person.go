@@ -37,6 +37,24 @@ func (s *Site) AtTerminal(cmd *exec.Cmd) *Person {
 	return &Person{s.T, term}
 }
 
+// AtScreen starts any command on a terminal that shows all on a screen.
+func (s *Site) AtScreen(cmd *exec.Cmd, screen *lab.Screen) *Person {
+	s.T.Helper()
+	term, err := lab.OpenScreen(cmd, screen)
+	if err != nil {
+		s.T.Fatal(err)
+	}
+	return &Person{s.T, term}
+}
+
+// Resizes makes the terminal's window another size.
+func (p *Person) Resizes(columns, rows int) {
+	p.T.Helper()
+	if err := p.term.Resize(columns, rows); err != nil {
+		p.T.Fatal(err)
+	}
+}
+
 // Sees waits until the terminal shows text.
 func (p *Person) Sees(text string) {
 	p.T.Helper()

@@ -24,18 +24,37 @@ type Terminal struct {
 	shown bytes.Buffer
 	seen  int           // how much of shown an Expect has consumed
 	more  chan struct{} // closed and replaced whenever shown grows
+
+	screen *Screen // nil: nobody looks at it
 }
 
 // OpenTerminal starts a command, as made by [Builder.Command], with a terminal as standard input, output, error and
 // controlling terminal. The caller must call Wait.
-func OpenTerminal(cmd *exec.Cmd) (*Terminal, error) {
-	file, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 40, Cols: 120})
+func OpenTerminal(cmd *exec.Cmd) (*Terminal, error) { return openTerminal(cmd, 120, 40, nil) }
+
+// OpenScreen is OpenTerminal of the size of a screen, which shows what is written until Wait has returned.
+func OpenScreen(cmd *exec.Cmd, s *Screen) (*Terminal, error) {
+	return openTerminal(cmd, s.columns, s.rows, s)
+}
+
+func openTerminal(cmd *exec.Cmd, columns, rows int, screen *Screen) (*Terminal, error) {
+	file, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: uint16(rows), Cols: uint16(columns)})
 	if err != nil {
 		return nil, fmt.Errorf("terminal: %w", err)
 	}
-	t := &Terminal{cmd: cmd, file: file, done: make(chan struct{}), more: make(chan struct{})}
+	t := &Terminal{cmd: cmd, file: file, done: make(chan struct{}), more: make(chan struct{}), screen: screen}
 	go t.read()
 	return t, nil
+}
+
+// Resize makes the window another size, and its screen.
+func (t *Terminal) Resize(columns, rows int) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.screen != nil {
+		t.screen.Resize(columns, rows)
+	}
+	return pty.Setsize(t.file, &pty.Winsize{Rows: uint16(rows), Cols: uint16(columns)})
 }
 
 func (t *Terminal) read() {
@@ -46,6 +65,9 @@ func (t *Terminal) read() {
 		n, err := t.file.Read(buffer)
 		t.mu.Lock()
 		t.shown.Write(buffer[:n])
+		if t.screen != nil {
+			_, _ = t.screen.Write(buffer[:n])
+		}
 		close(t.more)
 		t.more = make(chan struct{})
 		t.mu.Unlock()
