@@ -51,7 +51,7 @@ lint: agents
 matrix: build
 	FERRY_LAB_SUITES=sid go test -count=1 -timeout 60m -parallel 6 ./integration/deploy/ -matrix
 	go test -count=1 -timeout 60m -run 'Memory|SmallFiles' ./integration/ship/ -mebibytes 2048 -files 50000
-	go test -count=1 -timeout 60m -run Rack ./integration/fleet/ -rack 20
+	go test -count=1 -timeout 60m -run 'Rack|Interrupted' ./integration/fleet/ -rack 20 -every-kill
 
 # The machines' disks are in memory: ext4 is slow to make files where many were deleted a moment ago, as the lab does all the
 # time, and whoever makes more of them pays. It takes about 5 GB; TMPDIR says where else.

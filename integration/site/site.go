@@ -27,7 +27,7 @@ type Site struct {
 	// goes to the store.
 	Password string
 
-	builder lab.BuilderOptions
+	workshop *Workshop // the builder's
 }
 
 // Options say what a site is like; the zero value is bookworm on both ends and root building.
@@ -54,7 +54,7 @@ func Root(t *testing.T) string {
 func New(t *testing.T, o Options) *Site {
 	t.Helper()
 	w := WorkshopFor(t, o.Builder, o.Alone)
-	s := &Site{T: t, Builder: w.Builder, Target: lab.StartTarget(t, o.Target), Nixpkgs: w.Nixpkgs, Password: w.password, builder: o.Builder}
+	s := &Site{T: t, Builder: w.Builder, Target: lab.StartTarget(t, o.Target), Nixpkgs: w.Nixpkgs, Password: w.password, workshop: w}
 	s.Project = w.NewProject()
 	if err := s.Builder.Know(s.Target); err != nil {
 		t.Fatal(err)
@@ -73,7 +73,7 @@ func New(t *testing.T, o Options) *Site {
 	return s
 }
 
-// Another is the site with one more target in its place, which runs the same first system. Its builder is one that others use too.
+// Another is the site with one more target in its place, which runs the same first system.
 func (s *Site) Another(o lab.Options) *Site {
 	s.T.Helper()
 	another := *s
@@ -81,8 +81,7 @@ func (s *Site) Another(o lab.Options) *Site {
 	if err := s.Builder.Know(another.Target); err != nil {
 		s.T.Fatal(err)
 	}
-	w := WorkshopFor(s.T, s.builder, false)
-	if err := another.Target.InstallSystem(s.T.Context(), s.Builder, w.installed(s.T, another.Target.System())); err != nil {
+	if err := another.Target.InstallSystem(s.T.Context(), s.Builder, s.workshop.installed(s.T, another.Target.System())); err != nil {
 		s.T.Fatal(err)
 	}
 	return &another
