@@ -34,7 +34,7 @@ func page(before, measured string) string {
 	for _, c := range closures {
 		text += sections[c.name]
 	}
-	return text + sections[shipTitle] + sections[statusTitle] + sections[safetyTitle]
+	return text + sections[shipTitle] + sections[fleetTitle] + sections[statusTitle] + sections[safetyTitle]
 }
 
 // measuredOn says when and how a section was measured.
