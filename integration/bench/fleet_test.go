@@ -44,7 +44,7 @@ type fleet struct {
 
 // TestAFleetIsMeasured goes once through everything with a few nodes; with -write it has all of them.
 func TestAFleetIsMeasured(t *testing.T) {
-	nodes, light, n := 2, 4, 1
+	nodes, light, n := 2, 2, 1
 	if *write != "" {
 		if !wanted(fleetTitle) {
 			return
