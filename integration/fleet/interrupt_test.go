@@ -95,6 +95,11 @@ func interruptedAndResumed(c *crew, m moment, sig syscall.Signal, turn string) {
 		c.T.Errorf("web1 greets with %q, want %q", after.Greeting, want)
 	case !done && !m.changes:
 		c.member("web1").site.Want(after, before["web1"])
+	case m.step == "activate" && !done:
+		// Nobody came back: it is as it was, but for what was started anew.
+		went := before["web1"]
+		went.Greeter = after.Greeter
+		c.member("web1").site.Want(after, went)
 	}
 
 	o := c.deploy("--resume", "--json")
