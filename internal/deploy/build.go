@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"ferry/internal/agent"
@@ -18,7 +19,7 @@ import (
 // BuildOnly evaluates and builds a node's bundle, and keeps it by a GC root: at link, or under opts.Roots if link is empty. A
 // failure is an [*Error].
 func BuildOnly(ctx context.Context, inv *inventory.Inventory, node inventory.Node, link string, opts Options) (nix.StorePath, error) {
-	evaluation, err := evaluateInTurn(ctx, inv, node, opts)
+	evaluation, err := evaluate(ctx, inv, node, opts.about(node))
 	if err != nil {
 		return "", err
 	}
@@ -32,16 +33,6 @@ func BuildOnly(ctx context.Context, inv *inventory.Inventory, node inventory.Nod
 	return bundle, nil
 }
 
-// evaluateInTurn evaluates a node that no target is connected for.
-func evaluateInTurn(ctx context.Context, inv *inventory.Inventory, node inventory.Node, opts Options) (*inventory.Evaluation, error) {
-	over, err := opts.turn(ctx, node.Name, Evaluate)
-	if err != nil {
-		return nil, err
-	}
-	defer over()
-	return evaluate(ctx, inv, node, opts.about(node))
-}
-
 // about gives what tells of node's events.
 func (o Options) about(node inventory.Node) func(Event) {
 	return func(e Event) {
@@ -50,11 +41,16 @@ func (o Options) about(node inventory.Node) func(Event) {
 	}
 }
 
+// evaluate waits for nothing but its turn among the evaluations, which ends its wait with the event that it has started.
 func evaluate(ctx context.Context, inv *inventory.Inventory, node inventory.Node, emit func(Event)) (*inventory.Evaluation, error) {
-	begin := time.Now()
-	emit(Event{Kind: Started, Step: Evaluate})
+	var begin time.Time
+	started := sync.OnceFunc(func() {
+		begin = time.Now()
+		emit(Event{Kind: Started, Step: Evaluate})
+	})
 	log := &lineWriter{emit: func(line string) { emit(Event{Kind: Line, Step: Evaluate, Text: line}) }}
-	evaluation, err := inv.Evaluate(ctx, node, log)
+	evaluation, err := inv.Evaluate(ctx, node, log, started)
+	started()
 	log.flush()
 	if err != nil {
 		return nil, &Error{Node: node.Name, Step: Evaluate, State: Unchanged, Err: inventory.Unnamed(err, node.Name)}

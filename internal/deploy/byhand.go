@@ -23,7 +23,7 @@ const switchScript = "/nixos-rebuild-switch"
 // comments. They need two logins, and a target that knows no user as trusted.
 func ByHand(ctx context.Context, inv *inventory.Inventory, node inventory.Node, opts Options) (string, error) {
 	dialer, action := opts.Dialer, opts.Action
-	evaluation, err := evaluateInTurn(ctx, inv, node, opts)
+	evaluation, err := evaluate(ctx, inv, node, opts.about(node))
 	if err != nil {
 		return "", err
 	}

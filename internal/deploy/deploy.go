@@ -278,11 +278,6 @@ func (d *deployment) evaluateAndBuild(ctx context.Context, connected <-chan agen
 }
 
 func (d *deployment) evaluate(ctx context.Context) (*inventory.Evaluation, error) {
-	over, err := d.turn(ctx, Evaluate)
-	if err != nil {
-		return nil, d.fail(Evaluate, Unchanged, err)
-	}
-	defer over()
 	return evaluate(ctx, d.inv, d.node, d.emit)
 }
 

@@ -6,7 +6,6 @@ import "context"
 // asked before these steps:
 //
 //   - Connect, whose turn ends when the connection is made or has failed;
-//   - Evaluate, which takes this machine's cores and memory;
 //   - Build, whose turn ends when it is known whether it can be built here: see [nix.Client.BuildTogether] for the rest;
 //   - Compare, before it is found out what would be done, if anybody wants to know;
 //   - Ship, when everything before has gone well and something is to be done on the node;

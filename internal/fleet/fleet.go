@@ -101,7 +101,6 @@ type fleet struct {
 
 	connecting, building, comparing, changing slots
 	activating                                slots // nil: who has a slot to be changed activates in it
-	evaluators                                *evaluators
 	rollout                                   *rollout
 	agreement                                 *agreement // nil: nobody is asked
 
@@ -119,11 +118,10 @@ type fleet struct {
 const builds = 2
 
 func newFleet(inv *inventory.Inventory, nodes []inventory.Node, opts Options) *fleet {
-	inv.ShareMemory(min(opts.Cores, len(nodes)))
+	inv.EvaluateSideBySide(min(opts.Cores, len(nodes)))
 	f := &fleet{
 		opts: opts, nodes: nodes, outcomes: make([]Outcome, len(nodes)), rollout: newRollout(nodes, opts), held: map[string]func(){},
 		connecting: newSlots(opts.Parallel), building: newSlots(builds), comparing: newSlots(opts.Parallel), changing: newSlots(opts.Parallel),
-		evaluators: &evaluators{cores: opts.Cores, free: inventory.FreeMemory, peak: inv.EvaluationPeak},
 	}
 	if opts.ParallelActivate > 0 {
 		f.activating = newSlots(opts.ParallelActivate)
@@ -219,8 +217,6 @@ func (f *fleet) turn(ctx context.Context, node string, step deploy.Step) (over f
 	switch step {
 	case deploy.Connect:
 		return f.connecting.enter(ctx)
-	case deploy.Evaluate:
-		return f.evaluators.enter(ctx)
 	case deploy.Build:
 		return f.building.enter(ctx)
 	case deploy.Compare:

@@ -29,8 +29,8 @@ type fakes struct {
 	log     []string // "NAME changed", in their order, and what else happens
 	now     int      // how many are being changed
 	most    int
-	evals   int
-	evalMax int
+	asks    int
+	askMax  int
 	ships   int
 	shipMax int
 }
@@ -56,7 +56,6 @@ func (f *fakes) fleet(opts Options, names ...string) *fleet {
 	}
 	opts.Batch = func(number, of, nodes int) { f.note(fmt.Sprintf("batch %d/%d of %d", number, of, nodes)) }
 	fl := newFleet(&inventory.Inventory{}, named(names...), opts)
-	fl.evaluators = &evaluators{cores: 2, free: func() int64 { return 0 }, peak: func() int64 { return 0 }}
 	fl.deploy = f.deploy
 	fl.rollBack = func(_ context.Context, node inventory.Node, _ deploy.Options) (deploy.Result, error) {
 		f.note(node.Name + " taken back")
@@ -82,21 +81,21 @@ func (f *fakes) deploy(ctx context.Context, node inventory.Node, o deploy.Option
 			f.ships++
 			f.shipMax = max(f.shipMax, f.ships)
 			f.mu.Unlock()
-			// For longer than it takes until all are evaluated.
+			// For longer than it takes until all have been asked about.
 			time.Sleep(10 * time.Second)
 			f.mu.Lock()
 			f.ships--
 			f.mu.Unlock()
 		}
 		if step != deploy.Ship && step != deploy.Activate {
-			if step == deploy.Evaluate {
+			if step == deploy.Build {
 				f.mu.Lock()
-				f.evals++
-				f.evalMax = max(f.evalMax, f.evals)
+				f.asks++
+				f.askMax = max(f.askMax, f.asks)
 				f.mu.Unlock()
 				time.Sleep(time.Second)
 				f.mu.Lock()
-				f.evals--
+				f.asks--
 				f.mu.Unlock()
 			}
 			over()
@@ -110,7 +109,7 @@ func (f *fakes) deploy(ctx context.Context, node inventory.Node, o deploy.Option
 			return deploy.Result{}, err
 		}
 	}
-	for _, step := range []deploy.Step{deploy.Connect, deploy.Evaluate, deploy.Build, deploy.Compare, deploy.Ship, deploy.Activate} {
+	for _, step := range []deploy.Step{deploy.Connect, deploy.Build, deploy.Compare, deploy.Ship, deploy.Activate} {
 		if step == deploy.Ship && o.Agree != nil {
 			if _, err := o.Agree(ctx, &deploy.Planned{Comparison: deploy.Comparison{Node: node.Name}}); err != nil {
 				return deploy.Result{}, &deploy.Error{Node: node.Name, Step: deploy.Connect, State: deploy.Unchanged, Err: err}
@@ -135,7 +134,7 @@ func (f *fakes) deploy(ctx context.Context, node inventory.Node, o deploy.Option
 // failing is a deployment that fails in a step, and leaves its node in a state.
 func failing(step deploy.Step, state deploy.State, err error) func(func(deploy.Step) error) error {
 	return func(turn func(deploy.Step) error) error {
-		for _, s := range []deploy.Step{deploy.Connect, deploy.Evaluate, deploy.Build, deploy.Ship, deploy.Activate} {
+		for _, s := range []deploy.Step{deploy.Connect, deploy.Build, deploy.Ship, deploy.Activate} {
 			if err := turn(s); err != nil {
 				return err
 			}
@@ -168,7 +167,7 @@ func statusesOf(outcomes []Outcome) string {
 func TestOneFailureDoesNotStopTheOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakes{t: t, fails: map[string]func(func(deploy.Step) error) error{
-			"b": failing(deploy.Evaluate, deploy.Unchanged, errors.New("no")),
+			"b": failing(deploy.Build, deploy.Unchanged, errors.New("no")),
 			"c": failing(deploy.Check, deploy.RolledBack, errors.New("no")),
 			"d": failing(deploy.Connect, deploy.Unchanged, &target.Error{Kind: target.Refused}),
 			"e": failing(deploy.Check, deploy.Unknown, errors.New("no")),
@@ -178,8 +177,8 @@ func TestOneFailureDoesNotStopTheOthers(t *testing.T) {
 		if got := statusesOf(outcomes); got != want {
 			t.Errorf("got %s\nwant %s", got, want)
 		}
-		if f.most > 2 || f.evalMax != 2 {
-			t.Errorf("%d nodes were changed at once, %d evaluated; want 2 and 2", f.most, f.evalMax)
+		if f.most > 2 || f.askMax != 2 {
+			t.Errorf("%d nodes were changed at once, %d found out whether they can be built; want 2 and 2", f.most, f.askMax)
 		}
 	})
 }
@@ -353,30 +352,6 @@ func TestBatchSizes(t *testing.T) {
 	}
 }
 
-// TestEvaluationsFitInMemory locks that memory bounds how many go on, and that one always may.
-func TestEvaluationsFitInMemory(t *testing.T) {
-	const gb = 1 << 30
-	for title, c := range map[string]struct {
-		free, peak int64
-		want       int
-	}{
-		"plenty":           {64 * gb, 2 * gb, 4},
-		"nothing is known": {0, 0, 4},
-		"not enough":       {gb / 2, 2 * gb, 1},
-		"enough for two":   {3 * gb, 2 * gb, 2},
-		"before the first": {gb + gb/2, 0, 2},
-	} {
-		e := &evaluators{cores: 4, free: func() int64 { return c.free }, peak: func() int64 { return c.peak }}
-		got := 0
-		for e.tryEnter() {
-			got++
-		}
-		if got != c.want {
-			t.Errorf("%s: %d at once, want %d", title, got, c.want)
-		}
-	}
-}
-
 // TestAFleetsEvaluationsShareTheMemory locks that a fleet tells the inventory how many of its nodes evaluate at once: with more than
 // any machine has memory for, Nix is given no heap.
 func TestAFleetsEvaluationsShareTheMemory(t *testing.T) {
@@ -410,7 +385,7 @@ func TestAFleetsEvaluationsShareTheMemory(t *testing.T) {
 	}{{1, 1 << 30, true}, {1 << 12, 1, true}, {1 << 12, 1 << 30, false}} {
 		newFleet(inv, make([]inventory.Node, c.nodes), Options{Cores: c.cores})
 		var log bytes.Buffer
-		if _, err := inv.Evaluate(t.Context(), node, &log); err != nil {
+		if _, err := inv.Evaluate(t.Context(), node, &log, nil); err != nil {
 			t.Fatal(err)
 		}
 		room := inventory.FreeMemory() > 4<<30

@@ -50,12 +50,15 @@ func (c Cache) file(e nix.Expression, version nix.Version, settings string) stri
 	return filepath.Join(c.Dir, hex.EncodeToString(sum.Sum(nil))+".json")
 }
 
-// eval evaluates e, or takes what it gave before: if e is pure, and if the paths that needs finds in that are still in the
+// evaluator evaluates an expression to JSON.
+type evaluator func(context.Context, nix.Expression) ([]byte, error)
+
+// eval has e evaluated by the function by, or takes what it gave before: if e is pure, and if the paths that needs finds in that are still in the
 // store.
-func (inv *Inventory) eval(ctx context.Context, e nix.Expression, needs func(answer []byte) []nix.StorePath) ([]byte, error) {
+func (inv *Inventory) eval(ctx context.Context, e nix.Expression, by evaluator, needs func(answer []byte) []nix.StorePath) ([]byte, error) {
 	c := inv.options.Cache
 	if !e.Pure || c.Dir == "" {
-		return inv.client.Eval(ctx, e)
+		return by(ctx, e)
 	}
 	version, err := inv.client.Version(ctx)
 	if err != nil {
@@ -66,11 +69,14 @@ func (inv *Inventory) eval(ctx context.Context, e nix.Expression, needs func(ans
 		paths := needs(found.Answer)
 		there := true
 		if len(paths) > 0 {
-			if there, err = inv.client.Valid(ctx, paths...); err != nil {
+			if there, err = inv.valid(ctx, paths); err != nil {
 				return nil, err
 			}
 		}
 		if there {
+			if e.Begun != nil {
+				e.Begun()
+			}
 			if e.Log != nil {
 				_, _ = io.WriteString(e.Log, found.Log)
 			}
@@ -81,12 +87,32 @@ func (inv *Inventory) eval(ctx context.Context, e nix.Expression, needs func(ans
 	if e.Log != nil {
 		e.Log = io.MultiWriter(e.Log, &log)
 	}
-	answer, err := inv.client.Eval(ctx, e)
+	answer, err := by(ctx, e)
 	if err == nil {
 		// Without it the next evaluation takes longer, and nothing else.
 		_ = c.write(file, cached{Answer: answer, Log: string(log.Bytes()[:min(log.Len(), maxCachedLog)])})
 	}
 	return answer, err
+}
+
+// valid tells whether all paths are in the store.
+func (inv *Inventory) valid(ctx context.Context, paths []nix.StorePath) (bool, error) {
+	leave, err := inv.lookUp(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer leave()
+	return inv.client.Valid(ctx, paths...)
+}
+
+// lookUp waits until there is a core for a lookup, and gives what ends it.
+func (inv *Inventory) lookUp(ctx context.Context) (leave func(), err error) {
+	select {
+	case inv.lookups <- struct{}{}:
+		return func() { <-inv.lookups }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 }
 
 // read reads an evaluation, and makes it count as used now. One that cannot be read is not there.

@@ -35,7 +35,7 @@ func counted(t *testing.T, dir string, options Options, settings ...[2]string) (
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	if e, err = inv.Evaluate(t.Context(), node, &out); err != nil {
+	if e, err = inv.Evaluate(t.Context(), node, &out, nil); err != nil {
 		t.Fatal(err)
 	}
 	return e, out.String(), int(count.Load())

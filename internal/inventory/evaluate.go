@@ -38,13 +38,14 @@ type answer struct {
 }
 
 // Evaluate evaluates node to its bundle: purely, or, if its configuration is impure, impurely with a note. Nix's messages
-// go to log, which may be nil, as they come.
-func (inv *Inventory) Evaluate(ctx context.Context, node Node, log io.Writer) (*Evaluation, error) {
+// go to log, which may be nil, as they come. Nodes that are evaluated at the same time share processes of Nix, and wait for their turn:
+// begun, which may be nil, is called when it has come, once or several times.
+func (inv *Inventory) Evaluate(ctx context.Context, node Node, log io.Writer, begun func()) (*Evaluation, error) {
 	source, err := inv.SourceOf(ctx, node)
 	if err != nil {
 		return nil, err
 	}
-	ev := evaluation{inv: inv, node: node, source: source, log: log, pure: !node.Impure}
+	ev := evaluation{inv: inv, node: node, source: source, log: log, begun: begun, pure: !node.Impure}
 	if node.Impure {
 		ev.why, ev.known = []string{"impure = true"}, true
 	}
@@ -75,6 +76,7 @@ type evaluation struct {
 	node   Node
 	source Source // the node's
 	log    io.Writer
+	begun  func()
 
 	pure   bool
 	handed *pin     // the pin, if it is not read from the inventory
@@ -219,7 +221,7 @@ func (ev *evaluation) askPin(ctx context.Context, pure bool) (a answer, err erro
 		{"system", nixString(inv.System)},
 		{"configuration", "null"}, {"inventory", "null"}, {"nodes", "null"}, {"manifest", "null"}, {"builder", "null"}, {"switchScript", "null"},
 	})
-	if err = ev.eval(ctx, text+".pin", pure, &a); err == nil && pure {
+	if err = ev.eval(ctx, text+".pin", pure, inv.client.Eval, &a); err == nil && pure {
 		inv.pinAnswers[owner] = a
 	}
 	return a, err
@@ -255,14 +257,14 @@ func (ev *evaluation) ask(ctx context.Context, a *answer) error {
 		{"builder", nixString(buildBundle)},
 		{"switchScript", nixString(switchScript)},
 	})
-	return ev.eval(ctx, text+".answer", pure, a)
+	return ev.eval(ctx, text+".answer", pure, inv.evaluators.value, a)
 }
 
-// eval has Nix evaluate text to an answer.
-func (ev *evaluation) eval(ctx context.Context, text string, pure bool, a *answer) error {
+// eval has Nix evaluate text to an answer, by the function by.
+func (ev *evaluation) eval(ctx context.Context, text string, pure bool, by evaluator, a *answer) error {
 	out, err := ev.inv.eval(ctx, nix.Expression{
-		Text: text, Pure: pure, Instantiate: true, Log: ev.log, Peak: ev.inv.notePeak, Heap: ev.inv.heap(),
-	}, madeInStore)
+		Text: text, Pure: pure, Instantiate: true, Log: ev.log, Begun: ev.begun, Heap: ev.inv.heap(),
+	}, by, madeInStore)
 	if err != nil {
 		return err
 	}
@@ -288,18 +290,6 @@ func madeInStore(text []byte) []nix.StorePath {
 		paths = append(paths, tree)
 	}
 	return paths
-}
-
-// EvaluationPeak is the most memory that an evaluation of a node has taken so far, in bytes; 0 before the first has ended.
-func (inv *Inventory) EvaluationPeak() int64 { return inv.peak.Load() }
-
-func (inv *Inventory) notePeak(bytes int64) {
-	for {
-		most := inv.peak.Load()
-		if bytes <= most || inv.peak.CompareAndSwap(most, bytes) {
-			return
-		}
-	}
 }
 
 // nixpkgsExpression is the pin of the node as the inventory has it.

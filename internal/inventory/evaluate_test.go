@@ -29,7 +29,7 @@ func tryEvaluate(t *testing.T, inv *Inventory, name string) (*Evaluation, error)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return inv.Evaluate(t.Context(), n, nil)
+	return inv.Evaluate(t.Context(), n, nil, nil)
 }
 
 // plain is the derivation that plain Nix makes of the same configuration.
@@ -141,7 +141,7 @@ func TestBundleHoldsWhatTheTargetNeeds(t *testing.T) {
 	}
 	n, _ := inv.Node("a")
 	n.System = inv.System
-	e, err := inv.Evaluate(t.Context(), n, nil)
+	e, err := inv.Evaluate(t.Context(), n, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -233,12 +233,12 @@ func TestPureAndImpureEvaluationAgree(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, err := inv.Evaluate(t.Context(), n, nil)
+	a, err := inv.Evaluate(t.Context(), n, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	n.Impure = true
-	b, err := inv.Evaluate(t.Context(), n, nil)
+	b, err := inv.Evaluate(t.Context(), n, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

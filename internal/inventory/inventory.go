@@ -12,10 +12,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 
 	"ferry/internal/health"
 	"ferry/internal/nix"
@@ -66,14 +66,17 @@ type Inventory struct {
 	pinAnswersLock sync.Mutex
 	pinAnswers     map[string]answer // by node, or "" for the inventory's own pin, what a pure evaluation says of it
 
-	peak       atomic.Int64 // see EvaluationPeak
-	evaluators atomic.Int64 // see ShareMemory
+	evaluators evaluators
+	lookups    chan struct{} // full when as many as there are cores look in the store for what the cache has, or narrow a source
 }
 
 // Open finds the inventory, puts its source in the store and reads the nodes. No configuration is evaluated and no pin
 // fetched. Something wrong with any node is an error.
 func Open(ctx context.Context, client *nix.Client, options Options) (*Inventory, error) {
 	inv := &Inventory{client: client, options: options, pins: map[string]pin{}, narrowed: map[string]Source{}, pinAnswers: map[string]answer{}}
+	inv.lookups = make(chan struct{}, runtime.NumCPU())
+	inv.evaluators.eval, inv.evaluators.each = client.Eval, client.EvalEach
+	inv.evaluators.free, inv.evaluators.heap = FreeMemory, inv.heap
 	if options.Note == nil {
 		inv.options.Note = func(string) {}
 	}
@@ -317,7 +320,7 @@ func (inv *Inventory) notInGit(ctx context.Context, rel string) (command string,
 func (inv *Inventory) ask(ctx context.Context, question string, answer any) error {
 	// What was killed in the middle of putting the source in the store is found out by Nix, when it reads it.
 	source := func([]byte) []nix.StorePath { return []nix.StorePath{inv.Source.Path} }
-	out, err := inv.eval(ctx, nix.Expression{Text: inv.expression(inv.Impure == "") + question, Pure: inv.Impure == ""}, source)
+	out, err := inv.eval(ctx, nix.Expression{Text: inv.expression(inv.Impure == "") + question, Pure: inv.Impure == ""}, inv.client.Eval, source)
 	if err != nil {
 		return err
 	}

@@ -12,8 +12,9 @@ import (
 	"syscall"
 )
 
-// ShareMemory tells how many evaluations go on side by side at most; it is one before. What memory is free is shared out among them.
-func (inv *Inventory) ShareMemory(evaluators int) { inv.evaluators.Store(int64(evaluators)) }
+// EvaluateSideBySide tells how many processes of Nix evaluate side by side at most; it is one before. What memory is free is shared out
+// among them.
+func (inv *Inventory) EvaluateSideBySide(processes int) { inv.evaluators.most.Store(int64(processes)) }
 
 // heap is what an evaluation's heap begins with, see [nix.Expression].
 func (inv *Inventory) heap() int64 {
@@ -21,7 +22,7 @@ func (inv *Inventory) heap() int64 {
 	if !mayReserve(root) {
 		return 0
 	}
-	return initialHeap(freeMemory(root), inv.evaluators.Load())
+	return initialHeap(freeMemory(root), inv.evaluators.most.Load())
 }
 
 // Nix's own first heap is 384 MiB. A NixOS system takes more than twice that in all, and up to a tenth of its evaluation's time goes into

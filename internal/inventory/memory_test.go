@@ -142,9 +142,9 @@ func TestANodesEvaluationHasItsShareOfMemory(t *testing.T) {
 	}
 	said := func(evaluators int) string {
 		t.Helper()
-		inv.ShareMemory(evaluators)
+		inv.EvaluateSideBySide(evaluators)
 		var log bytes.Buffer
-		if _, err := inv.Evaluate(t.Context(), node, &log); err != nil {
+		if _, err := inv.Evaluate(t.Context(), node, &log, nil); err != nil {
 			t.Fatal(err)
 		}
 		return log.String()

@@ -35,6 +35,11 @@ func (inv *Inventory) SourceOf(ctx context.Context, node Node) (Source, error) {
 		return s, nil
 	}
 	// Of the snapshot, not of the folder that it was taken of: they belong together.
+	leave, err := inv.lookUp(ctx)
+	if err != nil {
+		return s, at(node.Name, err)
+	}
+	defer leave()
 	s, err = snapshotValid(ctx, inv.client, tree{root: whole, only: paths, checked: true})
 	if err == nil {
 		s.Revision, s.Dirty, err = inv.revisionOf(ctx, paths)

@@ -292,7 +292,7 @@ func TestNodesWithOnePinAskForItOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, node := range inv.Nodes() {
-		if _, err := inv.Evaluate(t.Context(), node, nil); err != nil {
+		if _, err := inv.Evaluate(t.Context(), node, nil, nil); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -29,6 +29,8 @@ type Expression struct {
 	// Heap, if not 0, is how large the evaluator's heap is from the beginning, in bytes: until that is used no garbage is collected.
 	// What the user has set in the environment, this size or the largest, stands.
 	Heap int64
+	// Begun, when set, is called when evaluation begins, before anything is written to Log.
+	Begun func()
 }
 
 // interrupted is how Nix calls SIGINT and SIGTERM.
@@ -46,8 +48,30 @@ const maxArgument = 100 << 10
 
 // Eval returns the value of e, evaluated deeply, as JSON. If the expression is at fault, the error is an [*EvalError].
 func (c *Client) Eval(ctx context.Context, e Expression) ([]byte, error) {
+	if e.Begun != nil {
+		e.Begun()
+	}
+	cmd := c.evalCommand(e, "--strict", "--json")
+	var out bytes.Buffer
+	messages := evalMessages{log: e.Log}
+	lines := &lineWriter{each: messages.line}
+	cmd.Out, cmd.Err = &out, lines
+	err := c.run(ctx, cmd)
+	lines.end()
+	if err == nil {
+		messages.release()
+		return bytes.TrimRight(out.Bytes(), "\n"), nil
+	}
+	if eval := messages.fault(ctx, err); eval != nil {
+		return nil, eval
+	}
+	return nil, fmt.Errorf("evaluate: %w", err)
+}
+
+// evalCommand is the command that evaluates e.
+func (c *Client) evalCommand(e Expression, more ...string) run.Command {
 	// The whole trace is always asked for: what Nix prints without it leaves out the user's own files.
-	args := []string{"--eval", "--strict", "--json", "--show-trace"}
+	args := append([]string{"--eval", "--show-trace"}, more...)
 	if e.Instantiate {
 		args = append(args, "--read-write-mode")
 	}
@@ -62,30 +86,12 @@ func (c *Client) Eval(ctx context.Context, e Expression) ([]byte, error) {
 		cmd = c.command("nix-instantiate", append(args, "-")...)
 		cmd.In = strings.NewReader(e.Text)
 	}
-	var out bytes.Buffer
-	messages := evalMessages{log: e.Log}
-	lines := &lineWriter{each: messages.line}
-	cmd.Out, cmd.Err, cmd.Peak = &out, lines, e.Peak
+	cmd.Peak = e.Peak
 	_, first := os.LookupEnv(initialHeap)
 	if _, largest := os.LookupEnv(maximumHeap); e.Heap > 0 && !first && !largest {
 		cmd.Env = []string{initialHeap + "=" + strconv.FormatInt(e.Heap, 10)}
 	}
-	err := c.run(ctx, cmd)
-	lines.end()
-	if err == nil {
-		messages.release()
-		return bytes.TrimRight(out.Bytes(), "\n"), nil
-	}
-	var failed *run.Error
-	var access *AccessError
-	if errors.As(err, &failed) && !errors.As(err, &access) && ctx.Err() == nil && messages.begun {
-		if strings.Contains(messages.last, interrupted) {
-			// A Ctrl-C reaches Nix at the same time as ferry, and may be noticed there first.
-			return nil, fmt.Errorf("evaluate: %w", context.Canceled)
-		}
-		return nil, &EvalError{Trace: messages.trace(), err: err}
-	}
-	return nil, fmt.Errorf("evaluate: %w", err)
+	return cmd
 }
 
 // InstantiateSystem evaluates a NixOS configuration for system in the way of plain nixos-rebuild, from a tree of nixpkgs, and
@@ -154,6 +160,20 @@ func (m *evalMessages) line(line string) {
 		return
 	}
 	_, _ = m.tail.Write([]byte(line + "\n"))
+}
+
+// fault is the evaluation's own error if that is what made Nix end with err, and nil if it is something else.
+func (m *evalMessages) fault(ctx context.Context, err error) error {
+	var failed *run.Error
+	var access *AccessError
+	if !errors.As(err, &failed) || errors.As(err, &access) || ctx.Err() != nil || !m.begun {
+		return nil
+	}
+	if strings.Contains(m.last, interrupted) {
+		// A Ctrl-C reaches Nix at the same time as ferry, and may be noticed there first.
+		return fmt.Errorf("evaluate: %w", context.Canceled)
+	}
+	return &EvalError{Trace: m.trace(), err: err}
 }
 
 func (m *evalMessages) trace() string { return m.head.String() + m.tail.String() }
