@@ -2,6 +2,7 @@ package bench
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -33,6 +34,8 @@ const (
 	handOneByOne = `for n; do nix-build --no-out-link ` + handSystem + ` || exit 1; done`
 	handAll      = `nix-build --no-out-link all.nix`
 	handShip     = `pids=; for n; do nix-copy-closure --to "root@$n" "$(readlink "../systems/$n")" & pids="$pids $!"; done; for p in $pids; do wait "$p" || exit 1; done`
+	handTry      = handShip + `; pids=; for n; do ssh "root@$n" "$(readlink "../systems/$n")/bin/switch-to-configuration dry-activate" & pids="$pids $!"; done; for p in $pids; do wait "$p" || exit 1; done`
+	handLogin    = `pids=; for n; do ssh "root@$n" true & pids="$pids $!"; done; for p in $pids; do wait "$p" || exit 1; done`
 )
 
 // fleet is a site with several targets.
@@ -40,6 +43,8 @@ type fleet struct {
 	*site
 	names   []string
 	targets []*lab.Target
+	// weight is a Nix expression that every configuration evaluates besides, and cargo the path of a file that is part of it.
+	weight, cargo string
 }
 
 // TestAFleetIsMeasured goes once through everything with a single node; with -write it has all of them.
@@ -96,12 +101,13 @@ func newFleet(t *testing.T, nodes int) *fleet {
 	f.away(0)
 	inventory, all := "", ""
 	for _, name := range f.names {
-		inventory += fmt.Sprintf("  nodes.%[1]s = { configuration = ./%[1]s.nix; source = [ ./common ]; target = \"root@%[1]s\"; };\n", name)
+		inventory += fmt.Sprintf("  nodes.%[1]s = { configuration = ./%[1]s.nix; source = [ ./common ./cargo ]; target = \"root@%[1]s\"; };\n", name)
 		all += fmt.Sprintf("  (import %q { configuration = ./%s.nix; }).system\n", f.nixpkgs+"/nixos", name)
 	}
 	f.write("ferry.nix", fmt.Sprintf("{\n  nixpkgs = %q;\n%s}\n", f.nixpkgs, inventory))
 	f.write("all.nix", "[\n"+all+"]\n")
 	f.write("common/motd", "hello\n")
+	f.write("cargo", "none\n")
 	f.become("zero", f.names...)
 	f.run(`ferry deploy --all`)
 	return f
@@ -120,18 +126,28 @@ func (f *fleet) away(delay time.Duration) {
 // become gives nodes another configuration.
 func (f *fleet) become(word string, names ...string) {
 	f.t.Helper()
+	cargo := ""
+	if f.cargo != "" {
+		// In another place of the store each time, as a package that is built with a new nixpkgs is.
+		cargo = fmt.Sprintf(`environment.etc."cargo".source = derivation {
+    name = "cargo"; inherit (pkgs.busybox) system; builder = "${pkgs.busybox}/bin/busybox";
+    args = [ "sh" "-c" "${pkgs.busybox}/bin/busybox cp ${%s} $out && echo $out >>$out" ]; word = %q;
+  };`, f.cargo, word)
+	}
 	for _, name := range names {
 		f.write(name+".nix", fmt.Sprintf(`{ pkgs, ... }: {
   networking.hostName = %[1]q;
   services.openssh.enable = true;
   environment.etc."greeting".text = "%[2]s %[1]s";
+  environment.etc."weight".text = toString (%[3]s);
+  %[4]s
   systemd.services.greeter = {
     wantedBy = [ "multi-user.target" ];
     serviceConfig.ExecStart = "${pkgs.busybox}/bin/busybox sleep 100000";
     environment.GREETING = %[2]q;
   };
 }
-`, name, word))
+`, name, word, cmp.Or(f.weight, "0"), cargo))
 	}
 }
 
@@ -184,40 +200,80 @@ func (f *fleet) unchanged(rounds int) string {
 	for _, names := range [][]string{f.names[:1], f.names} {
 		f.run(handSwitch, names...)
 		f.run(`ferry deploy --replace-unknown "$@"`, names...)
-		text += f.compared("nothing changed", rounds, nothing, `ferry deploy "$@"`, handSwitch, shownSwitch, names, names)
+		text += f.compared("nothing changed", rounds, nothing, `ferry deploy "$@"`, handSwitch, shownSwitch, names, names) +
+			f.compared("nothing changed", rounds, nothing, `ferry deploy "$@"`, handLogin, "ssh with true, all at once", names, names)
 	}
 	return text
 }
 
+// heavy is an evaluation that takes about a second: what a small system on nixpkgs does. The stand-in's takes a few hundredths.
+const heavy = `builtins.foldl' (n: k: n + builtins.length (builtins.filter (s: builtins.stringLength s > 3) (builtins.genList (i: toString (i * k)) 1000000))) 0 [ 1 3 5 7 ]`
+
 // evaluated evaluates what is built already, with nothing in ferry's cache, and then with one node's source changed.
 func (f *fleet) evaluated(rounds int) string {
 	f.t.Helper()
-	nothing := func(int) {}
-	cold := func(hand, shown string) string {
-		return f.compared("evaluate, cold; all of it is built", rounds, nothing, `ferry build --no-cache "$@"`, hand, shown, f.names, f.names)
+	text := ""
+	for _, of := range []struct{ weight, title string }{{"0", "evaluate"}, {heavy, "evaluate, a second's work for each"}} {
+		if f.weight = of.weight; of.weight == heavy && *write == "" {
+			continue
+		}
+		f.become("evaluated", f.names...)
+		f.run(handOneByOne, f.names...)
+		f.run(`ferry build "$@"`, f.names...)
+		cold := func(hand, shown string) string {
+			return f.compared(of.title+", cold; all of it is built", rounds, func(int) {}, `ferry build --no-cache "$@"`, hand, shown, f.names, f.names)
+		}
+		changed := func(turn int) {
+			f.become(fmt.Sprintf("evaluated %d", turn), f.names[0])
+			f.run(handOneByOne, f.names[0])
+			// The bundle is built as well, and its evaluation forgotten.
+			f.run(`cp -a "$HOME/.cache/ferry" ../cache && ferry build "$1" && rm -r "$HOME/.cache/ferry" && mv ../cache "$HOME/.cache/ferry"`, f.names[0])
+		}
+		text += cold(handAll, "one nix-build over all") + cold(handOneByOne, "a nix-build for each") +
+			f.compared(of.title+", one node changed; all of it is built", rounds, changed, `ferry build "$@"`, handOneByOne, "nix-build of that node", f.names, f.names[:1])
 	}
-	text := cold(handAll, "one nix-build over all") + cold(handOneByOne, "a nix-build for each")
-	changed := func(turn int) {
-		f.become(fmt.Sprintf("evaluated %d", turn), f.names[0])
-		f.run(handOneByOne, f.names[0])
-		// The bundle is built as well, and its evaluation forgotten.
-		f.run(`cp -a "$HOME/.cache/ferry" ../cache && ferry build "$1" && rm -r "$HOME/.cache/ferry" && mv ../cache "$HOME/.cache/ferry"`, f.names[0])
-	}
-	return text + f.compared("evaluate, one node changed; all of it is built", rounds, changed, `ferry build "$@"`, handOneByOne, "nix-build of that node", f.names, f.names[:1])
+	f.weight = ""
+	return text
 }
+
+// What is shipped besides a few lines: a package of so many bytes that do not compress, over links of so many bits a second.
+const (
+	cargoBytes = 20 << 20
+	fleetBits  = 20_000_000
+)
 
 // shipped ships one change, which is built and evaluated, to all nodes.
 func (f *fleet) shipped(rounds int) string {
 	f.t.Helper()
 	f.away(fleetDelay)
 	f.output("mkdir", "-p", f.path("systems"))
+	title := fmt.Sprintf("ship one change, %d ms away", fleetDelay.Milliseconds())
 	changed := func(turn int) {
 		f.become(fmt.Sprintf("shipped %d", turn), f.names...)
 		f.run(`ferry build "$@"`, f.names...)
 		f.run(`for n; do nix-build --out-link "../systems/$n" `+handSystem+` || exit 1; done`, f.names...)
 	}
-	return f.compared(fmt.Sprintf("ship one change, %d ms away", fleetDelay.Milliseconds()), rounds, changed, `ferry deploy --action dry-activate "$@"`, handShip,
-		"nix-copy-closure of the built systems, all at once", f.names, f.names)
+	const ferry = `ferry deploy --action dry-activate "$@"`
+	text := f.compared(title, rounds, changed, ferry, handTry, "nix-copy-closure of the built systems, all at once; then ssh with switch-to-configuration dry-activate, all at once", f.names, f.names) +
+		f.compared(title, rounds, changed, ferry, handShip, "nix-copy-closure alone", f.names, f.names) +
+		f.compared(title, rounds, changed, ferry, handLogin, "ssh with true, all at once", f.names, f.names)
+	if *write == "" {
+		return text
+	}
+	f.output("sh", "-c", fmt.Sprintf("head -c %d /dev/urandom >%s", cargoBytes, f.path("project/cargo")))
+	f.cargo = "./cargo"
+	f.become("shipped before", f.names...)
+	f.run(`ferry deploy "$@"`, f.names...)
+	for _, target := range f.targets {
+		f.ok(target.Bandwidth(f.t.Context(), fleetBits))
+	}
+	text += f.compared(fmt.Sprintf("ship a package of %d MiB that was built again, %d ms away, %d Mbit/s each", cargoBytes>>20, fleetDelay.Milliseconds(), fleetBits/1_000_000), rounds, changed,
+		ferry, handShip, "nix-copy-closure alone", f.names, f.names)
+	for _, target := range f.targets {
+		f.ok(target.Bandwidth(f.t.Context(), 0))
+	}
+	f.cargo = ""
+	return text
 }
 
 // driven looks at many nodes, which are names of a few machines without systemd: what ferry needs itself does not depend on that.

@@ -69,7 +69,7 @@ func (inv *Inventory) eval(ctx context.Context, e nix.Expression, by evaluator, 
 		paths := needs(found.Answer)
 		there := true
 		if len(paths) > 0 {
-			if there, err = inv.valid(ctx, paths); err != nil {
+			if there, err = inv.client.Valid(ctx, paths...); err != nil {
 				return nil, err
 			}
 		}
@@ -93,26 +93,6 @@ func (inv *Inventory) eval(ctx context.Context, e nix.Expression, by evaluator, 
 		_ = c.write(file, cached{Answer: answer, Log: string(log.Bytes()[:min(log.Len(), maxCachedLog)])})
 	}
 	return answer, err
-}
-
-// valid tells whether all paths are in the store.
-func (inv *Inventory) valid(ctx context.Context, paths []nix.StorePath) (bool, error) {
-	leave, err := inv.lookUp(ctx)
-	if err != nil {
-		return false, err
-	}
-	defer leave()
-	return inv.client.Valid(ctx, paths...)
-}
-
-// lookUp waits until there is a core for a lookup, and gives what ends it.
-func (inv *Inventory) lookUp(ctx context.Context) (leave func(), err error) {
-	select {
-	case inv.lookups <- struct{}{}:
-		return func() { <-inv.lookups }, nil
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
 }
 
 // read reads an evaluation, and makes it count as used now. One that cannot be read is not there.

@@ -12,7 +12,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -62,19 +61,23 @@ type Inventory struct {
 
 	narrowedLock sync.Mutex
 	narrowed     map[string]Source // by paths, what SourceOf has put in the store
+	narrowing    chan struct{}     // full while as many sources as may be are being narrowed
 
 	pinAnswersLock sync.Mutex
 	pinAnswers     map[string]answer // by node, or "" for the inventory's own pin, what a pure evaluation says of it
 
 	evaluators evaluators
-	lookups    chan struct{} // full when as many as there are cores look in the store for what the cache has, or narrow a source
 }
+
+// narrowings is how many sources are narrowed at once: enough for one process of Nix to be asked of many, and few enough for the files
+// that are open.
+const narrowings = 16
 
 // Open finds the inventory, puts its source in the store and reads the nodes. No configuration is evaluated and no pin
 // fetched. Something wrong with any node is an error.
 func Open(ctx context.Context, client *nix.Client, options Options) (*Inventory, error) {
 	inv := &Inventory{client: client, options: options, pins: map[string]pin{}, narrowed: map[string]Source{}, pinAnswers: map[string]answer{}}
-	inv.lookups = make(chan struct{}, runtime.NumCPU())
+	inv.narrowing = make(chan struct{}, narrowings)
 	inv.evaluators.eval, inv.evaluators.each = client.Eval, client.EvalEach
 	inv.evaluators.free, inv.evaluators.heap = FreeMemory, inv.heap
 	if options.Note == nil {

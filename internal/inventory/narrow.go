@@ -35,11 +35,12 @@ func (inv *Inventory) SourceOf(ctx context.Context, node Node) (Source, error) {
 		return s, nil
 	}
 	// Of the snapshot, not of the folder that it was taken of: they belong together.
-	leave, err := inv.lookUp(ctx)
-	if err != nil {
-		return s, at(node.Name, err)
+	select {
+	case inv.narrowing <- struct{}{}:
+		defer func() { <-inv.narrowing }()
+	case <-ctx.Done():
+		return s, at(node.Name, context.Cause(ctx))
 	}
-	defer leave()
 	s, err = snapshotValid(ctx, inv.client, tree{root: whole, only: paths, checked: true})
 	if err == nil {
 		s.Revision, s.Dirty, err = inv.revisionOf(ctx, paths)

@@ -2,8 +2,9 @@ package nix
 
 import (
 	"bytes"
+	"cmp"
 	"context"
-	"errors"
+	"crypto/sha1"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -24,7 +25,8 @@ type Client struct {
 	// buildable are the systems for which a test build has gone well.
 	buildable map[string]bool
 
-	builds queue
+	builds   queue
+	validity validity
 }
 
 // Options reach every nix command. They are arguments, which other users of this machine can read: no secrets.
@@ -135,24 +137,6 @@ func (c *Client) NarHash(ctx context.Context, p StorePath) (string, error) {
 	return sri, nil
 }
 
-// Valid tells whether all paths are in the store, whole and registered.
-func (c *Client) Valid(ctx context.Context, paths ...StorePath) (bool, error) {
-	cmd := c.command("nix-store", "--check-validity")
-	for _, p := range paths {
-		cmd.Argv = append(cmd.Argv, string(p))
-	}
-	err := c.run(ctx, cmd)
-	var failed *run.Error
-	var access *AccessError
-	if errors.As(err, &failed) && failed.Status == 1 && !errors.As(err, &access) && ctx.Err() == nil {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("look for paths in the store: %w", err)
-	}
-	return true, nil
-}
-
 // Root makes link a symbolic link to p that is a GC root, and the folders above it. p must be valid; nothing is fetched.
 func (c *Client) Root(ctx context.Context, link string, p StorePath) error {
 	link, err := prepareRoot(link)
@@ -173,4 +157,21 @@ func prepareRoot(link string) (string, error) {
 		return "", err
 	}
 	return link, os.MkdirAll(filepath.Dir(link), 0o755)
+}
+
+// isRoot tells whether link is known to keep p. It asks no Nix: the store's state has a link to every indirect root, named by the hash
+// of the root's path. If that is not so, or elsewhere, link may be a root nevertheless.
+func isRoot(link string, p StorePath) bool {
+	link, err := filepath.Abs(link)
+	if err != nil {
+		return false
+	}
+	sum := sha1.Sum([]byte(link))
+	state := cmp.Or(os.Getenv("NIX_STATE_DIR"), "/nix/var/nix")
+	registered, err := os.Readlink(filepath.Join(state, "gcroots", "auto", encodeBase32(sum[:])))
+	if err != nil || registered != link {
+		return false
+	}
+	kept, err := os.Readlink(link)
+	return err == nil && kept == string(p)
 }

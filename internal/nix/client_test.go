@@ -249,7 +249,20 @@ func TestRootKeepsAPath(t *testing.T) {
 	if info, err := os.Stat(filepath.Dir(link)); err != nil || info.Mode().Perm() != 0o755 {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
+	if !isRoot(link, p) {
+		t.Error("it is not known that it is kept")
+	}
+	byHand := filepath.Join(t.TempDir(), "root")
+	if err := os.Symlink(string(p), byHand); err != nil {
+		t.Fatal(err)
+	}
+	if isRoot(byHand, p) {
+		t.Error("a link that no Nix knows of counts as a root")
+	}
 	other := addReal(t, "/etc/hostname")
+	if isRoot(link, other) {
+		t.Error("a root of something else counts")
+	}
 	if err := c.Root(t.Context(), link, other); err != nil {
 		t.Fatal(err)
 	}
