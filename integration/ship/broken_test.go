@@ -121,7 +121,7 @@ func (d *dock) rename(from, to string) {
 // TestALinkThatIsCutAtAnyByte cuts it in a ship at bytes that a seed names: what has arrived is not sent again, and the rest is.
 func TestALinkThatIsCutAtAnyByte(t *testing.T) {
 	t.Parallel()
-	const seed, rounds = 4, 8
+	const seed, rounds = 4, 5
 	random := rand.New(rand.NewPCG(seed, 0))
 	d := newDock(t, site.Options{})
 	relay := d.Relayed("alice", lab.RelayOptions{})

@@ -15,8 +15,8 @@ import (
 
 // The sizes, which make matrix makes larger.
 var (
-	mebibytes = flag.Int("mebibytes", 300, "how large the large path is")
-	manyFiles = flag.Int("files", 20_000, "how many files the tree of small files has")
+	mebibytes = flag.Int("mebibytes", 200, "how large the large path is")
+	manyFiles = flag.Int("files", 6_000, "how many files the tree of small files has")
 )
 
 // TestMemoryStaysFlatWhateverThePathsSize ships a difference of a path that is larger than the machine's memory allows for, and
