@@ -104,8 +104,12 @@ func connect(t *testing.T) *agent.Session {
 	t.Setenv("FAKE_STORE", "local?root="+store)
 	t.Setenv("GORACE", "atexit_sleep_ms=0")
 	t.Cleanup(func() {
-		// A store's files may not be written to, nor its folders removed from.
-		if err := new(run.Runner).Run(context.Background(), run.Command{Argv: []string{"chmod", "-R", "u+w", store}}); err != nil {
+		paths := filepath.Join(store, "nix", "store")
+		if _, err := os.Lstat(paths); err != nil {
+			return
+		}
+		// A store's files may not be written to, nor its folders removed from. Its database changes until Nix has ended there.
+		if err := new(run.Runner).Run(context.Background(), run.Command{Argv: []string{"chmod", "-R", "u+w", paths}}); err != nil {
 			t.Error(err)
 		}
 	})
