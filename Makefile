@@ -41,9 +41,9 @@ test: build lint unit integration
 unit: agents
 	lab/private-store go test -race ./internal/... ./cmd/... .
 
-# Most of these tests wait most of the time: more of them at once than there are processors.
+# Most of these tests wait most of the time: more of them at once than there are processors. What takes longest begins first.
 integration: build
-	go test -count=1 -timeout 30m -parallel 6 ./integration/...
+	go test -count=1 -timeout 30m -parallel 6 ./integration/safe ./integration/deploy ./integration/...
 
 lint: agents
 	lab/lint $(STATICCHECK)

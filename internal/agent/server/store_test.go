@@ -41,8 +41,12 @@ func useRealNix(t *testing.T, m *fakeMachine) (store root) {
 	t.Setenv("NIX_USER_CONF_FILES", "")
 	t.Setenv("NIX_REMOTE", "local?root="+store.dir)
 	t.Cleanup(func() {
-		// A store's files may not be written to, nor its folders removed from.
-		if err := new(run.Runner).Run(context.Background(), run.Command{Argv: []string{"chmod", "-R", "u+w", store.dir}}); err != nil {
+		paths := filepath.Join(store.dir, "nix", "store")
+		if _, err := os.Lstat(paths); err != nil {
+			return
+		}
+		// A store's files may not be written to, nor its folders removed from. Its database changes until Nix has ended.
+		if err := new(run.Runner).Run(context.Background(), run.Command{Argv: []string{"chmod", "-R", "u+w", paths}}); err != nil {
 			t.Error(err)
 		}
 	})
