@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"ferry/internal/lab"
 )
@@ -107,7 +108,11 @@ func TestADeafSwitchHasToBeKilledAndLeavesADaemon(t *testing.T) {
 		t.Errorf("it ended with status %s", got)
 	}
 	h.out(t, "pkill", "-TERM", "-x", "sleep")
-	left := strings.Fields(h.out(t, "/usr/bin/ps", "-o", "pid=,ppid=,sid=", "-C", "sleep"))
+	var left []string
+	// Who has ended may be there until its parent knows.
+	for limit := time.Now().Add(time.Minute); len(left) != 3 && time.Now().Before(limit); time.Sleep(50 * time.Millisecond) {
+		left = strings.Fields(h.out(t, "/usr/bin/ps", "-o", "pid=,ppid=,sid=", "-C", "sleep"))
+	}
 	if len(left) != 3 || left[1] != "1" || left[2] != left[0] {
 		t.Errorf("processes left: %q", left)
 	}
