@@ -41,7 +41,7 @@ func (o Options) about(node inventory.Node) func(Event) {
 	}
 }
 
-// evaluate waits for nothing but its turn among the evaluations, which ends its wait with the event that it has started.
+// evaluate tells that it has started when the node's evaluation begins: until then it waits for others.
 func evaluate(ctx context.Context, inv *inventory.Inventory, node inventory.Node, emit func(Event)) (*inventory.Evaluation, error) {
 	var begin time.Time
 	started := sync.OnceFunc(func() {

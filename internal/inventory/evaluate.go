@@ -263,7 +263,7 @@ func (ev *evaluation) ask(ctx context.Context, a *answer) error {
 // eval has Nix evaluate text to an answer, by the function by.
 func (ev *evaluation) eval(ctx context.Context, text string, pure bool, by evaluator, a *answer) error {
 	out, err := ev.inv.eval(ctx, nix.Expression{
-		Text: text, Pure: pure, Instantiate: true, Log: ev.log, Begun: ev.begun, Heap: ev.inv.heap(),
+		Text: text, Pure: pure, Instantiate: true, Log: ev.log, Begun: ev.begun,
 	}, by, madeInStore)
 	if err != nil {
 		return err

@@ -3,7 +3,6 @@ package inventory
 import (
 	"context"
 	"fmt"
-	"io"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -21,6 +20,8 @@ type evaluators struct {
 	each func(context.Context, nix.Expression, []nix.Part) error
 	// free is the memory that is available, in bytes, 0 if that is not known, and heap what Nix begins with.
 	free, heap func() int64
+	// system tells whether a value is that of a whole system: only those show what memory one takes.
+	system func(value []byte) bool
 
 	mu       sync.Mutex
 	waiting  []*asked
@@ -110,8 +111,6 @@ type writer func([]byte) (int, error)
 
 func (w writer) Write(p []byte) (int, error) { return w(p) }
 
-var _ io.Writer = writer(nil)
-
 func (ev *evaluators) leave(a *asked) {
 	a.mu.Lock()
 	a.gone = true
@@ -168,7 +167,7 @@ func (ev *evaluators) room() int {
 	if len(ev.waiting) == 0 || ev.running >= ev.sideBySide() {
 		return 0
 	}
-	n := 1
+	n, free := 1, ev.free()
 	if ev.one > 0 && !ev.waiting[0].alone {
 		together := 0
 		for together < len(ev.waiting) && !ev.waiting[together].alone {
@@ -177,20 +176,15 @@ func (ev *evaluators) room() int {
 		share := 2 * ev.sideBySide()
 		n = min((len(ev.waiting)+share-1)/share, together)
 	}
-	for n > 1 && !ev.fits(n) {
+	// Those that run have grown to half their size on average; the other half is not free.
+	fits := func() bool { return free == 0 || free-ev.reserved/2 >= ev.need(n) }
+	for n > 1 && !fits() {
 		n--
 	}
-	if ev.running > 0 && !ev.fits(n) {
+	if ev.running > 0 && !fits() {
 		return 0
 	}
 	return n
-}
-
-// fits tells whether a process for n more has room. Those that run have grown to half their size on average; the other half is not
-// free.
-func (ev *evaluators) fits(n int) bool {
-	free := ev.free()
-	return free == 0 || free-ev.reserved/2 >= ev.need(n)
 }
 
 // need is what a process for n expressions is taken to need, in bytes.
@@ -205,7 +199,7 @@ func (ev *evaluators) need(n int) int64 {
 	return one + int64(n-1)*next
 }
 
-// measured tells what a process for n expressions has taken, in bytes.
+// measured tells what a process has taken that has evaluated n systems, in bytes.
 func (ev *evaluators) measured(n int, bytes int64) {
 	ev.mu.Lock()
 	defer ev.mu.Unlock()
@@ -222,14 +216,11 @@ func (ev *evaluators) run(g *group) {
 	defer g.cancel()
 	n := len(g.asked)
 	how := g.asked[0].e
-	how.Heap, how.Peak = ev.heap(), func(bytes int64) { ev.measured(n, bytes) }
-	var again []*asked
-	alone := false
-	if n == 1 {
-		value, err := ev.eval(g.ctx, how)
-		g.asked[0].told <- told{value, err}
-	} else {
-		again, alone = ev.together(g, how)
+	var peak int64
+	how.Heap, how.Peak = ev.heap(), func(bytes int64) { peak = bytes }
+	again, whole, alone := ev.evaluate(g, how)
+	if whole {
+		ev.measured(n, peak)
 	}
 	ev.mu.Lock()
 	ev.running--
@@ -248,14 +239,22 @@ func (ev *evaluators) run(g *group) {
 	close(g.ended)
 }
 
-// together evaluates what is asked in one process, and gives those who have to be asked again: alone, if it is not known on whose
-// account the process has failed. It may have been too large for the memory.
-func (ev *evaluators) together(g *group, how nix.Expression) (again []*asked, alone bool) {
-	done := make([]bool, len(g.asked))
+// evaluate has one process evaluate a group, and gives those who have to be asked again: alone, if it is not known on whose account the
+// process has failed. It may have been too large for the memory. whole tells that all of them are systems.
+func (ev *evaluators) evaluate(g *group, how nix.Expression) (again []*asked, whole, alone bool) {
+	if len(g.asked) == 1 {
+		value, err := ev.eval(g.ctx, how)
+		g.asked[0].told <- told{value, err}
+		return nil, err == nil && ev.system(value), false
+	}
 	parts := make([]nix.Part, len(g.asked))
+	done, systems := make([]bool, len(parts)), 0
 	for i, a := range g.asked {
 		parts[i] = nix.Part{Text: a.e.Text, Log: a.e.Log, Begun: a.e.Begun, Done: func(value []byte, err error) {
 			done[i] = true
+			if err == nil && ev.system(value) {
+				systems++
+			}
 			a.told <- told{value, err}
 		}}
 	}
@@ -265,5 +264,5 @@ func (ev *evaluators) together(g *group, how nix.Expression) (again []*asked, al
 			again = append(again, a)
 		}
 	}
-	return again, err != nil
+	return again, systems == len(parts), err != nil
 }

@@ -30,7 +30,7 @@ type fakeNix struct {
 }
 
 func (f *fakeNix) evaluators(sideBySide int, free int64) *evaluators {
-	ev := &evaluators{free: func() int64 { return free }, heap: func() int64 { return 0 }}
+	ev := &evaluators{free: func() int64 { return free }, heap: func() int64 { return 0 }, system: func(value []byte) bool { return !strings.Contains(string(value), "small") }}
 	ev.most.Store(int64(sideBySide))
 	ev.eval = func(ctx context.Context, e nix.Expression) (value []byte, err error) {
 		e.Begun()
@@ -131,6 +131,32 @@ func TestThoseWhoWaitShareAProcess(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestOnlyWholeSystemsShowWhatTheyTake locks that an answer without a system, a fault and a process that was killed do not make the next
+// processes larger than the memory.
+func TestOnlyWholeSystemsShowWhatTheyTake(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeNix{peak: func(int) int64 { return 1 }}
+		ev := f.evaluators(1, 0)
+		f.ask(t.Context(), ev, "1 small", "1 bad", "1 small", "1 small")
+		synctest.Wait()
+		if ev.one != 0 || !slices.Equal(f.processes, []string{"1 small", "1 bad", "1 small", "1 small"}) {
+			t.Errorf("one is taken to need %d bytes; processes %q", ev.one, f.processes)
+		}
+		ev.one = gb
+		f.ask(t.Context(), ev, "1", "1 kill", "1", "1 bad", "1", "1 small", "1")
+		synctest.Wait()
+		if ev.one != gb || ev.next != 0 {
+			t.Errorf("one is taken to need %d bytes, and each further one %d; processes %q", ev.one, ev.next, f.processes[4:])
+		}
+		f.peak = func(n int) int64 { return gb + int64(n-1)*gb/4 }
+		f.ask(t.Context(), ev, "1", "1", "1", "1")
+		synctest.Wait()
+		if ev.one != gb || ev.next != gb/4 {
+			t.Errorf("one is taken to need %d bytes, and each further one %d", ev.one, ev.next)
+		}
+	})
 }
 
 // TestEvaluationsFitInMemory locks that memory bounds how many go on side by side, and that one always may.

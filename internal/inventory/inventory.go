@@ -80,6 +80,7 @@ func Open(ctx context.Context, client *nix.Client, options Options) (*Inventory,
 	inv.narrowing = make(chan struct{}, narrowings)
 	inv.evaluators.eval, inv.evaluators.each = client.Eval, client.EvalEach
 	inv.evaluators.free, inv.evaluators.heap = FreeMemory, inv.heap
+	inv.evaluators.system = func(value []byte) bool { return len(madeInStore(value)) > 0 }
 	if options.Note == nil {
 		inv.options.Note = func(string) {}
 	}

@@ -15,10 +15,10 @@ import (
 //
 // When ctx ends, a build goes on that others need.
 func (c *Client) BuildTogether(ctx context.Context, drv, out StorePath, root string, progress func(BuildProgress)) error {
+	if isRoot(root, out) {
+		return nil
+	}
 	if _, err := os.Lstat(string(out)); err == nil {
-		if isRoot(root, out) {
-			return nil
-		}
 		return c.keep(ctx, drv, root, progress)
 	}
 	r := &request{drv: drv, out: out, root: root, progress: progress, settled: make(chan struct{})}

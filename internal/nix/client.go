@@ -143,6 +143,9 @@ func (c *Client) Root(ctx context.Context, link string, p StorePath) error {
 	if err != nil {
 		return fmt.Errorf("make a GC root: %w", err)
 	}
+	if isRoot(link, p) {
+		return nil
+	}
 	cmd := c.command("nix-store", "--realise", string(p), "--add-root", link, "--indirect", "--option", "substitute", "false")
 	if err := c.run(ctx, cmd); err != nil {
 		return fmt.Errorf("make %s a GC root for %s: %w", link, p, err)
@@ -172,6 +175,9 @@ func isRoot(link string, p StorePath) bool {
 	if err != nil || registered != link {
 		return false
 	}
-	kept, err := os.Readlink(link)
-	return err == nil && kept == string(p)
+	if kept, err := os.Readlink(link); err != nil || kept != string(p) {
+		return false
+	}
+	_, err = os.Lstat(string(p))
+	return err == nil
 }

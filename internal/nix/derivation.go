@@ -149,6 +149,11 @@ func (r *termReader) text() string {
 	if !escaped {
 		return text
 	}
+	return unescaped(text)
+}
+
+// unescaped is the text of a string that Nix has written, in a derivation or as a value, without its quotes.
+func unescaped(text string) string {
 	var b strings.Builder
 	for i := 0; i < len(text); i++ {
 		c := text[i]

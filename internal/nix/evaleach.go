@@ -41,7 +41,7 @@ func (c *Client) EvalEach(ctx context.Context, e Expression, parts []Part) error
 	values, lines := &lineWriter{each: each.value}, &lineWriter{each: each.line}
 	cmd.Out, cmd.Err = values, lines
 	err := c.run(ctx, cmd)
-	values.end()
+	// A last line of values that does not end is one that a process was killed in.
 	lines.end()
 	return each.end(ctx, err)
 }
@@ -57,15 +57,19 @@ type eachPart struct {
 	messages evalMessages // of the current part
 	current  int          // -1 before the first
 	values   [][]byte
-	done     int // how many were told their value
+	garbled  bool // something came that is no value
+	done     int  // how many were told their value
 }
 
-// value takes a line of output.
+// value takes a line of output. What is no whole string, one that is longer than a line may be for example, is no value, and neither is
+// what comes after it.
 func (p *eachPart) value(line string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.values) < len(p.parts) {
-		p.values = append(p.values, unquoted(line))
+	text, begins := strings.CutPrefix(line, `"`)
+	text, ends := strings.CutSuffix(text, `"`)
+	if p.garbled = p.garbled || !begins || !ends; !p.garbled {
+		p.values = append(p.values, []byte(unescaped(text)))
 	}
 	p.tell(p.current)
 }
@@ -120,26 +124,4 @@ func (p *eachPart) end(ctx context.Context, err error) error {
 	}
 	p.parts[p.current].Done(nil, fault)
 	return nil
-}
-
-// unquoted is the text of a string as Nix writes it.
-func unquoted(line string) []byte {
-	line = strings.TrimSuffix(strings.TrimPrefix(line, `"`), `"`)
-	text := make([]byte, 0, len(line))
-	for i := 0; i < len(line); i++ {
-		b := line[i]
-		if b == '\\' && i+1 < len(line) {
-			i++
-			switch b = line[i]; b {
-			case 'n':
-				b = '\n'
-			case 'r':
-				b = '\r'
-			case 't':
-				b = '\t'
-			}
-		}
-		text = append(text, b)
-	}
-	return text
 }

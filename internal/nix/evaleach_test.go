@@ -102,3 +102,34 @@ func TestAProcessThatFailsAsAWholeIsNoPartsFault(t *testing.T) {
 		t.Errorf("%v: values %q, faults %q", err, got.values, got.faults)
 	}
 }
+
+// TestAProcessThatIsKilledInAValueHasNotToldIt locks that half a value is none, nor one that was too long to be kept.
+func TestAProcessThatIsKilledInAValueHasNotToldIt(t *testing.T) {
+	for title, c := range map[string]struct {
+		out  string
+		want []string
+	}{
+		"whole":        {"\"1\"\n\"2\"\n", []string{"1", "2"}},
+		"half":         {"\"1\"\n\"2", []string{"1"}},
+		"at its end":   {"\"1\"\n\"2\"", []string{"1"}},
+		"in an escape": {"\"1\"\n\"2\\\"", []string{"1"}},
+		"too long":     {"\"" + strings.Repeat("1", maxLogLine) + "\"\n\"2\"\n", nil},
+	} {
+		var told []string
+		p := eachPart{current: -1, mark: "mark "}
+		for range 2 {
+			p.parts = append(p.parts, Part{Done: func(value []byte, _ error) { told = append(told, string(value)) }})
+		}
+		p.line("trace: mark 0")
+		p.line("trace: mark 1")
+		if _, err := (&lineWriter{each: p.value}).Write([]byte(c.out)); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.end(t.Context(), errors.New("killed")); err == nil {
+			t.Errorf("%s: that it was killed is no error", title)
+		}
+		if !slices.Equal(told, c.want) {
+			t.Errorf("%s: told %.40q, want %q", title, told, c.want)
+		}
+	}
+}
