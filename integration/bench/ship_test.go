@@ -2,6 +2,7 @@ package bench
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -25,18 +26,44 @@ type shipCase struct {
 	// old and next fill a folder each with folders, one for a store path of that name; no old: the target has nothing of it.
 	old, next func(t *testing.T, dir string)
 	links     []link
+	tools     []shipTool // what brings it; nil: shipTools
+}
+
+// shipTool is a tool that ships, and what it finds when it begins.
+type shipTool struct {
+	tool
+	master string // what begins a connection that it uses, as a script like the tool's
+	limit  string // a line for the target's sshd_config
+	// step says that ferry's step of shipping counts, of the events that the tool leaves in ../events, and not the whole command.
+	step bool
 }
 
 // shipTools are ways to bring a system that is built to a target, as one script: $0 is nixpkgs, $1 the host. What they do there beside is
 // nothing: ferry's dry-activate costs it a little.
-var shipTools = []tool{
-	{"ferry", `ferry deploy --action dry-activate`},
-	{"nix-copy-closure", evaluated + `nix-copy-closure --to "root@$1" "$system"`},
-	{"nix-copy-closure --gzip", evaluated + `nix-copy-closure --gzip --to "root@$1" "$system"`},
-	{"nix copy, ssh", evaluated + copied + `--to "ssh://root@$1" "$system"`},
-	{"nix copy, ssh-ng", evaluated + copied + `--to "ssh-ng://root@$1" "$system"`},
-	{"nix copy, ssh-ng, compressed", evaluated + copied + `--to "ssh-ng://root@$1?compress=true" "$system"`},
-	{rsync, `rsync -a --modify-window=-1 "$2/../trees/next/" "root@$1:` + rsynced + `"`},
+var shipTools = []shipTool{
+	{tool: tool{byFerry, dryActivate}},
+	{tool: tool{byClosure, evaluated + `nix-copy-closure --to "root@$1" "$system"`}},
+	{tool: tool{"nix-copy-closure --gzip", evaluated + `nix-copy-closure --gzip --to "root@$1" "$system"`}},
+	{tool: tool{"nix copy, ssh", evaluated + copied + `--to "ssh://root@$1" "$system"`}},
+	{tool: tool{"nix copy, ssh, compressed", evaluated + copied + `--to "ssh://root@$1?compress=true" "$system"`}},
+	{tool: tool{"nix copy, ssh-ng", evaluated + copied + `--to "ssh-ng://root@$1" "$system"`}},
+	{tool: tool{"nix copy, ssh-ng, compressed", evaluated + copied + `--to "ssh-ng://root@$1?compress=true" "$system"`}},
+	{tool: tool{rsync, `rsync -a --modify-window=-1 "$2/../trees/next/" "root@$1:` + rsynced + `"`}},
+}
+
+// keptTools have a connection already: ferry as it has in its step of shipping, nix-copy-closure as the master of a person.
+var keptTools = []shipTool{
+	{tool: tool{"ferry, its step of shipping", dryActivate + ` --json >../events`}, step: true},
+	{tool: tool{byClosure, `NIX_SSHOPTS="-o ControlPath=$HOME/master" nix-copy-closure --to "root@$1" "$(readlink "../system")"`},
+		master: `ssh -fNM -o "ControlPath=$HOME/master" "root@$1" >/dev/null 2>&1`},
+}
+
+// laneTools show what more than one channel of a connection brings.
+var laneTools = []shipTool{
+	shipTools[0],
+	{tool: tool{"ferry, one channel", dryActivate}, limit: "MaxSessions 1"},
+	shipTools[1],
+	shipTools[5],
 }
 
 // rsync is the yardstick from outside: it knows nothing of stores, and brings the trees that the store paths were made from to a folder
@@ -47,8 +74,9 @@ const (
 )
 
 const (
-	evaluated = `system=$(nix-build --no-out-link "$0/nixos" -A system --arg configuration ./configuration.nix) && `
-	copied    = `nix --extra-experimental-features nix-command copy --no-check-sigs `
+	dryActivate = `ferry deploy --action dry-activate`
+	evaluated   = `system=$(nix-build --no-out-link "$0/nixos" -A system --arg configuration ./configuration.nix) && `
+	copied      = `nix --extra-experimental-features nix-command copy --no-check-sigs `
 )
 
 // The links of most cases, of those that show what a fast link far away costs, and of those that are small enough for a slow one.
@@ -59,19 +87,28 @@ var (
 )
 
 func shipCases() []shipCase {
+	near := link{delay: 50 * time.Millisecond}
 	return []shipCase{
-		{"80 MB in 100 paths, none of it there", nil, heaps(80<<20, 100, "a"), farLinks},
-		{"the same, every hash in it changed", heaps(80<<20, 100, "a"), heaps(80<<20, 100, "b"), farLinks},
-		{"10 MB in 10 paths, none of it there", nil, heaps(10<<20, 10, "a"), slowLinks},
-		{"10 MB in 10 paths, every hash in it changed", heaps(10<<20, 10, "a"), heaps(10<<20, 10, "b"), slowLinks},
-		{"Debian packages, to their next point release", packages("old"), packages("new"), shipLinks},
-		{"a tree of 20,000 files, 300 of them edited", sourceTree(0), sourceTree(300), shipLinks},
+		{"80 MB in 100 paths, none of it there", nil, heaps(80<<20, 100, "a"), farLinks, nil},
+		{"the same, every hash in it changed", heaps(80<<20, 100, "a"), heaps(80<<20, 100, "b"), farLinks, nil},
+		{"the same, one path changed", heaps(80<<20, 100, "a"), oneChanged, append(slices.Clip(shipLinks), near), nil},
+		{"the same, one path changed, over a connection that is there", heaps(80<<20, 100, "a"), oneChanged, []link{{}, near}, keptTools},
+		{"10 MB in 10 paths, none of it there", nil, heaps(10<<20, 10, "a"), slowLinks, nil},
+		{"10 MB in 10 paths, every hash in it changed", heaps(10<<20, 10, "a"), heaps(10<<20, 10, "b"), slowLinks, nil},
+		{"128 MB in 8 paths that nothing makes smaller, none of it there", nil, random, []link{{delay: 100 * time.Millisecond}, {delay: 200 * time.Millisecond}}, laneTools},
+		{"Debian packages, to their next point release", packages("old"), packages("new"), shipLinks, nil},
+		{"a tree of 20,000 files, 300 of them edited", sourceTree(0), sourceTree(300), shipLinks, nil},
 	}
 }
 
 // TestShippingIsMeasured runs a small case once with every tool; with -write all of them.
 func TestShippingIsMeasured(t *testing.T) {
-	plan := []shipCase{{"1 MB", heaps(1<<20, 4, "a"), heaps(1<<20, 4, "b"), []link{{}}}}
+	old, next := heaps(1<<20, 4, "a"), heaps(1<<20, 4, "b")
+	plan := []shipCase{
+		{"1 MB", old, next, []link{{}}, nil},
+		{"1 MB, over a connection that is there", old, next, []link{{}}, keptTools},
+		{"1 MB, over one channel", old, next, []link{{}}, laneTools[1:3]},
+	}
 	n := 1
 	if *write != "" {
 		if !wanted(shipTitle) {
@@ -119,6 +156,10 @@ func (c shipCase) measure(t *testing.T, rounds int, give func(rows string)) {
 	s.prepare()
 	s.write("old.nix", s.heapsOf("old", c.old))
 	s.write("next.nix", s.heapsOf("next", c.next))
+	tools := c.tools
+	if tools == nil {
+		tools = shipTools
+	}
 	for _, l := range c.links {
 		var b strings.Builder
 		collected := map[string][]figures{}
@@ -127,12 +168,12 @@ func (c shipCase) measure(t *testing.T, rounds int, give func(rows string)) {
 			n = 1 // a slow link is not noisy
 		}
 		for range n {
-			for _, tool := range shipTools {
+			for _, tool := range tools {
 				collected[tool.name] = append(collected[tool.name], s.ship(tool, l))
 			}
 		}
-		base := median(collected["nix-copy-closure"])
-		for _, tool := range shipTools {
+		base := median(collected[byClosure])
+		for _, tool := range tools {
 			f := median(collected[tool.name])
 			fmt.Fprintf(&b, "| %s | %s | %s | %.2f s | **%.2f** | %s | **%.4f** | %.2f s | %.2f s | %s |\n", c.name, l, tool.name,
 				f.wall.Seconds(), f.wall.Seconds()/base.wall.Seconds(), deploy.Size(uint64(f.up)), float64(f.up)/float64(base.up),
@@ -194,7 +235,7 @@ in {
 }
 
 // ship measures one tool once, with a target of its own that has the old system by the same tool.
-func (s *site) ship(tool tool, l link) figures {
+func (s *site) ship(tool shipTool, l link) figures {
 	s.t.Helper()
 	var err error
 	s.target, err = lab.Start(s.t.Context(), lab.Options{})
@@ -206,19 +247,31 @@ func (s *site) ship(tool tool, l link) figures {
 	// The entry of the target before would come first.
 	s.ok(s.builder.Forget())
 	s.ok(s.builder.KnowThrough(host, s.relay, s.target))
-	switch tool.name {
-	case "ferry":
-		s.output("sh", "-c", "cd "+s.path("project")+" && ferry deploy")
-	case rsync:
+	ferry := strings.HasPrefix(tool.script, dryActivate)
+	if ferry {
+		s.inProject("ferry deploy")
+	} else if tool.name == rsync {
 		s.output("rsync", "-a", s.path("trees/old")+"/", "root@"+host+":"+rsynced)
+	}
+	if tool.limit != "" {
+		_, err = s.target.Output(s.t.Context(), "sh", "-c", `sed -i "1i $0" /etc/ssh/sshd_config && systemctl restart sshd`, tool.limit)
+		s.ok(err)
 	}
 	s.ok(s.target.Bandwidth(s.t.Context(), l.bits))
 	next := s.system("next.nix")
-	if tool.name == "ferry" {
+	if ferry {
 		// As all the others, it finds what is to be shipped built.
-		s.output("sh", "-c", "cd "+s.path("project")+" && ferry build")
+		s.inProject("ferry build")
 	}
-	f := s.measure(tool)
+	s.output("ln", "-sfn", next, s.path("system"))
+	if tool.master != "" {
+		s.inProject(tool.master)
+		defer s.inProject(`ssh -O exit -o "ControlPath=$HOME/master" "root@$1"`)
+	}
+	f := s.measure(tool.tool)
+	if tool.step {
+		f.wall = s.stepOfShipping()
+	}
 	if tool.name == rsync {
 		if left := s.output("rsync", "-anci", s.path("trees/next")+"/", "root@"+host+":"+rsynced); left != "" {
 			s.t.Errorf("rsync has left:\n%s", left)
@@ -228,6 +281,31 @@ func (s *site) ship(tool tool, l link) figures {
 	_, err = s.target.Output(s.t.Context(), "nix-store", "--check-validity", next)
 	s.ok(err)
 	return f
+}
+
+// inProject runs a script as a tool's is run.
+func (s *site) inProject(script string) {
+	s.t.Helper()
+	s.output("sh", "-c", `cd "$2" && `+script, s.nixpkgs, host, s.path("project"))
+}
+
+// stepOfShipping is how long the step of shipping took, by the events that a tool has left.
+func (s *site) stepOfShipping() time.Duration {
+	s.t.Helper()
+	text, err := os.ReadFile(s.builder.Path(s.path("events")))
+	s.ok(err)
+	for line := range bytes.Lines(text) {
+		var e struct {
+			Event, Step string
+			Seconds     float64
+		}
+		s.ok(json.Unmarshal(line, &e))
+		if e.Event == "finished" && e.Step == "ship" {
+			return time.Duration(e.Seconds * float64(time.Second))
+		}
+	}
+	s.t.Fatalf("ferry has shipped nothing:\n%s", text)
+	return 0
 }
 
 // heaps makes folders of real binaries, with something like store paths in them, every 8 kB, that have the generation in their hashes.
@@ -251,6 +329,27 @@ func heaps(size int64, count int, generation string) func(*testing.T, string) {
 				filled += int64(len(data))
 			}
 		}
+	}
+}
+
+// oneChanged are the heaps of generation a, of which one has the next one's hashes.
+func oneChanged(t *testing.T, dir string) {
+	t.Helper()
+	heaps(80<<20, 100, "a")(t, dir)
+	other := t.TempDir()
+	heaps(80<<20, 100, "b")(t, other)
+	const name = "heap-50"
+	ok(t, os.RemoveAll(filepath.Join(dir, name)))
+	ok(t, os.CopyFS(filepath.Join(dir, name), os.DirFS(filepath.Join(other, name))))
+}
+
+// random makes paths that do not compress.
+func random(t *testing.T, dir string) {
+	t.Helper()
+	for i := range 8 {
+		data := make([]byte, 16<<20)
+		_, _ = rand.NewChaCha8([32]byte{byte(i)}).Read(data)
+		ok(t, os.WriteFile(filepath.Join(dir, fmt.Sprint("random-", i)), data, 0o644))
 	}
 }
 
