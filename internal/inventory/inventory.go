@@ -206,7 +206,7 @@ func (inv *Inventory) takeSource(ctx context.Context, again bool) (Source, error
 		t.private = append(t.private, file)
 	}
 	t.again = again
-	s, err := snapshot(ctx, inv.client, t, nil)
+	s, err := snapshot(ctx, inv.client, t)
 	var e *Error
 	if err != nil && !errors.As(err, &e) {
 		return s, fmt.Errorf("source %s: %w", inv.place.root, err)

@@ -94,7 +94,7 @@ func (inv *Inventory) ChecksOf(ctx context.Context, node Node) (health.Checks, e
 
 // snapshotValid is snapshot where nobody finds out later that the source is in the store only in part.
 func snapshotValid(ctx context.Context, client *nix.Client, t tree) (Source, error) {
-	s, err := snapshot(ctx, client, t, nil)
+	s, err := snapshot(ctx, client, t)
 	if err != nil {
 		return s, err
 	}
@@ -103,7 +103,7 @@ func snapshotValid(ctx context.Context, client *nix.Client, t tree) (Source, err
 		return s, err
 	}
 	t.again = true
-	return snapshot(ctx, client, t, nil)
+	return snapshot(ctx, client, t)
 }
 
 // revisionOf is the commit that has changed any of paths last, and whether they differ from it. Where none has, it is the commit

@@ -100,7 +100,6 @@ func (inv *Inventory) newPin(ctx context.Context, node, path string) (pin, error
 	if err != nil {
 		return pin{}, err
 	}
-	var finish func(string) error
 	if inGit {
 		// A tree that was unpacked where git ignores it is taken as it is, not as the nothing that git knows of it.
 		git := workTree{root: resolved, runner: inv.client.Runner}
@@ -113,33 +112,31 @@ func (inv *Inventory) newPin(ctx context.Context, node, path string) (pin, error
 		}
 	}
 	if inGit && work.root == resolved {
-		finish = func(dir string) error { return writeVersionSuffix(ctx, work, dir) }
+		t.nixpkgs = &work
 	}
 	p := pin{}
-	if p.tree, err = snapshot(ctx, inv.client, t, finish); err != nil {
+	if p.tree, err = snapshot(ctx, inv.client, t); err != nil {
 		return p, fmt.Errorf("pin %s: %w", path, err)
 	}
 	return p, nil
 }
 
-// writeVersionSuffix writes to dir, a copy of the nixpkgs checkout work, the file from which NixOS takes its version's
-// suffix when there is no .git, in the way of nixos-rebuild. One in the checkout is taken over: plain NixOS reads it too.
-func writeVersionSuffix(ctx context.Context, work workTree, dir string) error {
-	const name = ".version-suffix"
-	file := filepath.Join(dir, name)
-	if _, err := os.Lstat(file); err == nil {
-		return nil
-	}
-	if text, err := os.ReadFile(filepath.Join(work.root, name)); err == nil {
-		return os.WriteFile(file, text, 0o644)
+// versionSuffix is the file from which NixOS takes its version's suffix when there is no .git.
+const versionSuffix = ".version-suffix"
+
+// suffixOf is what that file has to say of a checkout, in the way of nixos-rebuild; "": nothing. One in the checkout that git does not
+// know is taken over: plain NixOS reads it too.
+func suffixOf(ctx context.Context, work workTree) (string, error) {
+	if text, err := os.ReadFile(filepath.Join(work.root, versionSuffix)); err == nil {
+		return string(text), nil
 	}
 	commit, dirty, err := work.revision(ctx)
 	if err != nil || len(commit) < 12 {
-		return err
+		return "", err
 	}
 	suffix := ".git." + commit[:12]
 	if dirty {
 		suffix += "M"
 	}
-	return os.WriteFile(file, []byte(suffix), 0o644)
+	return suffix, nil
 }

@@ -33,6 +33,19 @@ type tree struct {
 	private []string     // files of this machine that must not be in it
 	only    []string     // the paths in root that it is narrowed to, none below another one; nil: all of it
 	checked bool         // there are no private keys in it
+	nixpkgs *workTree    // it is this checkout of nixpkgs, and needs its version
+}
+
+// more are files that a snapshot has besides entries, by name.
+func (t tree) more(ctx context.Context, entries []entry) (map[string]string, error) {
+	if t.nixpkgs == nil || slices.ContainsFunc(entries, func(e entry) bool { return e.rel == versionSuffix }) {
+		return nil, nil
+	}
+	text, err := suffixOf(ctx, *t.nixpkgs)
+	if err != nil || text == "" {
+		return nil, err
+	}
+	return map[string]string{versionSuffix: text}, nil
 }
 
 // entries lists what belongs to t: folders before what is in them.
@@ -168,12 +181,8 @@ func newEntry(rel string, info fs.FileInfo) (entry, error) {
 
 // copyTo copies entries of t into the folder dest. Private keys are an error that names the files.
 func (t tree) copyTo(ctx context.Context, dest string, entries []entry) error {
-	if err := t.refusePrivate(entries); err != nil {
-		return err
-	}
-	var keys []string
-	public := publicFolders(entries)
-	buf := make([]byte, secretWindow+256)
+	keys := t.newKeys(entries)
+	buf := make([]byte, secretHead)
 	for _, e := range entries {
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -193,16 +202,14 @@ func (t tree) copyTo(ctx context.Context, dest string, entries []entry) error {
 				return err
 			}
 		default:
-			secret, err := copyFile(from, to, e.mode, buf)
+			head, err := copyFile(from, to, e.mode, buf)
 			if err != nil {
 				return err
 			}
-			if secret != "" && !t.checked && !isBelow(e.rel, public) {
-				keys = append(keys, printable(e.rel)+" ("+secret+")")
-			}
+			keys.look(e.rel, head)
 		}
 	}
-	return keysError(keys)
+	return keys.error()
 }
 
 // refusePrivate is an error if one of entries is a file that is private.
@@ -250,14 +257,35 @@ func isBelow(rel string, folders []string) bool {
 	return slices.ContainsFunc(folders, func(f string) bool { return strings.HasPrefix("/"+rel, f+"/") })
 }
 
-// keysError is the error that refuses a source with private keys, or nil if there are none.
-func keysError(keys []string) error {
-	if len(keys) == 0 {
+// keys are the private keys in a source.
+type keys struct {
+	checked bool
+	public  []string // folders in which they are no secret
+	found   []string
+}
+
+func (t tree) newKeys(entries []entry) *keys {
+	return &keys{checked: t.checked, public: publicFolders(entries)}
+}
+
+// look looks for one in the file rel, which begins with head.
+func (k *keys) look(rel string, head []byte) {
+	if k.checked {
+		return
+	}
+	if kind := secretIn(bytes.TrimPrefix(head, []byte("\ufeff"))); kind != "" && !isBelow(rel, k.public) {
+		k.found = append(k.found, printable(rel)+" ("+kind+")")
+	}
+}
+
+// error refuses a source with private keys; nil if there are none.
+func (k *keys) error() error {
+	if len(k.found) == 0 {
 		return nil
 	}
-	named, more := keys, ""
-	if len(keys) > 5 {
-		named, more = keys[:5], fmt.Sprintf(" and %d more", len(keys)-5)
+	named, more := k.found, ""
+	if len(named) > 5 {
+		named, more = named[:5], fmt.Sprintf(" and %d more", len(named)-5)
 	}
 	return &Error{
 		Text: "source: private key in " + strings.Join(named, ", ") + more + ": the store is readable for everyone, here and on the target",
@@ -266,11 +294,14 @@ func keysError(keys []string) error {
 	}
 }
 
-// copyFile copies one file and says what kind of private key its beginning holds. buf is scratch space.
-func copyFile(from, to string, mode fs.FileMode, buf []byte) (secret string, err error) {
+// secretHead is how much of a file's beginning is looked at, in bytes; see secretIn.
+const secretHead = secretWindow + 256
+
+// copyFile copies one file and gives how it begins, as much as buf holds.
+func copyFile(from, to string, mode fs.FileMode, buf []byte) (head []byte, err error) {
 	in, err := os.Open(from)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	defer in.Close()
 	perm := fs.FileMode(0o644)
@@ -279,7 +310,7 @@ func copyFile(from, to string, mode fs.FileMode, buf []byte) (secret string, err
 	}
 	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	n, err := io.ReadFull(in, buf)
 	if err == io.EOF || err == io.ErrUnexpectedEOF {
@@ -294,7 +325,7 @@ func copyFile(from, to string, mode fs.FileMode, buf []byte) (secret string, err
 	if closing := out.Close(); err == nil {
 		err = closing
 	}
-	return secretIn(bytes.TrimPrefix(buf[:n], []byte("\ufeff"))), err
+	return buf[:n], err
 }
 
 // sizeOf sums up entries and finds the folder directly below the root that holds most.

@@ -26,7 +26,7 @@ func take(t *testing.T, root string) (Source, error) {
 	if ok {
 		tr.git = &work
 	}
-	return snapshot(t.Context(), newClient(t), tr, nil)
+	return snapshot(t.Context(), newClient(t), tr)
 }
 
 // list describes everything below dir: a folder by "dir", a link by its target, a file by its text and whether it can be
@@ -288,7 +288,7 @@ func TestSnapshotRefusesTheFileThatAPasswordIsReadFrom(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = tr.copyTo(t.Context(), t.TempDir(), entries)
+		err = tr.refusePrivate(entries)
 		if want := "source: sub/password is read as a password"; refused != (err != nil) || refused && !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -305,7 +305,7 @@ func TestSnapshotLeavesNothingBehind(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := snapshot(ctx, newClient(t), tree{root: dir}, nil); !errors.Is(err, context.Canceled) {
+	if _, err := snapshot(ctx, newClient(t), tree{root: dir}); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: got %v", err)
 	}
 	write(t, dir, map[string]string{"key": "-----BEGIN PRIVATE " + "KEY-----\nMC4CAQAwBQYDK2VwBCIEIA\n"})
@@ -314,6 +314,62 @@ func TestSnapshotLeavesNothingBehind(t *testing.T) {
 	}
 	if left := list(t, temp); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
+	}
+}
+
+// TestSnapshotOfWhatIsInTheStoreWritesNothing has no place where a copy could be made.
+func TestSnapshotOfWhatIsInTheStoreWritesNothing(t *testing.T) {
+	plain, worked := t.TempDir(), t.TempDir()
+	files := map[string]string{"a": t.Name(), "b/c": "c", "b/d/": "", "run": "#!/bin/sh", "b-c": "x", "key.pub": "ssh-ed25519 AAAA"}
+	for _, dir := range []string{plain, worked} {
+		write(t, dir, files)
+		if err := os.Chmod(filepath.Join(dir, "run"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink("b/c", filepath.Join(dir, "link")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	repository(t, worked)
+	write(t, worked, map[string]string{"b/unknown": "x", "unknown/deep": "x", "b/c": "edited"})
+	version := &workTree{root: worked, runner: &run.Runner{}}
+	trees := map[string]tree{
+		"a folder": {root: plain}, "a work tree": {root: worked, git: version}, "nixpkgs": {root: worked, git: version, nixpkgs: version},
+		"a part": {root: plain, only: []string{"b/d", "link"}},
+	}
+	paths := map[string]Source{}
+	for name, tr := range trees {
+		s, err := snapshot(t.Context(), newClient(t), tr)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		paths[name] = s
+	}
+	if text := readFile(t, string(paths["nixpkgs"].Path)+"/"+versionSuffix); !strings.HasPrefix(text, ".git.") {
+		t.Errorf("the version's suffix is %q", text)
+	}
+	compare(t, list(t, string(paths["a part"].Path)), map[string]string{"b": "dir", "b/d": "dir", "link": "-> b/c"})
+	t.Setenv("TMPDIR", filepath.Join(plain, "nowhere"))
+	for name, tr := range trees {
+		if s, err := snapshot(t.Context(), newClient(t), tr); err != nil || s != paths[name] {
+			t.Errorf("%s: got %+v (%v), want %+v", name, s, err, paths[name])
+		}
+	}
+	write(t, plain, map[string]string{"a": "changed"})
+	if _, err := snapshot(t.Context(), newClient(t), trees["a folder"]); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a changed folder: got %v, want that it cannot be copied", err)
+	}
+}
+
+// TestPrivateKeyIsRefusedAlsoWhereTheStoreHasIt: that somebody else has put it there is no reason to send it to a target.
+func TestPrivateKeyIsRefusedAlsoWhereTheStoreHasIt(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), sourceName)
+	write(t, dir, map[string]string{"deep/key": "-----BEGIN PRIVATE " + "KEY-----\nMC4CAQAwBQYDK2VwBCIEIB\n"})
+	if _, _, err := newClient(t).AddTree(t.Context(), dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := take(t, dir); err == nil || !strings.Contains(err.Error(), "source: private key in deep/key (private key)") {
+		t.Errorf("got %v", err)
 	}
 }
 

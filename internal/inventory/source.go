@@ -21,8 +21,8 @@ type Source struct {
 // Big tells whether it is worth a note how much goes to the store, here and on every target.
 func (s Source) Big() bool { return s.Size > bigSource }
 
-// snapshot copies t into the store. finish, if not nil, may change the copy before it is added.
-func snapshot(ctx context.Context, client *nix.Client, t tree, finish func(dir string) error) (Source, error) {
+// snapshot puts t in the store. One that is there already costs a reading, and nothing is written.
+func snapshot(ctx context.Context, client *nix.Client, t tree) (Source, error) {
 	var s Source
 	entries, err := t.entries(ctx)
 	if err != nil {
@@ -34,33 +34,80 @@ func snapshot(ctx context.Context, client *nix.Client, t tree, finish func(dir s
 			return s, err
 		}
 	}
-	// The copy is readable for its owner only: what is refused for being secret must not be shown on the way.
-	temp, err := os.MkdirTemp("", "ferry-source-")
+	if err := t.refusePrivate(entries); err != nil {
+		return s, err
+	}
+	more, err := t.more(ctx, entries)
 	if err != nil {
 		return s, err
 	}
+	if !t.again {
+		there, err := t.inStore(ctx, entries, more, &s)
+		if there || err != nil {
+			return s, err
+		}
+	}
+	return s, t.add(ctx, client, entries, more, &s)
+}
+
+// inStore tells whether what entries are, with more beside them, is in the store, and where. Private keys in it are an error; whatever
+// else is wrong with it, the one who copies it will say.
+func (t tree) inStore(ctx context.Context, entries []entry, more map[string]string, s *Source) (bool, error) {
+	has := make(map[string]bool, len(entries))
+	for _, e := range entries {
+		has[e.rel] = true
+	}
+	keys := t.newKeys(entries)
+	path, hash, err := nix.TreePath(ctx, sourceName, t.root, nix.Selection{
+		Has:    func(rel string) bool { return has[rel] },
+		More:   more,
+		Begins: func(rel string, head []byte) { keys.look(rel, head[:min(len(head), secretHead)]) },
+	})
+	if err != nil {
+		return false, nil
+	}
+	if err := keys.error(); err != nil {
+		return false, err
+	}
+	if _, err := os.Lstat(string(path)); err != nil {
+		return false, nil
+	}
+	s.Path, s.NarHash = path, hash
+	return true, nil
+}
+
+// sourceName is the name of snapshots in the store.
+const sourceName = "source"
+
+// add copies entries and more, and has Nix add the copy.
+func (t tree) add(ctx context.Context, client *nix.Client, entries []entry, more map[string]string, s *Source) error {
+	// The copy is readable for its owner only: what is refused for being secret must not be shown on the way.
+	temp, err := os.MkdirTemp("", "ferry-source-")
+	if err != nil {
+		return err
+	}
 	defer os.RemoveAll(temp)
-	dir := filepath.Join(temp, "source")
+	dir := filepath.Join(temp, sourceName)
 	if err := os.Mkdir(dir, 0o755); err != nil {
-		return s, err
+		return err
 	}
 	if err := t.copyTo(ctx, dir, entries); err != nil {
-		return s, err
+		return err
 	}
-	if finish != nil {
-		if err := finish(dir); err != nil {
-			return s, err
+	for name, text := range more {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			return err
 		}
 	}
 	if t.again {
 		if s.Path, err = client.Add(ctx, dir); err != nil {
-			return s, err
+			return err
 		}
 		s.NarHash, err = client.NarHash(ctx, s.Path)
-		return s, err
+		return err
 	}
 	s.Path, s.NarHash, err = client.AddTree(ctx, dir)
-	return s, err
+	return err
 }
 
 // noteSize sums up entries, and tells the user if they are big and which folder holds most.

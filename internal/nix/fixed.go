@@ -14,13 +14,8 @@ import (
 // of that name and content is in the store already, no Nix process runs: a tree that has not changed costs one reading.
 // Whether what is there was completely written is Nix's to say: when it calls the path invalid, Add mends it.
 func (c *Client) AddTree(ctx context.Context, path string) (p StorePath, narHash string, err error) {
-	hash := sha256.New()
-	if err := DumpPath(ctx, hash, path); err != nil {
-		return "", "", fmt.Errorf("add %s to the store: %w", path, err)
-	}
-	sum := [sha256.Size]byte(hash.Sum(nil))
-	narHash = "sha256-" + base64.StdEncoding.EncodeToString(sum[:])
-	if p, err = treePath(filepath.Base(path), sum); err != nil {
+	p, narHash, err = TreePath(ctx, filepath.Base(path), path, Selection{})
+	if err != nil {
 		return "", "", fmt.Errorf("add %s to the store: %w", path, err)
 	}
 	if _, err := os.Lstat(string(p)); err == nil {
@@ -34,6 +29,17 @@ func (c *Client) AddTree(ctx context.Context, path string) (p StorePath, narHash
 		return "", "", fmt.Errorf("add %s to the store: Nix made it %s, expected %s: it changed meanwhile", path, added, p)
 	}
 	return p, narHash, nil
+}
+
+// TreePath is the store path that [Client.AddTree] would give to what is selected of the tree at path, under a name, and its narHash.
+func TreePath(ctx context.Context, name, path string, of Selection) (p StorePath, narHash string, err error) {
+	hash := sha256.New()
+	if err := dumpSome(ctx, hash, path, of); err != nil {
+		return "", "", err
+	}
+	sum := [sha256.Size]byte(hash.Sum(nil))
+	p, err = treePath(name, sum)
+	return p, "sha256-" + base64.StdEncoding.EncodeToString(sum[:]), err
 }
 
 // treePath is the store path of a tree without references that is added by the hash of its NAR: a hash over the words

@@ -144,8 +144,13 @@ func (d *Folder) List() ([]DirEntry, error) {
 		}
 		entries = appendEntries(entries, d.buf[:n])
 	}
-	slices.SortFunc(entries, func(a, b DirEntry) int { return strings.Compare(a.Name, b.Name) })
+	sortEntries(entries)
 	return entries, nil
+}
+
+// sortEntries brings entries into the order of a NAR.
+func sortEntries(entries []DirEntry) {
+	slices.SortFunc(entries, func(a, b DirEntry) int { return strings.Compare(a.Name, b.Name) })
 }
 
 // Where things are in a struct linux_dirent64, see getdents(2).

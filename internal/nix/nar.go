@@ -6,13 +6,34 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 )
 
 // DumpPath writes the NAR of the file, symbolic link or directory at path to w, the same bytes as nix-store --dump. It
 // holds no file in memory. A file that changes size while it is read, and anything but files, links and directories, is an error;
 // w has then received a part. No symbolic link is followed.
 func DumpPath(ctx context.Context, w io.Writer, path string) error {
-	d := &dumper{ctx: ctx, out: wireWriter{bufio.NewWriterSize(w, 64<<10)}, buf: make([]byte, 128<<10)}
+	return dumpSome(ctx, w, path, Selection{})
+}
+
+// Selection is what of a folder is dumped, and how. The zero value is all of it.
+type Selection struct {
+	// Has tells whether what is at a path below the folder, with slashes, belongs to it. Of a folder that does not, nothing does.
+	Has func(rel string) bool
+	// More are files by their names, with their contents, that are directly in the folder besides. Has is false for them.
+	More map[string]string
+	// Begins is told how each file begins: all of it, or its first HeadSize bytes at least.
+	Begins func(rel string, head []byte)
+}
+
+// HeadSize is how much of a file's beginning a [Selection] is told, in bytes.
+const HeadSize = dumpBuffer - 1
+
+const dumpBuffer = 128 << 10
+
+// dumpSome is DumpPath of a selection.
+func dumpSome(ctx context.Context, w io.Writer, path string, s Selection) error {
+	d := &dumper{ctx: ctx, out: wireWriter{bufio.NewWriterSize(w, 64<<10)}, buf: make([]byte, dumpBuffer), selection: s}
 	if err := d.dump(path); err != nil {
 		return fmt.Errorf("dump %s: %w", path, err)
 	}
@@ -27,6 +48,8 @@ type dumper struct {
 	ctx context.Context
 	out wireWriter
 	buf []byte
+
+	selection Selection
 }
 
 func (d *dumper) dump(path string) error {
@@ -37,19 +60,19 @@ func (d *dumper) dump(path string) error {
 	}
 	defer dir.Close()
 	if base != "" {
-		return d.entry(dir, DirEntry{Name: base})
+		return d.entry(dir, DirEntry{Name: base}, "")
 	}
 	d.out.text("(")
 	d.out.text("type")
-	if err := d.directory(dir); err != nil {
+	if err := d.directory(dir, ""); err != nil {
 		return err
 	}
 	d.out.text(")")
 	return nil
 }
 
-// entry writes an entry of dir. Its errors name the path below dir.
-func (d *dumper) entry(dir *Folder, e DirEntry) error {
+// entry writes an entry of dir, which is at rel. Its errors name the path below dir.
+func (d *dumper) entry(dir *Folder, e DirEntry, rel string) error {
 	if err := d.ctx.Err(); err != nil {
 		return err
 	}
@@ -65,9 +88,9 @@ func (d *dumper) entry(dir *Folder, e DirEntry) error {
 	var err error
 	switch e.Type {
 	case RegularType:
-		err = d.file(dir, e.Name)
+		err = d.file(dir, e.Name, rel)
 	case FolderType:
-		err = d.subdirectory(dir, e.Name)
+		err = d.subdirectory(dir, e.Name, rel)
 	case LinkType:
 		err = d.link(dir, e.Name)
 	default:
@@ -91,31 +114,48 @@ func (d *dumper) link(dir *Folder, name string) error {
 	return nil
 }
 
-func (d *dumper) subdirectory(dir *Folder, name string) error {
+func (d *dumper) subdirectory(dir *Folder, name, rel string) error {
 	sub, err := dir.Open(name)
 	if err != nil {
 		return err
 	}
 	defer sub.Close()
-	if err := d.directory(sub); err != nil {
+	if err := d.directory(sub, rel+"/"); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	return nil
 }
 
-func (d *dumper) directory(dir *Folder) error {
+// directory writes what is in dir. below is what the paths in it begin with.
+func (d *dumper) directory(dir *Folder, below string) error {
 	entries, err := dir.List()
 	if err != nil {
 		return err
 	}
 	d.out.text("directory")
+	if below == "" {
+		entries = d.withMore(entries)
+	}
 	for _, e := range entries {
+		rel := ""
+		if d.selection.Has != nil || d.selection.Begins != nil {
+			rel = below + e.Name
+		}
+		text, more := d.selection.More[e.Name]
+		more = more && below == ""
+		if !more && d.selection.Has != nil && !d.selection.Has(rel) {
+			continue
+		}
 		d.out.text("entry")
 		d.out.text("(")
 		d.out.text("name")
 		d.out.text(e.Name)
 		d.out.text("node")
-		if err := d.entry(dir, e); err != nil {
+		if more {
+			for _, word := range []string{"(", "type", "regular", "contents", text, ")"} {
+				d.out.text(word)
+			}
+		} else if err := d.entry(dir, e, rel); err != nil {
 			return err
 		}
 		d.out.text(")")
@@ -123,7 +163,20 @@ func (d *dumper) directory(dir *Folder) error {
 	return nil
 }
 
-func (d *dumper) file(dir *Folder, name string) error {
+// withMore are the entries of the folder with those that the selection has besides.
+func (d *dumper) withMore(entries []DirEntry) []DirEntry {
+	if len(d.selection.More) == 0 {
+		return entries
+	}
+	entries = slices.DeleteFunc(entries, func(e DirEntry) bool { _, more := d.selection.More[e.Name]; return more })
+	for name := range d.selection.More {
+		entries = append(entries, DirEntry{Name: name, Type: RegularType})
+	}
+	sortEntries(entries)
+	return entries
+}
+
+func (d *dumper) file(dir *Folder, name, rel string) error {
 	f, info, err := dir.OpenFile(name)
 	if err != nil {
 		return err
@@ -135,14 +188,14 @@ func (d *dumper) file(dir *Folder, name string) error {
 		d.out.text("")
 	}
 	d.out.text("contents")
-	if err := d.contents(f, info.Size); err != nil {
+	if err := d.contents(f, info.Size, rel); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	return nil
 }
 
 // contents writes the size bytes of f as a string.
-func (d *dumper) contents(f *File, size int64) error {
+func (d *dumper) contents(f *File, size int64, rel string) error {
 	d.out.number(uint64(size))
 	for at, end := int64(0), false; !end; {
 		if err := d.ctx.Err(); err != nil {
@@ -153,6 +206,9 @@ func (d *dumper) contents(f *File, size int64) error {
 		n, err := f.Read(buf, at)
 		if err != nil {
 			return err
+		}
+		if at == 0 && d.selection.Begins != nil {
+			d.selection.Begins(rel, buf[:n])
 		}
 		at += int64(n)
 		switch end = at == size && n < len(buf); {

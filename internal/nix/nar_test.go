@@ -83,6 +83,56 @@ func TestDumpPathGivesTheBytesOfNixStore(t *testing.T) {
 	}
 }
 
+// TestASelectionIsDumpedAsItsCopyWouldBe compares with a tree that has what is selected and nothing else.
+func TestASelectionIsDumpedAsItsCopyWouldBe(t *testing.T) {
+	whole, part := oddTree(t), oddTree(t)
+	for _, name := range []string{"a", "link", "sized/c", "-rf", "empty"} {
+		if err := os.RemoveAll(filepath.Join(part, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	more := map[string]string{"A0": "new", "run": "not what runs", "zzz": "", ".first": "1"}
+	for name, text := range more {
+		_ = os.Remove(filepath.Join(part, name))
+		if err := os.WriteFile(filepath.Join(part, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	begins := map[string]string{}
+	var got, want bytes.Buffer
+	err := dumpSome(t.Context(), &got, whole, Selection{
+		More: more,
+		// What is below a folder that is left out is not asked for.
+		Has: func(rel string) bool {
+			if strings.HasPrefix(rel, "a/") {
+				t.Errorf("asked for %s", rel)
+			}
+			_, err := os.Lstat(filepath.Join(part, rel))
+			return err == nil
+		},
+		Begins: func(rel string, head []byte) { begins[rel] = string(head) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := DumpPath(t.Context(), &want, part); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got.Bytes(), want.Bytes()) {
+		t.Errorf("%d bytes that are not the %d of the part alone", got.Len(), want.Len())
+	}
+	for name, size := range map[string]int{"owner-run": 81, "zero": 0, "sized/a": 1, "sized/g": HeadSize} {
+		if head, told := begins[name]; !told || len(head) < size {
+			t.Errorf("of %s it told %d bytes (%v), want %d", name, len(head), told, size)
+		}
+	}
+	for _, name := range []string{"run", "a/b/c/deep", "sized/c", "link", "sized"} {
+		if _, told := begins[name]; told {
+			t.Errorf("it told how %s begins", name)
+		}
+	}
+}
+
 func TestDumpPathRefusesWhatNoNarCanHold(t *testing.T) {
 	dir := t.TempDir()
 	if err := syscall.Mkfifo(filepath.Join(dir, "pipe"), 0o600); err != nil {
