@@ -262,9 +262,10 @@ func (e *ResponseError) Output() []string { return e.Stderr }
 
 // Progress tells how far a request is.
 type Progress struct {
-	Registered int   `json:"registered,omitempty"` // MethodShip: paths that the target's Nix has verified and registered
-	Begun      bool  `json:"begun,omitempty"`      // MethodShip, with lanes: nothing but the request has been read
-	Phase      Phase `json:"phase,omitempty"`      // MethodSwitch, MethodFinish: what has begun
+	Registered int    `json:"registered,omitempty"` // MethodShip: paths that the target's Nix has verified and registered
+	Received   uint64 `json:"received,omitempty"`   // MethodShip: bytes of the stream that have been read
+	Begun      bool   `json:"begun,omitempty"`      // MethodShip, with lanes: nothing but the request has been read
+	Phase      Phase  `json:"phase,omitempty"`      // MethodSwitch, MethodFinish: what has begun
 }
 
 // ShipResult is what MethodShip did.

@@ -45,7 +45,7 @@ func writePaths(w io.Writer, paths []nix.StorePath) error {
 	return z.Close()
 }
 
-// Ship sends the stream that send writes (see [ShipHeader]) and calls progress as paths are registered. root, the path that
+// Ship sends the stream that send writes (see [ShipHeader]) and calls progress as the stream comes and paths are registered. root, the path that
 // all others are for, is then kept from being collected until it is committed. A lane that fails is a [*ResponseError] of [KindLane].
 func (s *Session) Ship(ctx context.Context, root nix.StorePath, send func(w *Stream) error, progress func(Progress)) (ShipResult, error) {
 	stream := s.newStream(ctx)

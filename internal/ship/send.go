@@ -65,8 +65,11 @@ func (p *Plan) Send(ctx context.Context, session *agent.Session, progress func(P
 			return uint64(float64(max(p.Rest(), read)-read) * float64(wire.Load()) / float64(read))
 		}
 		return s.write(ctx, &countingWriter{newWidener(w, left, time.Now), &wire})
-	}, func(ack agent.Progress) {
-		registered.Store(int64(ack.Registered))
+	}, func(p agent.Progress) {
+		registered.Store(int64(p.Registered))
+		if p.Received > 0 {
+			s.heard.Store(&news{time.Now(), p.Received})
+		}
 	})
 	stop()
 	report()
@@ -93,6 +96,7 @@ type sender struct {
 	plan        *Plan
 	sent        func(Sent)
 	read        atomic.Uint64 // bytes of NARs
+	heard       atomic.Pointer[news]
 	differences int
 
 	z        *compressor
@@ -106,7 +110,7 @@ const flushEvery = 100 * time.Millisecond
 
 // write writes the stream of package agent's ShipHeader.
 func (s *sender) write(ctx context.Context, w io.Writer) error {
-	s.z = newCompressor(w, time.Now)
+	s.z = newCompressor(w, time.Now, s.heard.Load)
 	defer s.z.stop()
 	s.buffered, s.flushed = bufio.NewWriterSize(s.z, 256<<10), time.Now()
 	encoding := s.plan.encode(ctx)

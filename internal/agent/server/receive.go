@@ -47,7 +47,8 @@ func (s *server) ship(ctx context.Context, r agent.Request, stream *agent.DataRe
 
 func (s *server) receive(ctx context.Context, stream *agent.DataReader) (registered int, err error) {
 	defer s.linger(ctx)()
-	z, err := newDecoder(stream)
+	reports := &reports{wire: s.wire}
+	z, err := newDecoder(reports.reader(stream))
 	if err != nil {
 		return 0, err
 	}
@@ -69,7 +70,7 @@ func (s *server) receive(ctx context.Context, stream *agent.DataReader) (registe
 	defer st.feed(false)
 	f := &feeder{ctx: ctx, in: in, serve: serve}
 	defer f.bases.close()
-	acks := &acknowledgements{serve: serve, wire: s.wire, sent: make(chan *agent.ShipHeader, maxUnanswered), done: make(chan error, 1)}
+	acks := &acknowledgements{serve: serve, reports: reports, sent: make(chan *agent.ShipHeader, maxUnanswered), done: make(chan error, 1)}
 	go acks.read()
 	feedErr := f.feed(first, acks.sent)
 	var bad *streamError
@@ -285,27 +286,22 @@ func (e *exactReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// acknowledgements reads nix-store's answers while paths are still being sent, and reports how many there are.
+// acknowledgements reads nix-store's answers while paths are still being sent, and counts them.
 type acknowledgements struct {
-	serve *nix.Serve
-	wire  *agent.Wire
-	sent  chan *agent.ShipHeader
-	done  chan error
-	count int
+	serve   *nix.Serve
+	reports *reports
+	sent    chan *agent.ShipHeader
+	done    chan error
+	count   int
 	// failed is the path whose answer did not come; read it after done.
 	failed agent.ShipHeader
-	told   time.Time
 }
-
-// tellEvery is how often ferry is told at most: each time wakes five processes, which for paths of a few hundred bytes is more work than
-// the path.
-const tellEvery = 50 * time.Millisecond
 
 func (a *acknowledgements) read() {
 	for header := range a.sent {
 		if err := a.serve.ReadAck(); err != nil {
 			a.failed = *header
-			a.tell()
+			a.reports.end()
 			a.done <- err
 			// The sender must not block on a full channel.
 			for range a.sent {
@@ -313,16 +309,8 @@ func (a *acknowledgements) read() {
 			return
 		}
 		a.count++
-		if time.Since(a.told) >= tellEvery {
-			a.tell()
-		}
+		a.reports.registered()
 	}
-	a.tell()
+	a.reports.end()
 	a.done <- nil
-}
-
-func (a *acknowledgements) tell() {
-	a.told = time.Now()
-	// A lost connection is noticed by the reader of requests.
-	_ = a.wire.WriteJSON(agent.FrameProgress, agent.Progress{Registered: a.count})
 }
