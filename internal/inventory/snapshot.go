@@ -209,7 +209,7 @@ func (t tree) copyTo(ctx context.Context, dest string, entries []entry) error {
 			keys.look(e.rel, head)
 		}
 	}
-	return keys.error()
+	return keys.refusal()
 }
 
 // refusePrivate is an error if one of entries is a file that is private.
@@ -278,8 +278,8 @@ func (k *keys) look(rel string, head []byte) {
 	}
 }
 
-// error refuses a source with private keys; nil if there are none.
-func (k *keys) error() error {
+// refusal is the error that refuses a source with private keys; nil if there are none.
+func (k *keys) refusal() error {
 	if len(k.found) == 0 {
 		return nil
 	}

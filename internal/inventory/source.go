@@ -42,72 +42,69 @@ func snapshot(ctx context.Context, client *nix.Client, t tree) (Source, error) {
 		return s, err
 	}
 	if !t.again {
-		there, err := t.inStore(ctx, entries, more, &s)
-		if there || err != nil {
+		if s.Path, s.NarHash, err = t.inStore(ctx, entries, more); s.Path != "" || err != nil {
 			return s, err
 		}
 	}
-	return s, t.add(ctx, client, entries, more, &s)
+	s.Path, s.NarHash, err = t.add(ctx, client, entries, more)
+	return s, err
 }
 
-// inStore tells whether what entries are, with more beside them, is in the store, and where. Private keys in it are an error; whatever
+// inStore finds in the store what entries are, with more beside them; "": it is not there. Private keys in it are an error; whatever
 // else is wrong with it, the one who copies it will say.
-func (t tree) inStore(ctx context.Context, entries []entry, more map[string]string, s *Source) (bool, error) {
+func (t tree) inStore(ctx context.Context, entries []entry, more map[string]string) (path nix.StorePath, narHash string, err error) {
 	has := make(map[string]bool, len(entries))
 	for _, e := range entries {
 		has[e.rel] = true
 	}
 	keys := t.newKeys(entries)
-	path, hash, err := nix.TreePath(ctx, sourceName, t.root, nix.Selection{
+	path, narHash, err = nix.TreePath(ctx, sourceName, t.root, nix.Selection{
 		Has:    func(rel string) bool { return has[rel] },
 		More:   more,
 		Begins: func(rel string, head []byte) { keys.look(rel, head[:min(len(head), secretHead)]) },
 	})
 	if err != nil {
-		return false, nil
+		return "", "", nil
 	}
-	if err := keys.error(); err != nil {
-		return false, err
+	if err := keys.refusal(); err != nil {
+		return "", "", err
 	}
 	if _, err := os.Lstat(string(path)); err != nil {
-		return false, nil
+		return "", "", nil
 	}
-	s.Path, s.NarHash = path, hash
-	return true, nil
+	return path, narHash, nil
 }
 
 // sourceName is the name of snapshots in the store.
 const sourceName = "source"
 
 // add copies entries and more, and has Nix add the copy.
-func (t tree) add(ctx context.Context, client *nix.Client, entries []entry, more map[string]string, s *Source) error {
+func (t tree) add(ctx context.Context, client *nix.Client, entries []entry, more map[string]string) (path nix.StorePath, narHash string, err error) {
 	// The copy is readable for its owner only: what is refused for being secret must not be shown on the way.
 	temp, err := os.MkdirTemp("", "ferry-source-")
 	if err != nil {
-		return err
+		return "", "", err
 	}
 	defer os.RemoveAll(temp)
 	dir := filepath.Join(temp, sourceName)
 	if err := os.Mkdir(dir, 0o755); err != nil {
-		return err
+		return "", "", err
 	}
 	if err := t.copyTo(ctx, dir, entries); err != nil {
-		return err
+		return "", "", err
 	}
 	for name, text := range more {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
-			return err
+			return "", "", err
 		}
 	}
-	if t.again {
-		if s.Path, err = client.Add(ctx, dir); err != nil {
-			return err
-		}
-		s.NarHash, err = client.NarHash(ctx, s.Path)
-		return err
+	if !t.again {
+		return client.AddTree(ctx, dir)
 	}
-	s.Path, s.NarHash, err = client.AddTree(ctx, dir)
-	return err
+	if path, err = client.Add(ctx, dir); err == nil {
+		narHash, err = client.NarHash(ctx, path)
+	}
+	return path, narHash, err
 }
 
 // noteSize sums up entries, and tells the user if they are big and which folder holds most.

@@ -20,7 +20,7 @@ func DumpPath(ctx context.Context, w io.Writer, path string) error {
 type Selection struct {
 	// Has tells whether what is at a path below the folder, with slashes, belongs to it. Of a folder that does not, nothing does.
 	Has func(rel string) bool
-	// More are files by their names, with their contents, that are directly in the folder besides. Has is false for them.
+	// More are files by their names, with their contents, that are directly in the folder besides, whatever Has says.
 	More map[string]string
 	// Begins is told how each file begins: all of it, or its first HeadSize bytes at least.
 	Begins func(rel string, head []byte)
