@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"ferry/internal/nix"
 )
 
 // bigSource is the size from which a source is worth a note, in bytes: it is copied to the store and to every target.
@@ -296,6 +298,9 @@ func (k *keys) refusal() error {
 
 // secretHead is how much of a file's beginning is looked at, in bytes; see secretIn.
 const secretHead = secretWindow + 256
+
+// What a selection tells of a file is enough.
+const _ = uint(nix.HeadSize - secretHead)
 
 // copyFile copies one file and gives how it begins, as much as buf holds.
 func copyFile(from, to string, mode fs.FileMode, buf []byte) (head []byte, err error) {
