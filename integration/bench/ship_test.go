@@ -38,15 +38,22 @@ type shipTool struct {
 	step bool
 }
 
+// Those that are compared with others in more than one way.
+var (
+	ferryShips   = shipTool{tool: tool{byFerry, dryActivate}}
+	closureShips = shipTool{tool: tool{byClosure, evaluated + `nix-copy-closure --to "root@$1" "$system"`}}
+	ngShips      = shipTool{tool: tool{"nix copy, ssh-ng", evaluated + copied + `--to "ssh-ng://root@$1" "$system"`}}
+)
+
 // shipTools are ways to bring a system that is built to a target, as one script: $0 is nixpkgs, $1 the host. What they do there beside is
 // nothing: ferry's dry-activate costs it a little.
 var shipTools = []shipTool{
-	{tool: tool{byFerry, dryActivate}},
-	{tool: tool{byClosure, evaluated + `nix-copy-closure --to "root@$1" "$system"`}},
+	ferryShips,
+	closureShips,
 	{tool: tool{"nix-copy-closure --gzip", evaluated + `nix-copy-closure --gzip --to "root@$1" "$system"`}},
 	{tool: tool{"nix copy, ssh", evaluated + copied + `--to "ssh://root@$1" "$system"`}},
 	{tool: tool{"nix copy, ssh, compressed", evaluated + copied + `--to "ssh://root@$1?compress=true" "$system"`}},
-	{tool: tool{"nix copy, ssh-ng", evaluated + copied + `--to "ssh-ng://root@$1" "$system"`}},
+	ngShips,
 	{tool: tool{"nix copy, ssh-ng, compressed", evaluated + copied + `--to "ssh-ng://root@$1?compress=true" "$system"`}},
 	{tool: tool{rsync, `rsync -a --modify-window=-1 "$2/../trees/next/" "root@$1:` + rsynced + `"`}},
 }
@@ -60,10 +67,10 @@ var keptTools = []shipTool{
 
 // laneTools show what more than one channel of a connection brings.
 var laneTools = []shipTool{
-	shipTools[0],
+	ferryShips,
 	{tool: tool{"ferry, one channel", dryActivate}, limit: "MaxSessions 1"},
-	shipTools[1],
-	shipTools[5],
+	closureShips,
+	ngShips,
 }
 
 // rsync is the yardstick from outside: it knows nothing of stores, and brings the trees that the store paths were made from to a folder

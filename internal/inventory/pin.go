@@ -124,19 +124,18 @@ func (inv *Inventory) newPin(ctx context.Context, node, path string) (pin, error
 // versionSuffix is the file from which NixOS takes its version's suffix when there is no .git.
 const versionSuffix = ".version-suffix"
 
-// suffixOf is what that file has to say of a checkout, in the way of nixos-rebuild; "": nothing. One in the checkout that git does not
-// know is taken over: plain NixOS reads it too.
-func suffixOf(ctx context.Context, work workTree) (string, error) {
-	if text, err := os.ReadFile(filepath.Join(work.root, versionSuffix)); err == nil {
-		return string(text), nil
+// suffix is what that file has to say of a checkout of nixpkgs at a commit, in the way of nixos-rebuild; "": nothing. One in the checkout that
+// git does not know is taken over: plain NixOS reads it too.
+func (t workTree) suffix(commit string, dirty bool) string {
+	if text, err := os.ReadFile(filepath.Join(t.root, versionSuffix)); err == nil {
+		return string(text)
 	}
-	commit, dirty, err := work.revision(ctx)
-	if err != nil || len(commit) < 12 {
-		return "", err
+	if len(commit) < 12 {
+		return ""
 	}
 	suffix := ".git." + commit[:12]
 	if dirty {
 		suffix += "M"
 	}
-	return suffix, nil
+	return suffix
 }

@@ -38,12 +38,16 @@ type tree struct {
 	nixpkgs *workTree    // it is this checkout of nixpkgs, and needs its version
 }
 
-// more are files that a snapshot has besides entries, by name.
-func (t tree) more(ctx context.Context, entries []entry) (map[string]string, error) {
+// more are files that a snapshot has besides entries, by name. s has the revision, if t is what git knows.
+func (t tree) more(ctx context.Context, s Source, entries []entry) (map[string]string, error) {
 	if t.nixpkgs == nil || slices.ContainsFunc(entries, func(e entry) bool { return e.rel == versionSuffix }) {
 		return nil, nil
 	}
-	text, err := suffixOf(ctx, *t.nixpkgs)
+	var err error
+	if t.git == nil {
+		s.Revision, s.Dirty, err = t.nixpkgs.revision(ctx)
+	}
+	text := t.nixpkgs.suffix(s.Revision, s.Dirty)
 	if err != nil || text == "" {
 		return nil, err
 	}

@@ -37,7 +37,7 @@ func snapshot(ctx context.Context, client *nix.Client, t tree) (Source, error) {
 	if err := t.refusePrivate(entries); err != nil {
 		return s, err
 	}
-	more, err := t.more(ctx, entries)
+	more, err := t.more(ctx, s, entries)
 	if err != nil {
 		return s, err
 	}

@@ -203,7 +203,7 @@ func (d *dumper) contents(f *File, size int64, rel string) error {
 		}
 		// One byte more than there should be tells whether there is more.
 		buf := d.buf[:min(size-at+1, int64(len(d.buf)))]
-		n, err := f.Read(buf, at)
+		n, err := readUpTo(f, buf, at, size)
 		if err != nil {
 			return err
 		}
@@ -224,4 +224,17 @@ func (d *dumper) contents(f *File, size int64, rel string) error {
 	var zeros [8]byte
 	_, err := d.out.w.Write(zeros[:(8-size%8)%8])
 	return err
+}
+
+// readUpTo reads at an offset into buf, and again where a network's file system gives less than there is, up to the size of the file.
+func readUpTo(f *File, buf []byte, at, size int64) (int, error) {
+	n, err := f.Read(buf, at)
+	for err == nil && n < len(buf) && at+int64(n) < size {
+		var more int
+		if more, err = f.Read(buf[n:], at+int64(n)); more == 0 {
+			break
+		}
+		n += more
+	}
+	return n, err
 }

@@ -131,7 +131,7 @@ func (c *compressor) choose() error {
 	}
 	next := levelFor(c.level, look{
 		took: now.at.Sub(c.since.at), blocked: now.blocked - c.since.blocked,
-		came: heard.bytes - before.bytes, in: heard.at.Sub(before.at), behind: now.bytes - min(heard.bytes, now.bytes),
+		came: heard.bytes - min(before.bytes, heard.bytes), in: heard.at.Sub(before.at), behind: now.bytes - min(heard.bytes, now.bytes),
 	})
 	c.since, c.every = now, min(2*c.every, lookEvery)
 	if next == c.level {
