@@ -50,6 +50,7 @@ func TestAShipOverALongWayHasMoreThanOneChannel(t *testing.T) {
 			d.Bundle()
 			before := relay.Traffic()
 			relay.FreezeIn(middle)
+			defer relay.Thaw()
 			_, ended := d.Background("deploy", "--action", "boot", "-v", "--sudo-password-file", d.Password)
 			site.Until(t, "the ship is held up", func() bool { return relay.Traffic().Up == before.Up+middle })
 			if lanes := d.lanes(); (lanes == 0) != c.alone {

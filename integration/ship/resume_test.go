@@ -56,7 +56,10 @@ func TestALargePathGoesOnWhereItWasBrokenOff(t *testing.T) {
 	d.offerLarge(large{name: "large-1", size: 40 << 20, turn: 1})
 	d.ship()
 	wait := func(*dock) {
-		site.Until(d.T, "nix-store is kept", func() bool { return d.OnTarget("sh", "-c", "pgrep -f '"+keeper+"' || true") != "" })
+		// Not its process, which is there before that.
+		site.Until(d.T, "nix-store is kept", func() bool {
+			return d.OnTarget("sh", "-c", "find /run/ferry/kept -type s 2>/dev/null || true") != ""
+		})
 	}
 	for _, c := range []struct {
 		name string
@@ -90,6 +93,7 @@ func TestALargePathGoesOnWhereItWasBrokenOff(t *testing.T) {
 			d.Bundle()
 			before := relay.Traffic().Up
 			relay.FreezeIn(c.what.fresh() / 2)
+			defer relay.Thaw()
 			_, ended := d.Background("deploy", "--action", "boot", "-v", "--sudo-password-file", d.Password)
 			site.Until(t, "the ship is held up", func() bool { return relay.Traffic().Up == before+c.what.fresh()/2 })
 			c.lose(d)
