@@ -2,8 +2,6 @@ package server
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,8 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
-	"syscall"
 	"time"
 
 	"ferry/internal/agent"
@@ -244,118 +240,6 @@ func (g *guard) judgeUnits(ctx context.Context, said bool) string {
 	return ""
 }
 
-// awaitConfirmation waits until ferry has come back and is content, and gives the reason to go back otherwise.
-func (g *guard) awaitConfirmation(ctx context.Context) string {
-	limits := g.job.Switch.Limits
-	if err := g.enter(agent.Waiting, seconds(limits.Confirm)); err != nil {
-		return run.Clean(err.Error())
-	}
-	// The first timer counts on the activation, which is over.
-	rearmed := make(chan error, 1)
-	go func() { rearmed <- g.timers.rearm(ctx, seconds(limits.Confirm+limits.Checks)+guardSlack) }()
-	defer func() {
-		if err := <-rearmed; err != nil {
-			g.say("the timer of the way back could not be set anew: %v", err)
-		}
-	}()
-	said, inTime := g.listen(func(v instruction) bool { return v.Verdict != "" || g.tokenIsThere() })
-	switch {
-	case !inTime:
-		return fmt.Sprintf("ferry could not come back over a new connection within %v", seconds(limits.Confirm))
-	case said.Verdict == agent.VerdictBack:
-		return said.reason()
-	case limits.Checks == 0 || said.Verdict == agent.VerdictKeep:
-		return g.judgeUnits(ctx, false)
-	}
-	if err := g.enter(agent.Confirmed, seconds(limits.Checks)); err != nil {
-		return run.Clean(err.Error())
-	}
-	said, inTime = g.listen(func(v instruction) bool { return v.Verdict == agent.VerdictKeep || v.Verdict == agent.VerdictBack })
-	switch {
-	case !inTime:
-		return fmt.Sprintf("ferry did not say within %v how the checks went", seconds(limits.Checks))
-	case said.Verdict == agent.VerdictBack:
-		return said.reason()
-	}
-	return g.judgeUnits(ctx, false)
-}
-
-// listen waits until enough of what ferry has said is there, or the phase's time is up.
-func (g *guard) listen(enough func(instruction) bool) (instruction, bool) {
-	for {
-		// In this order: what comes at the last moment counts.
-		late := uptime() > g.state.Deadline
-		v := readVerdict(g.dir)
-		if enough(v) {
-			return v, true
-		}
-		if late {
-			return v, false
-		}
-		select {
-		case <-g.leave:
-			g.left = true
-			return v, false
-		case <-time.After(g.pause):
-		}
-		// Most confirmations come soon.
-		if g.pause < 25*time.Millisecond {
-			g.pause += 100 * time.Microsecond
-		}
-	}
-}
-
-// instruction is what the file verdict says.
-type instruction struct {
-	Verdict agent.Verdict `json:"verdict"`
-	Reason  string        `json:"reason,omitempty"`
-}
-
-func (v instruction) reason() string { return orWord(run.Clean(v.Reason), "ferry asked to go back") }
-
-func readVerdict(dir string) (v instruction) {
-	if text, err := os.ReadFile(filepath.Join(dir, verdictFile)); err == nil {
-		// It is written whole by root.
-		_ = json.Unmarshal(text, &v)
-	}
-	return v
-}
-
-// maxToken is how long a token may be, in bytes.
-const maxToken = 256
-
-// tokenIsThere tells whether the login user has written the token. The folder is theirs: whatever is in it may be anything.
-func (g *guard) tokenIsThere() bool {
-	// Root's own, and short: one for each ferry that follows.
-	expected, err := os.ReadDir(filepath.Join(g.dir, expectFolder))
-	if err != nil {
-		return false
-	}
-	return slices.ContainsFunc(expected, func(e os.DirEntry) bool { return jobName.MatchString(e.Name()) && g.isConfirmedBy(e.Name()) })
-}
-
-// isConfirmedBy tells whether the token of this name has been written.
-func (g *guard) isConfirmedBy(name string) bool {
-	want, err := os.ReadFile(filepath.Join(g.dir, expectFolder, name))
-	if err != nil {
-		return false
-	}
-	file, err := os.OpenFile(filepath.Join(g.dir, confirmFolder, name), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return false
-	}
-	defer file.Close()
-	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
-		return false
-	}
-	token, err := io.ReadAll(io.LimitReader(file, maxToken))
-	if err != nil {
-		return false
-	}
-	sum := sha256.Sum256([]byte(strings.TrimSpace(string(token))))
-	return hex.EncodeToString(sum[:]) == string(want)
-}
-
 // keep makes the confirmed system what boots, if that was asked for, and takes the way back away.
 func (g *guard) keep(ctx context.Context) jobStatus {
 	status := jobStatus{Status: g.state.Status, Outcome: agent.SwitchActivated, Failed: g.state.Failed}
@@ -410,129 +294,6 @@ func (g *guard) end(status jobStatus) jobStatus {
 	}
 	g.record(status)
 	return status
-}
-
-// record adds the switch to the target's journal. That it cannot be written is no reason to fail.
-func (g *guard) record(status jobStatus) {
-	outcomes := map[agent.SwitchOutcome]agent.JournalOutcome{
-		agent.SwitchCommitted: agent.JournalCommitted, agent.SwitchActivated: agent.JournalActivated, agent.SwitchRefused: agent.JournalUnchanged,
-		agent.SwitchRolledBack: agent.JournalRolledBack, agent.SwitchStranded: agent.JournalFailed,
-	}
-	e := g.root.entry(g.job, g.state.Before.JournalState, outcomes[status.Outcome], joined(status.Reason, status.Trouble))
-	e.ID = strings.TrimSuffix(filepath.Base(g.dir), "-"+string(JobSwitch))
-	if err := appendJournal(g.root, e); err != nil {
-		g.say("%v", err)
-	}
-}
-
-// recordCommit adds a commit without a switch to the journal: an action boot, or a configuration that makes the same system.
-func recordCommit(r root, job Job, before agent.JournalState, status jobStatus, log io.Writer) {
-	outcome, reason := agent.JournalFailed, commitReason(status)
-	if status.Status == 0 && status.Error == "" {
-		outcome, reason = agent.JournalInstalled, ""
-		if r.storePath("/run/current-system") == string(job.Toplevel) {
-			outcome = agent.JournalCommitted
-		}
-	}
-	e := r.entry(job, before, outcome, reason)
-	e.ID = job.Session
-	if err := appendJournal(r, e); err != nil {
-		_, _ = fmt.Fprintf(log, "ferry: %v\n", err)
-	}
-}
-
-// entry is the journal's of a job that is over.
-func (r root) entry(job Job, before agent.JournalState, outcome agent.JournalOutcome, reason string) agent.JournalEntry {
-	m := r.manifest(string(job.Bundle))
-	return agent.JournalEntry{
-		Who: job.Who, From: job.Server.clientHost(), Action: orWord(job.Record.Action, job.Action), Node: orWord(m.Node, job.Record.Node),
-		Bundle: string(job.Bundle), Toplevel: string(job.Toplevel), Revision: m.Revision, Dirty: m.Dirty, Version: r.nixosVersion(string(job.Toplevel)),
-		Before: before, After: r.state(), Outcome: outcome, Reason: reason,
-	}
-}
-
-// timers arms and disarms the way back. Without systemd there is none, and only the guard itself goes back.
-type timers struct {
-	runner  *run.Runner
-	systemd bool
-	program string
-	dir     string
-	job     Job
-
-	mu    sync.Mutex
-	armed []string // units
-}
-
-// errNoSystemd says that no timer can be armed.
-var errNoSystemd = errors.New("PID 1 is not systemd, and nothing else could go back if this process is killed")
-
-// name is the timer's unit, without suffix.
-func (t *timers) name(suffix string) string {
-	return "ferry-rollback-" + strings.TrimSuffix(filepath.Base(t.dir), "-"+string(JobSwitch)) + suffix
-}
-
-// startAgain is a property of the units that succeed a guard: nobody is left to succeed them, when they are killed.
-const startAgain = "--property=Restart=on-abnormal"
-
-// arm starts a timer that goes back after that long.
-func (t *timers) arm(ctx context.Context, suffix string, after time.Duration) error {
-	if !t.systemd {
-		return errNoSystemd
-	}
-	name := t.name(suffix)
-	// Only what every systemd since 232 has.
-	err := t.runner.Run(ctx, run.Command{Argv: []string{
-		"systemd-run", "--quiet", "--no-ask-password", "--unit=" + name,
-		"--description=ferry: go back to what ran before " + t.job.Toplevel.Name() + ", unless it is confirmed",
-		fmt.Sprintf("--on-active=%ds", int(after.Seconds())), "--timer-property=AccuracySec=1s", "--timer-property=RemainAfterElapse=no",
-		"--property=KillMode=process", startAgain,
-		"--", t.program, "rollback", t.dir,
-	}})
-	if err != nil {
-		return err
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.armed = append(t.armed, name+".timer")
-	return nil
-}
-
-// rearm replaces the timer by one that goes back after that long; at no moment is there none.
-func (t *timers) rearm(ctx context.Context, after time.Duration) error {
-	if !t.systemd {
-		return nil
-	}
-	t.mu.Lock()
-	old := slices.Clone(t.armed)
-	t.mu.Unlock()
-	if err := t.arm(ctx, "-unconfirmed", after); err != nil {
-		return err
-	}
-	return t.stop(ctx, old)
-}
-
-// disarm stops all of them.
-func (t *timers) disarm(ctx context.Context) error {
-	t.mu.Lock()
-	all := slices.Clone(t.armed)
-	t.mu.Unlock()
-	return t.stop(ctx, all)
-}
-
-func (t *timers) stop(ctx context.Context, units []string) error {
-	if len(units) == 0 {
-		return nil
-	}
-	err := t.runner.Run(ctx, run.Command{Argv: append([]string{"systemctl", "stop", "--"}, units...)})
-	var failed *run.Error
-	// 5: one of them was not there any more; the others are stopped all the same.
-	if err != nil && !(errors.As(err, &failed) && failed.Status == 5) {
-		return err
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.armed = slices.DeleteFunc(t.armed, func(unit string) bool { return slices.Contains(units, unit) })
-	return nil
 }
 
 func orWord(s, otherwise string) string {
