@@ -3,6 +3,7 @@ package lab
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/netip"
@@ -47,6 +48,42 @@ func TestAPowerCutKeepsTheDiskAndNothingElse(t *testing.T) {
 				t.Errorf("after the boot there is %q, want only the file on disk", got)
 			}
 		})
+	}
+}
+
+// TestAPowerCutLosesWhatWasNotSynced locks that a machine with disks of its own has after a power cut what it has synced, and
+// nothing else, on each of them, as often as that happens.
+func TestAPowerCutLosesWhatWasNotSynced(t *testing.T) {
+	t.Parallel()
+	target := StartTarget(t, Options{Disk: true})
+	const write = `for folder in /var /boot; do
+	echo one >$folder/synced
+	sync $folder/synced
+	echo two >$folder/lost
+	echo two >$folder/replaced.new
+	mv $folder/replaced.new $folder/replaced
+done`
+	for range 2 {
+		output(t, target, "sh", "-c", "for folder in /var /boot; do echo one >$folder/replaced; done; sync")
+		output(t, target, "sh", "-c", write)
+		if err := target.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		if err := target.PowerOn(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for _, folder := range []string{"/var/", "/boot/"} {
+			if got := output(t, target, "sh", "-c", "cd "+folder+"; cat synced replaced; ls lost 2>/dev/null || echo gone"); got != "one\none\ngone" {
+				t.Errorf("after the power cut %s has %q", folder, got)
+			}
+		}
+	}
+	output(t, target, "sh", "-c", "echo kept >/var/kept; echo kept >/boot/kept")
+	if err := errors.Join(target.Sync(), target.Kill(), target.PowerOn(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	if got := output(t, target, "cat", "/var/kept", "/boot/kept"); got != "kept\nkept" {
+		t.Errorf("what was synced from outside is %q", got)
 	}
 }
 

@@ -37,6 +37,8 @@ systemd_boot() {
 		rm -f "$variables/LoaderEntryOneShot"
 		mkdir -p "$variables"
 		echo "$entry" >"$variables/LoaderEntrySelected"
+		# Firmware does not forget what it has done.
+		sync "$variables"
 	fi
 	init_of "$loader/entries/$entry"
 }
@@ -60,7 +62,9 @@ forget_next() {
 		echo next_entry=
 		head -c 1024 /dev/zero | tr '\0' '#'
 	} | head -c 1024 >$grub/grubenv.tmp
+	sync $grub/grubenv.tmp
 	mv -f $grub/grubenv.tmp $grub/grubenv
+	sync $grub
 }
 
 # grub next|default

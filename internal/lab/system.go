@@ -56,7 +56,7 @@ func (t *Target) InstallSystem(ctx context.Context, b *Builder, toplevel string)
 	if _, err := t.Output(ctx, toplevel+"/bin/switch-to-configuration", "boot"); err != nil {
 		return err
 	}
-	if err := t.Kill(); err != nil {
+	if err := errors.Join(t.Sync(), t.Kill()); err != nil {
 		return err
 	}
 	return t.PowerOn(ctx)

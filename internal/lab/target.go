@@ -31,6 +31,9 @@ type Options struct {
 	NotNixOS bool
 	// StoreLimit, if not 0, is the size in bytes of the file system that /nix is on.
 	StoreLimit int64
+	// Disk gives it disks, for its root and for /boot, that lose with the power what was not brought to them (fsync, sync). Else
+	// a power cut loses nothing that was written.
+	Disk bool
 	// Memory, if not 0, is its memory in bytes. It is only right where the lab's scratch folder is on a disk.
 	Memory int64
 }
@@ -42,6 +45,8 @@ type Target struct {
 	dir  string // everything on disk
 	link *link
 	run  run
+	// disks are nil unless the options ask for them.
+	disks *disks
 	// hostKey is its public key as a known_hosts line wants it.
 	hostKey string
 
@@ -108,7 +113,12 @@ func (r run) newTarget(ctx context.Context, opts Options) (_ *Target, err error)
 	if err != nil {
 		return nil, err
 	}
-	if err := mountOverlay(base, dir); err != nil {
+	if opts.Disk {
+		t.disks, err = newDisks(base, dir)
+	} else {
+		err = mountOverlay(base, dir)
+	}
+	if err != nil {
 		return nil, err
 	}
 	if opts.StoreLimit > 0 {
@@ -122,7 +132,7 @@ func (r run) newTarget(ctx context.Context, opts Options) (_ *Target, err error)
 	if err := t.furnish(); err != nil {
 		return nil, err
 	}
-	return t, nil
+	return t, t.Sync()
 }
 
 // mountOverlay mounts dir/root: base below, dir/upper above.
@@ -190,7 +200,8 @@ func (t *Target) PowerOn(ctx context.Context) error {
 	return nil
 }
 
-// Kill is a power cut: the machine is gone from one moment to the next. Its disk stays as it was.
+// Kill is a power cut: the machine is gone from one moment to the next. Its disk stays as it was, but for what Options.Disk
+// says.
 func (t *Target) Kill() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -199,7 +210,21 @@ func (t *Target) Kill() error {
 	}
 	err := t.on.cut()
 	t.on = nil
+	if err == nil && t.disks != nil {
+		err = t.disks.lose()
+	}
 	return errors.Join(err, t.link.reset())
+}
+
+// Sync brings everything that is written to the machine's disks, as an orderly shutdown does.
+func (t *Target) Sync() error {
+	if t.disks == nil {
+		return nil
+	}
+	if err := t.disks.sync(); err != nil {
+		return fmt.Errorf("%s: sync: %w", t.name, err)
+	}
+	return nil
 }
 
 // WaitReboot waits until a machine that is about to reboot, or has been told to, is up again: its boot is another one
@@ -239,7 +264,14 @@ func (t *Target) current() *power {
 
 // Stop ends the machine and removes all of it.
 func (t *Target) Stop() error {
-	return errors.Join(t.Kill(), t.remove())
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var err error
+	if t.on != nil {
+		err = t.on.cut()
+		t.on = nil
+	}
+	return errors.Join(err, t.remove())
 }
 
 // remove removes what newTarget made, or has begun to make.
@@ -248,11 +280,18 @@ func (t *Target) remove() error {
 	if t.link != nil {
 		errs = append(errs, t.link.close())
 	}
-	for _, mount := range []string{filepath.Join(t.Root(), "nix"), t.Root()} {
+	mounts := []string{filepath.Join(t.Root(), "nix"), t.Root()}
+	if t.disks != nil {
+		mounts = mounts[:1]
+	}
+	for _, mount := range mounts {
 		err := unix.Unmount(mount, unix.MNT_DETACH)
 		if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
 			errs = append(errs, fmt.Errorf("unmount %s: %w", mount, err))
 		}
+	}
+	if t.disks != nil {
+		errs = append(errs, t.disks.remove(t.dir))
 	}
 	return errors.Join(append(errs, os.RemoveAll(t.dir))...)
 }

@@ -20,10 +20,12 @@ set_variable() { # NAME VALUE: an empty value takes it away
 	mkdir -p "$variables"
 	if [ -z "$2" ]; then
 		rm -f "$variables/$1"
+		sync "$variables"
 	else
 		printf '%s\n' "$2" >"$variables/$1.tmp"
+		sync "$variables/$1.tmp"
 		mv -f "$variables/$1.tmp" "$variables/$1"
-		sync
+		sync "$variables"
 	fi
 }
 

@@ -23,8 +23,9 @@ write() { # the new content is its input, lines NAME=VALUE
 		cat
 		head -c 1024 /dev/zero | tr '\0' '#'
 	} | head -c 1024 >"$file.tmp"
+	sync "$file.tmp"
 	mv -f "$file.tmp" "$file"
-	sync
+	sync "${file%/*}"
 }
 
 # without NAME: the lines of all others.

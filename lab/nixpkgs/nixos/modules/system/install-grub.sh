@@ -61,5 +61,5 @@ for generation in $(generations | sort -rn); do
 done
 echo '}' >>"$menu"
 mv -f "$menu" /boot/grub/grub.cfg
+# Nothing is synced: NixOS's does not either.
 rm -rf /boot/default /boot/entries /boot/EFI/systemd /boot/loader
-sync

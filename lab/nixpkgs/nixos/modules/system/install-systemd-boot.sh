@@ -52,4 +52,5 @@ fi
 # The file by which bootctl, and this machine's firmware, know that the loader is installed.
 [ -e /boot/EFI/systemd/systemd-bootx64.efi ] || echo 'systemd-boot of the lab' >/boot/EFI/systemd/systemd-bootx64.efi
 rm -rf /boot/default /boot/entries /boot/grub
-sync
+# Only this partition's, as NixOS does.
+sync -f /boot
