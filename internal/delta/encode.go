@@ -200,8 +200,11 @@ func (c *Coder) Encode(ctx context.Context, j Job) ([]byte, Stats, error) {
 		// All of the file, or the piece of it that the job is about.
 		begin := max(j.begin, e.content) - e.content
 		n := min(e.size-begin, uint64(len(raw)))
-		c.contents(j.encoder, i, raw[:n], begin, readers)
+		c.contents(ctx, j.encoder, i, raw[:n], begin, readers)
 		raw = raw[n:]
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, Stats{}, err
 	}
 	out := w.end()
 	if s := w.stats; s.Copied < s.Added/32 || s.Copied < uint64(s.Ops)*worthAnOp {
@@ -259,14 +262,14 @@ func (c *Coder) frame(e *Encoder, i int, text []byte) {
 }
 
 // contents writes a file's contents that begin at offset begin in it.
-func (c *Coder) contents(e *Encoder, i int, text []byte, begin uint64, readers map[int]*Reader) {
+func (c *Coder) contents(ctx context.Context, e *Encoder, i int, text []byte, begin uint64, readers map[int]*Reader) {
 	p := e.partners[i]
 	if p.base < 0 || len(text) == 0 {
 		c.match.out.add(text)
 		return
 	}
 	if e.signed != nil {
-		c.match.signed(text, p.base, e.signed[i])
+		c.match.signed(ctx, text, p.base, e.signed[i], begin, e.next.entries[i].size)
 		return
 	}
 	base := e.bases[p.base]

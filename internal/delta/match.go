@@ -25,6 +25,7 @@ type matcher struct {
 	out    *writer
 	table  []uint32 // by hash: number of a block of old, plus one
 	filter []uint64 // by hash, in bits: whether there may be such a block
+	hashed uint64   // how many bytes were hashed to find blocks of old files that are known by their signatures
 }
 
 // diff writes next as operations on old, which begins at the offset at in a base.

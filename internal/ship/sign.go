@@ -3,6 +3,7 @@ package ship
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 
 	"ferry/internal/agent"
@@ -24,6 +25,8 @@ const (
 	smallestSigned = 16 << 10
 	// mostSigned bounds the old paths that are signed, in bytes of their NARs: the target reads and hashes them.
 	mostSigned = 8 << 30
+	// signedMemory is how much memory the signatures of a ship may take, in bytes. Those of a few GB of small files fit.
+	signedMemory = 64 << 20
 )
 
 // Sign asks the target for the signatures of what is likely to be like the plan's missing paths: where the target runs what this
@@ -57,8 +60,13 @@ func (p *Plan) Sign(ctx context.Context, to Signer, of []nix.StorePath) error {
 	}
 	p.Signed, p.pairs = make(map[nix.StorePath]*delta.Signature, len(paths)), pairs
 	return to.Signatures(ctx, paths, func(r *bufio.Reader) error {
+		room := &delta.Room{Bytes: signedMemory}
 		for _, path := range paths {
-			signature, err := delta.ReadSignature(r, path)
+			signature, err := delta.ReadSignature(ctx, r, path, room)
+			if errors.Is(err, delta.ErrNoRoom) {
+				// What was read before is of use.
+				return nil
+			}
 			if err != nil {
 				return fmt.Errorf("signature of %s: %w", path, err)
 			}
