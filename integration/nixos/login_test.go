@@ -22,7 +22,7 @@ func TestUsersAreTheSystems(t *testing.T) {
 	h.switchTo(t, h.build(t, user), "test").expect(t, 0)
 	for command, want := range map[string]string{
 		"getent passwd eve":                  "eve:x:1234:100:Eve, of course:/home/eve:/bin/bash",
-		"id -Gn eve":                         "users wheel app",
+		"id -Gn eve | tr ' ' '\\n' | sort":   "app\nusers\nwheel",
 		"stat -c %a:%U /home/eve":            "700:eve",
 		"cat /etc/ssh/authorized_keys.d/eve": "ssh-ed25519 AAAA eve",
 		"id -gn app":                         "app",

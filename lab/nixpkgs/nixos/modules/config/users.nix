@@ -22,10 +22,12 @@ let
         "The login shell; null is the distribution's for a new user, and leaves an existing user's.";
       hashedPassword = mk (types.nullOr types.str) null
         "The password as a hash, set when the user is made, or always if users are not mutable.";
-      initialHashedPassword = mk (types.nullOr types.str) config.hashedPassword "The hash for a new user.";
+      hashedPasswordFile = mk (types.nullOr types.str) null "A file of the target with the password as a hash, read at each activation.";
+      initialHashedPassword = mk (types.nullOr types.str) null "The hash for a new user.";
       initialPassword = mk (types.nullOr types.str) null "The password for a new user. Anybody can read it in the store.";
       openssh.authorizedKeys.keys = mk (types.listOf types.singleLineStr) [ ] "Keys that may log in as the user.";
       openssh.authorizedKeys.keyFiles = mk (types.listOf types.path) [ ] "Files with more of them.";
+      autoSubUidGidRange = mk types.bool config.isNormalUser "Whether to give the user numbers for containers.";
       packages = mk (types.listOf types.package) [ ] "Packages for the user; everybody gets them here.";
     };
     config.group = lib.mkIf config.isNormalUser (lib.mkDefault "users");
@@ -45,25 +47,26 @@ let
   shellOf = user:
     if user.shell == null then "" else if lib.isDerivation user.shell
     then "${user.shell}${user.shell.shellPath or "/bin/sh"}" else user.shell;
-  groupsOf = user: lib.unique (user.extraGroups
-    ++ map (group: group.name) (builtins.filter (group: builtins.elem user.name group.members) groups));
   membersOf = group: lib.unique (group.members
     ++ map (user: user.name) (builtins.filter (user: builtins.elem group.name user.extraGroups) users));
   orElse = value: default: if value == null then default else value;
 
-  # One line a user or group, for users.sh: fields separated by a character that none of them may have.
+  # One line a user or group, for users.sh: fields separated by a character that none of them may have. A hash that is declared
+  # begins with a sign, because it may be empty.
   fields = lib.concatMapStringsSep "|" toString;
-  groupLine = group: fields [ group.name (orElse group.gid "") ];
+  groupLine = group: fields [ group.name (orElse group.gid "") (builtins.concatStringsSep "," (membersOf group)) ];
+  hash = value: if value == null then "" else "=${value}";
   userLine = user: fields [
     user.name
     (orElse user.uid "")
     user.group
-    (builtins.concatStringsSep "," (groupsOf user))
     user.home
     (if user.createHome then "yes" else "no")
     (shellOf user)
     (if user.isNormalUser then "normal" else "system")
-    (if user.initialPassword != null then "plain:${user.initialPassword}" else orElse user.initialHashedPassword "")
+    (if user.hashedPasswordFile != null then "file:${user.hashedPasswordFile}" else hash user.hashedPassword)
+    (if user.initialPassword != null then "plain:${user.initialPassword}" else hash user.initialHashedPassword)
+    (if user.autoSubUidGidRange then "yes" else "no")
     user.description
   ];
 
@@ -71,13 +74,14 @@ let
   spec = pkgs.writeText "users-groups.json" (builtins.toJSON {
     inherit (cfg) mutableUsers;
     users = map (user: {
-      inherit (user) name uid group description home createHome isSystemUser hashedPassword initialHashedPassword initialPassword;
+      inherit (user) name uid group description home createHome isSystemUser hashedPassword hashedPasswordFile initialHashedPassword initialPassword
+        autoSubUidGidRange;
       shell = let shell = shellOf user; in if shell == "" then null else shell;
     }) users;
     groups = map (group: { inherit (group) name gid; members = membersOf group; }) groups;
   });
 
-  ensure = pkgs.writeScript "update-users-groups" (pkgs.fillIn ./users.sh { shell = pkgs.runtimeShell; });
+  ensure = pkgs.writeScript "update-users-groups" (pkgs.fillIn ./users.sh { shell = pkgs.runtimeShell; rules = "${./users.awk}"; });
   linesOf = name: lines: pkgs.writeText name (lib.concatLines lines);
 in
 {

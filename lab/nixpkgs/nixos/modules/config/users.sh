@@ -1,131 +1,68 @@
 #!@shell@
-# update-users-groups SPEC GROUPS USERS mutable|immutable: make the groups and users in those files, with the distribution's
-# own programs, and remove those that an earlier system declared and this one does not. /var/lib/nixos has the names declared
-# and, as uid-map, the numbers that users had: who comes back finds their files. SPEC is NixOS's own list of the same.
+# update-users-groups SPEC GROUPS USERS mutable|immutable: make the groups and users of the machine what is declared in those
+# files, by the rules of NixOS's own program of that name: users.awk has them. SPEC is NixOS's own list of the same.
 # shellcheck shell=sh
 set -eu
 groups_file=$2
 users_file=$3
 mutable=$4
-declared=/var/lib/nixos/declarative
-map=/var/lib/nixos/uid-map
-mkdir -p /var/lib/nixos
-touch "$declared-users" "$declared-groups"
-[ -s "$map" ] || echo '{}' >"$map"
-result=0
+state=/var/lib/nixos
+mkdir -p "$state"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+chmod 700 "$work"
 
-# pairs: the map's, as lines NAME:UID.
-pairs() {
-	tr -d '{"}\n' <"$map" | tr ',' '\n'
-	echo
-}
-
-# remember NAME UID: put a pair into the map.
-remember() {
-	{
-		pairs | grep -v "^$1:" | grep . || true
-		echo "$1:$2"
-	} | sed 's/^\(.*\):/"\1":/' | paste -s -d , - | sed 's/.*/{&}/' >"$map.new"
-	mv -f "$map.new" "$map"
-}
-
-# A field that is empty must not vanish, hence no white space in IFS.
-make_groups() {
-	while IFS='|' read -r name gid; do
-		! grep -q "^$name:" /etc/group || continue
-		if [ -n "$gid" ]; then groupadd -g "$gid" "$name"; else groupadd --system "$name"; fi || result=1
-	done <"$groups_file"
-}
-
-password_for() { # NAME HASH-OR-PLAIN
-	case $2 in
-	'') ;;
-	plain:*) printf '%s:%s\n' "$1" "${2#plain:}" | /usr/sbin/chpasswd ;;
-	*) printf '%s:%s\n' "$1" "$2" | /usr/sbin/chpasswd -e ;;
+# A password in plain text becomes a hash only for a user who is not there yet.
+while IFS='|' read -r name uid group home create shell class hashed initial subordinate description; do
+	case $initial in
+	plain:*) if ! grep -q "^$name:" /etc/passwd; then initial="=$(mkpasswd -m sha512 "${initial#plain:}")"; fi ;;
+	*) ;;
 	esac
+	case $hashed in
+	file:*) if [ -e "${hashed#file:}" ]; then hashed="=$(head -n 1 "${hashed#file:}")"; else
+		echo "warning: password file '${hashed#file:}' does not exist" >&2
+		hashed=
+	fi ;;
+	*) ;;
+	esac
+	printf '%s|' "$name" "$uid" "$group" "$home" "$create" "$shell" "$class" "$hashed" "$initial" "$subordinate"
+	printf '%s\n' "$description"
+done <"$users_file" >"$work/users"
+
+for file in /etc/passwd /etc/group /etc/shadow /etc/subuid "$state/declarative-users" "$state/declarative-groups" \
+	"$state/uid-map" "$state/gid-map" "$state/auto-subuid-map"; do
+	if [ -e "$file" ]; then cat "$file"; fi >"$work/old-${file##*/}"
+done
+awk -v "work=$work" -v "mutable=$mutable" -v "groups_file=$groups_file" -f @rules@
+
+# put FILE MODE: the new one in its place, whole.
+put() {
+	cp "$work/new-${1##*/}" "$1.new"
+	chmod "$2" "$1.new"
+	[ "$1" != /etc/shadow ] || chown root:shadow "$1.new"
+	mv -f "$1.new" "$1"
 }
 
-make_user() {
-	set -- --no-create-home --home-dir "$home" --gid "$group" --comment "$description" "$name"
-	if [ -z "$uid" ]; then
-		uid=$(pairs | sed -n "s/^$name://p")
-		! cut -d : -f 3 /etc/passwd | grep -qxF -- "$uid" || uid=
+# sorted NAME: by the numbers in it.
+sorted() {
+	sort -s -t : -k 3 -n "$work/new-$1" >"$work/sorted"
+	mv "$work/sorted" "$work/new-$1"
+}
+
+sorted group
+sorted passwd
+for name in declarative-groups gid-map declarative-users uid-map auto-subuid-map; do put "$state/$name" 644; done
+put /etc/group 644
+put /etc/passwd 644
+put /etc/shadow 640
+put /etc/subuid 644
+put /etc/subgid 644
+
+while IFS='|' read -r name _ _ home create _; do
+	if [ "$create" = yes ] && [ ! -d "$home" ]; then
+		mkdir -p "$home"
+		cp -r /etc/skel/. "$home"
+		chown -R "$(grep "^$name:" /etc/passwd | cut -d : -f 3,4)" "$home"
+		chmod 700 "$home"
 	fi
-	[ -z "$uid" ] || set -- --uid "$uid" "$@"
-	if [ -n "$shell" ]; then
-		set -- --shell "$shell" "$@"
-	elif [ "$class" = normal ]; then
-		set -- --shell /bin/bash "$@"
-	else
-		set -- --shell /usr/sbin/nologin "$@"
-	fi
-	[ "$class" = normal ] || set -- --system "$@"
-	useradd "$@"
-	password_for "$name" "$password"
-}
-
-# Bring a user that is there to what is declared: shell and, for users that are not mutable, the password.
-change_user() { # its line in /etc/passwd
-	has=${1##*:}
-	if [ -n "$shell" ] && [ "$shell" != "$has" ]; then usermod --shell "$shell" "$name"; fi
-	[ "$mutable" = mutable ] || password_for "$name" "$password"
-	number=${1#*:*:}
-	number=${number%%:*}
-	if [ -n "$uid" ] && [ "$uid" != "$number" ]; then
-		echo "warning: user $name has the number $number and keeps it, not $uid" >&2
-	fi
-}
-
-make_users() {
-	while IFS='|' read -r name uid group groups home create shell class password description; do
-		there=$(grep "^$name:" /etc/passwd || true)
-		if [ -z "$there" ]; then make_user; else change_user "$there"; fi || {
-			result=1
-			continue
-		}
-		remember "$name" "$(id -u "$name")"
-		if [ "$create" = yes ] && [ ! -d "$home" ]; then
-			mkdir -p "$home"
-			cp -r /etc/skel/. "$home"
-			chown -R "$name:$group" "$home"
-			chmod 700 "$home"
-		fi
-		member=" $(id -Gn "$name" 2>/dev/null) "
-		for wanted in $(echo "$groups" | tr ',' ' '); do
-			case $member in
-			*" $wanted "*) ;;
-			*) usermod --append --groups "$wanted" "$name" || result=1 ;;
-			esac
-		done
-	done <"$users_file"
-}
-
-# remove_undeclared KIND FILE DATABASE PROGRAM...: what was declared earlier and is not in FILE.
-remove_undeclared() {
-	list=$declared-$1
-	file=$2
-	database=$3
-	shift 3
-	cut -d '|' -f 1 "$file" | sort >"$list.new"
-	while read -r name; do
-		! grep -qxF -- "$name" "$list.new" || continue
-		! grep -q "^$name:" "$database" || "$@" "$name" || result=1
-	done <"$list"
-	mv -f "$list.new" "$list"
-}
-
-# remove_people: of those who are no part of the distribution, whom the system does not declare.
-remove_people() {
-	while IFS=: read -r name _ uid _; do
-		if [ "$uid" -lt 1000 ] || [ "$uid" -ge 30000 ] || grep -q "^$name|" "$users_file"; then continue; fi
-		remember "$name" "$uid"
-		userdel --force "$name" || result=1
-	done </etc/passwd
-}
-
-make_groups
-make_users
-remove_undeclared users "$users_file" /etc/passwd userdel --force
-remove_undeclared groups "$groups_file" /etc/group groupdel
-[ "$mutable" = mutable ] || remove_people
-exit "$result"
+done <"$work/users"
