@@ -5,6 +5,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -20,10 +21,11 @@ var mayImport = map[string][]string{
 	"internal/ui":           {"deploy", "ship", "nix", "run"},
 	"internal/logs":         {"deploy", "run"},
 	"internal/fleet":        {"deploy", "inventory", "target"},
-	"internal/deploy":       {"cause", "compare", "inventory", "health", "ship", "agent", "target", "nix", "run"},
+	"internal/deploy":       {"cause", "compare", "checkout", "inventory", "health", "ship", "agent", "target", "nix", "run"},
 	"internal/cause":        {"nix"},
 	"internal/compare":      {"nix"},
-	"internal/inventory":    {"health", "nix", "run"},
+	"internal/inventory":    {"checkout", "health", "nix", "run"},
+	"internal/checkout":     {"run"},
 	"internal/health":       {"run"},
 	"internal/ship":         {"agent", "target", "delta", "nix", "run"},
 	"internal/agent":        {"target", "nix", "run"},
@@ -63,6 +65,19 @@ func TestImportsGoDownwardOnly(t *testing.T) {
 	if files < 20 {
 		t.Fatalf("only %d files were checked", files)
 	}
+}
+
+// TestOnlyOnePackageStartsGit locks that no git runs with what a checkout has configured: internal/checkout sees to that.
+func TestOnlyOnePackageStartsGit(t *testing.T) {
+	walk(t, func(path, folder string) {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(text), `"git",`) && folder != "internal/checkout" {
+			t.Errorf("%s starts git: only internal/checkout does", path)
+		}
+	})
 }
 
 // TestNoFileDoesTooMuch bounds the length of a file.

@@ -3,11 +3,11 @@ package deploy
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
 
+	"ferry/internal/checkout"
 	"ferry/internal/inventory"
 	"ferry/internal/nix"
 	"ferry/internal/run"
@@ -62,22 +62,13 @@ func unifiedDiff(ctx context.Context, runner *run.Runner, a, b nix.StorePath, ou
 	}
 	headers := strings.NewReplacer("a"+string(a)+"/", "a/", "b"+string(b)+"/", "b/", "a"+string(b)+"/", "a/", "b"+string(a)+"/", "b/")
 	w := &headerWriter{out: out, replace: headers.Replace}
-	err := runner.Run(ctx, run.Command{
-		Argv: []string{"git", "-c", "core.quotePath=false", "diff", "--no-index", "--no-color", "--no-ext-diff", "--no-textconv", "--src-prefix=a/", "--dst-prefix=b/",
-			"--", string(a), string(b)},
-		// What the user or the machine has configured for diffs is for their own work.
-		Env: []string{"GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null"}, Dir: "/", Out: w,
-	})
+	err := checkout.Diff(ctx, runner, string(a), string(b), w)
 	if flushed := w.flush(); flushed != nil {
 		return flushed
 	}
-	var failed *run.Error
 	switch {
 	case run.NotFound(err):
 		return hint("git is not in PATH here, which compares the sources", "install git")
-	case errors.As(err, &failed) && failed.Status == 1:
-		// They differ.
-		return w.err
 	case err != nil:
 		return err
 	}

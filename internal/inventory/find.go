@@ -1,6 +1,7 @@
 package inventory
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -20,9 +21,15 @@ type place struct {
 	git  *workTree // nil outside git
 }
 
+// finder finds places.
+type finder struct {
+	runner *run.Runner
+	note   func(string) // may be nil
+}
+
 // locate finds the root of the source that file belongs to: its git work tree, or else its folder. Symbolic links in the
 // folder's path are resolved, the file itself may be one.
-func locate(runner *run.Runner, file string) (place, error) {
+func (f finder) locate(ctx context.Context, file string) (place, error) {
 	file, err := filepath.Abs(file)
 	if err != nil {
 		return place{}, err
@@ -32,7 +39,7 @@ func locate(runner *run.Runner, file string) (place, error) {
 		return place{}, err
 	}
 	p := place{root: dir, rel: filepath.Base(file)}
-	work, ok, err := findWorkTree(runner, dir)
+	work, ok, err := findWorkTree(ctx, f.runner, dir, f.note)
 	if err != nil || !ok {
 		return p, err
 	}
@@ -43,9 +50,9 @@ func locate(runner *run.Runner, file string) (place, error) {
 
 // findInventory finds the inventory: named, which may also be the folder it is in, or else the first ferry.nix in dir and
 // the folders above it up to the root of the git work tree.
-func findInventory(runner *run.Runner, dir, named string) (place, error) {
+func (f finder) findInventory(ctx context.Context, dir, named string) (place, error) {
 	if named != "" {
-		return namedInventory(runner, dir, named)
+		return f.namedInventory(ctx, dir, named)
 	}
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -54,14 +61,14 @@ func findInventory(runner *run.Runner, dir, named string) (place, error) {
 	if dir, err = filepath.EvalSymlinks(dir); err != nil {
 		return place{}, err
 	}
-	work, inGit, err := findWorkTree(runner, dir)
+	work, inGit, err := findWorkTree(ctx, f.runner, dir, nil)
 	if err != nil {
 		return place{}, err
 	}
 	for d := dir; ; d = filepath.Dir(d) {
 		file := filepath.Join(d, fileName)
 		if _, err := os.Lstat(file); err == nil {
-			return locate(runner, file)
+			return f.locate(ctx, file)
 		} else if !errors.Is(err, fs.ErrNotExist) {
 			return place{}, &Error{Err: err}
 		}
@@ -79,7 +86,7 @@ func findInventory(runner *run.Runner, dir, named string) (place, error) {
 	}}
 }
 
-func namedInventory(runner *run.Runner, dir, named string) (place, error) {
+func (f finder) namedInventory(ctx context.Context, dir, named string) (place, error) {
 	if !filepath.IsAbs(named) {
 		named = filepath.Join(dir, named)
 	}
@@ -94,7 +101,33 @@ func namedInventory(runner *run.Runner, dir, named string) (place, error) {
 	case !info.Mode().IsRegular():
 		return place{}, &Error{Text: "inventory " + printable(named) + " is not a file"}
 	}
-	return locate(runner, named)
+	return f.locate(ctx, named)
+}
+
+// namedConfiguration locates the configuration of a machine without inventory.
+func (f finder) namedConfiguration(ctx context.Context, o Options) (place, error) {
+	if o.File != "" {
+		return place{}, &Error{Text: "an inventory and --configuration exclude each other"}
+	}
+	for _, need := range [][2]string{{o.Nixpkgs, "--nixpkgs PATH"}, {o.Target, "a target"}} {
+		if need[0] == "" {
+			return place{}, &Error{Text: "--configuration needs " + need[1],
+				Advice: []string{"ferry deploy --configuration FILE --nixpkgs PATH [--system SYSTEM] TARGET"}}
+		}
+	}
+	file := o.Configuration
+	if !filepath.IsAbs(file) {
+		file = filepath.Join(o.Dir, file)
+	}
+	info, err := os.Stat(file)
+	if err == nil && info.IsDir() {
+		file = filepath.Join(file, "default.nix")
+		_, err = os.Stat(file)
+	}
+	if err != nil {
+		return place{}, &Error{Text: "--configuration", Err: err}
+	}
+	return f.locate(ctx, file)
 }
 
 // notFolder tells whether a path could not be looked up because something in the middle of it is not a folder.

@@ -6,71 +6,46 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 
+	"ferry/internal/checkout"
 	"ferry/internal/run"
 )
 
-// workTree is a git work tree. Its zero value is none.
+// workTree is a folder of a git work tree. Its zero value is none.
 type workTree struct {
-	root   string
-	runner *run.Runner
+	root string // the folder: the work tree's own, as a rule
+	tree checkout.Tree
 }
 
-// findWorkTree finds the work tree that the absolute folder dir belongs to; ok is false if there is none. It looks for
-// .git itself instead of asking git, so that a git that is missing or refuses the folder is an error and never turns into
-// a snapshot of everything in the folder.
-func findWorkTree(runner *run.Runner, dir string) (tree workTree, ok bool, err error) {
-	for d := dir; ; d = filepath.Dir(d) {
-		_, err := os.Lstat(filepath.Join(d, ".git"))
-		switch {
-		case err == nil:
-			return workTree{root: d, runner: runner}, true, nil
-		case !errors.Is(err, os.ErrNotExist) && !errors.Is(err, os.ErrPermission):
-			return workTree{}, false, err
-		case filepath.Dir(d) == d:
-			return workTree{}, false, nil
-		}
+// findWorkTree finds the work tree that the absolute folder dir belongs to; ok is false if there is none. A git that is missing or refuses
+// the folder is an error and never turns into a snapshot of everything in the folder. Where git itself calls a .git no repository, there is
+// none, and note, which may be nil, is told.
+func findWorkTree(ctx context.Context, runner *run.Runner, dir string, note func(string)) (tree workTree, ok bool, err error) {
+	t, ok, broken, err := checkout.Find(ctx, runner, dir)
+	if broken != "" && note != nil {
+		note(printable(broken) + " is no git repository: the whole folder is taken, not only the files that git knows")
 	}
+	return workTree{root: t.Root, tree: t}, ok, ofInventory(err)
+}
+
+// in is the folder dir of the same work tree.
+func (t workTree) in(dir string) workTree { return workTree{root: dir, tree: t.tree.In(dir)} }
+
+// ofInventory makes an error of git one of the inventory, which is where it has to be mended.
+func ofInventory(err error) error {
+	var e *checkout.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	return &Error{Text: "git work tree " + printable(e.Root), Err: e.Err, Advice: e.Advice}
 }
 
 // git runs git in the work tree and returns its output.
 func (t workTree) git(ctx context.Context, args ...string) (string, error) {
-	// A file system monitor is a program that the repository names; nothing here needs one.
-	argv := append([]string{"git", "-C", t.root, "-c", "core.fsmonitor=false", "-c", "core.quotePath=false"}, args...)
-	out, err := t.runner.Output(ctx, run.Command{Argv: argv, Env: []string{"GIT_OPTIONAL_LOCKS=0", "LC_ALL=C"}})
-	if err == nil {
-		return string(out), nil
-	}
-	e := &Error{Text: "git work tree " + printable(t.root), Err: err}
-	var command *run.Error
-	switch {
-	case run.NotFound(err):
-		e.Err = errors.New("git is not installed, and only git knows which of its files belong to it")
-		e.Advice = []string{"install git"}
-	case errors.As(err, &command) && strings.Contains(command.Stderr, "dubious ownership"):
-		e.Err = errors.New("git refuses it, because it belongs to another user")
-		e.Advice = []string{"git config --global --add safe.directory " + run.Quote(t.root)}
-	}
-	return "", e
-}
-
-// check makes sure that git means the same work tree as ferry; a GIT_DIR in the environment can make it mean another.
-func (t workTree) check(ctx context.Context) error {
-	out, err := t.git(ctx, "rev-parse", "--show-toplevel")
-	if err != nil {
-		return err
-	}
-	top := strings.TrimSuffix(out, "\n")
-	mine, err := filepath.EvalSymlinks(t.root)
-	if err != nil {
-		return err
-	}
-	if top != mine {
-		return &Error{Text: fmt.Sprintf("git takes %s for a part of %s", printable(mine), printable(top)),
-			Advice: []string{"unset GIT_DIR and GIT_WORK_TREE"}}
-	}
-	return nil
+	out, err := t.tree.Output(ctx, args...)
+	return out, ofInventory(err)
 }
 
 // files lists what git knows, intent to add and submodules included, relative to the root, each once. Some may be deleted.
@@ -80,7 +55,7 @@ func (t workTree) files(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	var names []string
-	for _, n := range strings.Split(strings.TrimSuffix(out, "\x00"), "\x00") {
+	for n := range strings.SplitSeq(strings.TrimSuffix(out, "\x00"), "\x00") {
 		// A file in the middle of a merge is listed once per side.
 		if n != "" && (len(names) == 0 || names[len(names)-1] != n) {
 			names = append(names, n)
@@ -106,22 +81,86 @@ func (t workTree) revision(ctx context.Context) (commit string, dirty bool, err 
 	if err != nil {
 		return "", false, err
 	}
-	status, err := t.git(ctx, "status", "--porcelain", "-z", "--untracked-files=no")
-	if err != nil {
+	if commit, err = t.parseRevision(out); err != nil {
 		return "", false, err
 	}
-	return strings.TrimSpace(out), status != "", nil
+	dirty, err = t.differs(ctx, nil)
+	return commit, dirty, err
+}
+
+var revisionPattern = regexp.MustCompile(`^(?:[0-9a-f]{40}|[0-9a-f]{64})$`)
+
+// parseRevision reads a commit's hash that git has printed. What else it may print with it is no revision: others compare with what is
+// written down as one.
+func (t workTree) parseRevision(out string) (string, error) {
+	commit := strings.TrimSuffix(out, "\n")
+	if !revisionPattern.MatchString(commit) {
+		return "", &Error{Text: "git work tree " + printable(t.root), Err: fmt.Errorf("git says %q, which is no commit's hash", out)}
+	}
+	return commit, nil
 }
 
 // revisionOf is the last commit before head that has changed any of paths, and whether what git knows of them differs from head.
 // The commit is "" if none has.
 func (t workTree) revisionOf(ctx context.Context, head string, paths []string) (commit string, dirty bool, err error) {
-	out, err := t.git(ctx, append([]string{"--literal-pathspecs", "log", "-1", "--format=%H", head, "--"}, paths...)...)
+	out, err := t.git(ctx, append([]string{"--literal-pathspecs", "rev-list", "-1", head, "--"}, paths...)...)
+	if err == nil && out != "" {
+		commit, err = t.parseRevision(out)
+	}
 	if err != nil {
 		return "", false, err
 	}
-	status, err := t.git(ctx, append([]string{"--literal-pathspecs", "status", "--porcelain", "-z", "--untracked-files=no", "--"}, paths...)...)
-	return strings.TrimSpace(out), status != "", err
+	dirty, err = t.differs(ctx, paths)
+	return commit, dirty, err
+}
+
+// differs tells whether a file that git knows, at or below paths if there are any, is not as in the commit that is checked out. Submodules
+// are asked each for itself: git would start another one there, which reads what their repositories have configured.
+func (t workTree) differs(ctx context.Context, paths []string) (bool, error) {
+	status, err := t.git(ctx, append([]string{"--literal-pathspecs", "status", "--porcelain", "-z", "--untracked-files=no", "--no-renames",
+		"--ignore-submodules=dirty", "--"}, paths...)...)
+	if err != nil || status != "" {
+		return status != "", err
+	}
+	submodules, err := t.submodules(ctx, paths)
+	if err != nil {
+		return false, err
+	}
+	for _, dir := range submodules {
+		inner, ok, err := findWorkTree(ctx, t.tree.Runner, dir, nil)
+		if err != nil {
+			return false, err
+		}
+		if !ok || inner.root != dir {
+			continue
+		}
+		if dirty, err := inner.differs(ctx, nil); err != nil || dirty {
+			return dirty, err
+		}
+	}
+	return false, nil
+}
+
+// submodules are the folders of the submodules, at or below paths if there are any, that are checked out.
+func (t workTree) submodules(ctx context.Context, paths []string) ([]string, error) {
+	out, err := t.git(ctx, append([]string{"--literal-pathspecs", "ls-files", "-z", "--stage", "--"}, paths...)...)
+	if err != nil {
+		return nil, err
+	}
+	const link = "160000 " // the mode of a commit in a tree
+	if !strings.HasPrefix(out, link) && !strings.Contains(out, "\x00"+link) {
+		return nil, nil
+	}
+	var found []string
+	for entry := range strings.SplitSeq(out, "\x00") {
+		if _, name, ok := strings.Cut(entry, "\t"); ok && strings.HasPrefix(entry, link) {
+			dir := filepath.Join(t.root, name)
+			if _, err := os.Lstat(filepath.Join(dir, ".git")); err == nil {
+				found = append(found, dir)
+			}
+		}
+	}
+	return found, nil
 }
 
 // addCommand is the command that makes git know the file rel, to be given as advice.

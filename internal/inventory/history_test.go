@@ -46,7 +46,7 @@ func TestLineageTellsWhereARevisionStands(t *testing.T) {
 		"someone else's, in a shallow": {shallow, feature, Shallow},
 	} {
 		t.Run(name, func(t *testing.T) {
-			work, ok, err := findWorkTree(&run.Runner{}, c.dir)
+			work, ok, err := findWorkTree(t.Context(), &run.Runner{}, c.dir, nil)
 			if err != nil || !ok {
 				t.Fatal(err)
 			}
@@ -60,7 +60,7 @@ func TestLineageTellsWhereARevisionStands(t *testing.T) {
 
 // TestLineageOutsideOfGitIsNotComparable has nothing to compare with.
 func TestLineageOutsideOfGitIsNotComparable(t *testing.T) {
-	work := workTree{root: t.TempDir(), runner: &run.Runner{}}
+	work := workTree{root: t.TempDir()}
 	for name, inv := range map[string]*Inventory{"no git": {}, "no commit": {place: place{git: &work}}} {
 		if got, err := inv.Lineage(t.Context(), strings.Repeat("1", 40)); err != nil || got != NotComparable {
 			t.Errorf("%s: %s, %v", name, got, err)
@@ -73,7 +73,10 @@ func TestLineageNeverHandsGitAnOption(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir, map[string]string{"x": "1"})
 	repository(t, dir)
-	work := workTree{root: dir, runner: &run.Runner{}}
+	work, _, err := findWorkTree(t.Context(), &run.Runner{}, dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	inv := &Inventory{place: place{git: &work}, Source: Source{Revision: git(t, dir, "rev-parse", "HEAD")}}
 	for _, revision := range []string{"--batch", "HEAD", "", "abc", "0123456 7", "0123456\n"} {
 		if got, err := inv.Lineage(t.Context(), revision); err == nil {

@@ -88,10 +88,11 @@ func Open(ctx context.Context, client *nix.Client, options Options) (*Inventory,
 		inv.options.Dir = "."
 	}
 	var err error
+	find := finder{client.Runner, inv.options.Note}
 	if options.Configuration != "" {
-		inv.place, err = namedConfiguration(client, inv.options)
+		inv.place, err = find.namedConfiguration(ctx, inv.options)
 	} else {
-		inv.place, err = findInventory(client.Runner, inv.options.Dir, options.File)
+		inv.place, err = find.findInventory(ctx, inv.options.Dir, options.File)
 	}
 	if err != nil {
 		return nil, err
@@ -146,32 +147,6 @@ func (inv *Inventory) broken(err error) bool {
 		})
 }
 
-// namedConfiguration locates the configuration of a machine without inventory.
-func namedConfiguration(client *nix.Client, o Options) (place, error) {
-	if o.File != "" {
-		return place{}, &Error{Text: "an inventory and --configuration exclude each other"}
-	}
-	for _, need := range [][2]string{{o.Nixpkgs, "--nixpkgs PATH"}, {o.Target, "a target"}} {
-		if need[0] == "" {
-			return place{}, &Error{Text: "--configuration needs " + need[1],
-				Advice: []string{"ferry deploy --configuration FILE --nixpkgs PATH [--system SYSTEM] TARGET"}}
-		}
-	}
-	file := o.Configuration
-	if !filepath.IsAbs(file) {
-		file = filepath.Join(o.Dir, file)
-	}
-	info, err := os.Stat(file)
-	if err == nil && info.IsDir() {
-		file = filepath.Join(file, "default.nix")
-		_, err = os.Stat(file)
-	}
-	if err != nil {
-		return place{}, &Error{Text: "--configuration", Err: err}
-	}
-	return locate(client.Runner, file)
-}
-
 // Nodes are all nodes, sorted by name.
 func (inv *Inventory) Nodes() []Node { return slices.Clone(inv.nodes) }
 
@@ -193,11 +168,6 @@ func (inv *Inventory) Node(name string) (Node, error) {
 
 // takeSource puts the source in the store; again does so even where the same seems to be there.
 func (inv *Inventory) takeSource(ctx context.Context, again bool) (Source, error) {
-	if inv.place.git != nil {
-		if err := inv.place.git.check(ctx); err != nil {
-			return Source{}, err
-		}
-	}
 	t := tree{root: inv.place.root, git: inv.place.git, note: inv.options.Note}
 	for _, file := range inv.options.Private {
 		if !filepath.IsAbs(file) {

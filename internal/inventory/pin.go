@@ -96,13 +96,13 @@ func (inv *Inventory) newPin(ctx context.Context, node, path string) (pin, error
 		return p, err
 	}
 	t := tree{root: resolved}
-	work, inGit, err := findWorkTree(inv.client.Runner, resolved)
+	work, inGit, err := findWorkTree(ctx, inv.client.Runner, resolved, inv.options.Note)
 	if err != nil {
 		return pin{}, err
 	}
 	if inGit {
 		// A tree that was unpacked where git ignores it is taken as it is, not as the nothing that git knows of it.
-		git := workTree{root: resolved, runner: inv.client.Runner}
+		git := work.in(resolved)
 		known, err := git.knows(ctx, "nixos/default.nix")
 		if err != nil {
 			return pin{}, err

@@ -19,7 +19,7 @@ import (
 func take(t *testing.T, root string) (Source, error) {
 	t.Helper()
 	tr := tree{root: root}
-	work, ok, err := findWorkTree(&run.Runner{}, root)
+	work, ok, err := findWorkTree(t.Context(), &run.Runner{}, root, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -332,7 +332,12 @@ func TestSnapshotOfWhatIsInTheStoreWritesNothing(t *testing.T) {
 	}
 	repository(t, worked)
 	write(t, worked, map[string]string{"b/unknown": "x", "unknown/deep": "x", "b/c": "edited"})
-	version := &workTree{root: worked, runner: &run.Runner{}}
+	t.Setenv("XDG_RUNTIME_DIR", t.TempDir())
+	found, _, err := findWorkTree(t.Context(), &run.Runner{}, worked, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	version := &found
 	trees := map[string]tree{
 		"a folder": {root: plain}, "a work tree": {root: worked, git: version}, "nixpkgs": {root: worked, git: version, nixpkgs: version},
 		"a part": {root: plain, only: []string{"b/d", "link"}},
@@ -391,13 +396,13 @@ func TestGitThatCannotBeAskedIsAnError(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir, map[string]string{"ferry.nix": `{ nixpkgs = 1; nodes = { }; }`})
 	repository(t, dir)
-	t.Run("another repository in the environment", func(t *testing.T) {
-		other := t.TempDir()
-		repository(t, other)
-		t.Setenv("GIT_DIR", filepath.Join(other, ".git"))
-		t.Setenv("GIT_WORK_TREE", other)
-		e := openError(t, dir, Options{})
-		if want := "git takes " + dir + " for a part of " + other; e.Error() != want {
+	t.Run("another work tree in the configuration", func(t *testing.T) {
+		other, elsewhere := t.TempDir(), t.TempDir()
+		write(t, elsewhere, map[string]string{"ferry.nix": `{ nixpkgs = 1; nodes = { }; }`})
+		repository(t, elsewhere)
+		git(t, elsewhere, "config", "core.worktree", other)
+		e := openError(t, elsewhere, Options{})
+		if want := "git takes it for a part of \"" + other + "\""; !strings.Contains(e.Error(), want) {
 			t.Errorf("got %q, want %q", e, want)
 		}
 	})

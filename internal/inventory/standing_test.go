@@ -42,7 +42,7 @@ func TestStandingCountsCommitsOnBothSides(t *testing.T) {
 		"nothing is committed here": {dir, "", third, Standing{NotFromGit, 0, 0}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			work, ok, err := findWorkTree(&run.Runner{}, c.dir)
+			work, ok, err := findWorkTree(t.Context(), &run.Runner{}, c.dir, nil)
 			if err != nil || !ok {
 				t.Fatal(err)
 			}

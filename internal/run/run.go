@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -17,10 +18,12 @@ import (
 
 // Command is one process to run. The zero value of every field but Argv is useful.
 type Command struct {
-	Argv []string  // program and arguments; the program is looked up in PATH
-	Dir  string    // working directory; the caller's own if empty
-	Env  []string  // NAME=VALUE entries added to the environment; later ones win
-	In   io.Reader // standard input; empty if nil
+	Argv []string // program and arguments; the program is looked up in PATH
+	Dir  string   // working directory; the caller's own if empty
+	Env  []string // NAME=VALUE entries added to the environment; later ones win
+	// Without tells which variables of this program's environment the process is not given; nil: it is given all.
+	Without func(name string) bool
+	In      io.Reader // standard input; empty if nil
 	// Out receives standard output. If nil, Run discards it.
 	Out io.Writer
 	// Err receives standard error as it comes, besides the tail kept for the error. May be nil.
@@ -180,8 +183,8 @@ func (r *Runner) prepare(ctx context.Context, c Command) (*Process, error) {
 	}
 	cmd := exec.CommandContext(ctx, c.Argv[0], c.Argv[1:]...)
 	cmd.Dir = c.Dir
-	if len(c.Env) > 0 {
-		cmd.Env = append(os.Environ(), c.Env...)
+	if len(c.Env) > 0 || c.Without != nil {
+		cmd.Env = append(c.inherited(), c.Env...)
 	}
 	cmd.Cancel = func() error {
 		if c.Insist {
@@ -219,6 +222,17 @@ func (r *Runner) prepare(ctx context.Context, c Command) (*Process, error) {
 		cmd.Stderr = c.ErrFile
 	}
 	return &Process{cmd: cmd, tail: tail, file: c.ErrFile, ctx: ctx, peak: c.Peak}, nil
+}
+
+// inherited is what the process gets of this program's environment.
+func (c Command) inherited() []string {
+	if c.Without == nil {
+		return os.Environ()
+	}
+	return slices.DeleteFunc(os.Environ(), func(entry string) bool {
+		name, _, _ := strings.Cut(entry, "=")
+		return c.Without(name)
+	})
 }
 
 // stderrTail is how much of standard error an error tells, in bytes.
