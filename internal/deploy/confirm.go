@@ -26,18 +26,18 @@ const (
 	firstTry   = 10 * time.Second
 )
 
-// confirmLogin logs in over a new connection and runs line with token as its input, again and again until that works or the
+// confirmLogin logs in over a new connection and runs line with input, again and again until that works or the
 // deadline has passed. The error is then the last reason; the first is noted. A target that does not wait any more is not
 // tried again. Where the login is interactive it proves what can be proved without a person, and gives errAnswers: the agent
 // is to be told over the connection that there is.
-func confirmLogin(ctx context.Context, dialer *target.Dialer, addr target.Address, interactive bool, line string, token []byte, deadline time.Time, note func(string)) error {
+func confirmLogin(ctx context.Context, dialer *target.Dialer, addr target.Address, interactive bool, line string, input []byte, deadline time.Time, note func(string)) error {
 	ctx, stop := context.WithDeadline(ctx, deadline)
 	defer stop()
 	try := func(patience time.Duration) error {
 		ctx, stop := context.WithTimeout(ctx, patience)
 		defer stop()
 		if !interactive {
-			return dialer.Confirm(ctx, addr, line, token)
+			return dialer.Confirm(ctx, addr, line, input)
 		}
 		if err := dialer.Answers(ctx, addr); err != nil {
 			return err
@@ -73,22 +73,27 @@ func confirmLogin(ctx context.Context, dialer *target.Dialer, addr target.Addres
 	}
 }
 
-// overStatus is how confirmLine's command ends where the file's folder is gone.
+// overStatus is how confirmLine's command ends where the folder is gone.
 const overStatus = 66
 
-// confirmLine is the command line by which the login user writes a token, its input, into file. It needs nothing but sh, and
-// looks the same to every login shell.
-func confirmLine(file string) string {
-	script := fmt.Sprintf(`umask 077; [ -d "${1%%/*}" ] || exit %d; read -r t && echo "$t" >"$1"`, overStatus)
-	return run.QuoteAll([]string{"sh", "-c", script, "ferry", file})
+// confirmLine is the command line by which the login user writes a token into folder: its input is the name of the file and the
+// token (see confirmInput), which nobody else gets to see. The file is made anew, and never through a link; only one that a try
+// before this one has left there is written again. It needs nothing but sh, and looks the same to every login shell.
+func confirmLine(folder string) string {
+	script := fmt.Sprintf(`umask 077; [ -d "$1" ] || exit %d; cd "$1" || exit 1; read -r f t || exit 1; `+
+		`set -C; if [ -f "$f" ]; then [ -h "$f" ] || set +C; fi; echo "$t" >"$f"`, overStatus)
+	return run.QuoteAll([]string{"sh", "-c", script, "ferry", folder})
 }
+
+// confirmInput is what confirmLine's command reads.
+func confirmInput(name, token string) []byte { return []byte(name + " " + token + "\n") }
 
 // confirm comes back over a new connection for as long as the target waits for it.
 func (s *switching) confirm(ctx context.Context, left time.Duration) error {
-	line := confirmLine(agent.ConfirmFolder(s.job) + "/" + s.expect.Name)
+	line := confirmLine(agent.ConfirmFolder(s.job))
 	// The target's clock is what counts; this one may be a little late.
 	deadline := time.Now().Add(left + time.Second)
-	return confirmLogin(ctx, s.link.dialer, s.link.address(), s.link.interactive(), line, []byte(s.token+"\n"), deadline, s.note)
+	return confirmLogin(ctx, s.link.dialer, s.link.address(), s.link.interactive(), line, confirmInput(s.expect.Name, s.token), deadline, s.note)
 }
 
 // mayConfirm finds out before anything is changed whether a target whose login needs a person could be confirmed at all: on

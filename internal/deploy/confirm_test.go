@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"ferry/internal/agent"
 	"ferry/internal/run"
 	"ferry/internal/target"
 )
@@ -19,7 +21,7 @@ import (
 func comeBack(ctx context.Context, t *testing.T, interactive bool, within time.Duration, plan ...string) (n *fakeNode, notes []string, err error) {
 	t.Helper()
 	n = newFakeNode(t, Switch, plan...)
-	err = confirmLogin(ctx, n.link.dialer, n.link.address(), interactive, confirmLine(filepath.Join(n.dir, "token")), []byte("secret\n"),
+	err = confirmLogin(ctx, n.link.dialer, n.link.address(), interactive, confirmLine(n.dir), confirmInput("token", "secret"),
 		time.Now().Add(within), func(text string) { notes = append(notes, text) })
 	return n, notes, err
 }
@@ -82,7 +84,7 @@ func TestConfirmingEndsWhereTheTargetDoesNotWaitAnyMore(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newFakeNode(t, Switch, c.plan...)
-			err := confirmLogin(soon(t), n.link.dialer, n.link.address(), false, confirmLine(filepath.Join(n.dir, "gone", "token")), []byte("secret\n"),
+			err := confirmLogin(soon(t), n.link.dialer, n.link.address(), false, confirmLine(filepath.Join(n.dir, "gone")), confirmInput("token", "secret"),
 				time.Now().Add(time.Hour), func(string) {})
 			if err == nil || err.Error() != c.want || n.connections(t) != len(c.plan) {
 				t.Errorf("got %v after %d connections", err, n.connections(t))
@@ -136,12 +138,12 @@ func TestConfirmingThisMachineNeedsNoSSH(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(t.TempDir(), "token")
+	folder := t.TempDir()
 	d := &target.Dialer{Runner: new(run.Runner)}
-	if err := confirmLogin(t.Context(), d, addr, false, confirmLine(file), []byte("secret\n"), time.Now().Add(time.Minute), func(string) {}); err != nil {
+	if err := confirmLogin(t.Context(), d, addr, false, confirmLine(folder), confirmInput("token", "secret"), time.Now().Add(time.Minute), func(string) {}); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := os.ReadFile(file); string(got) != "secret\n" || err != nil {
+	if got, err := os.ReadFile(filepath.Join(folder, "token")); string(got) != "secret\n" || err != nil {
 		t.Errorf("%q, %v", got, err)
 	}
 }
@@ -150,11 +152,15 @@ func TestConfirmingThisMachineNeedsNoSSH(t *testing.T) {
 func TestConfirmLineWritesTheTokenUnderEveryLoginShell(t *testing.T) {
 	for _, shell := range []string{"sh", "dash", "bash", "busybox sh", "zsh", "fish"} {
 		// A name with a space cannot come; a shell that cut it would show.
-		file := filepath.Join(t.TempDir(), "a token")
-		argv := append(strings.Fields(shell), "-c", confirmLine(file))
+		folder := filepath.Join(t.TempDir(), "a folder")
+		if err := os.Mkdir(folder, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join(folder, "token")
+		argv := append(strings.Fields(shell), "-c", confirmLine(folder))
 		for _, token := range []string{"FIRST", "SECOND"} {
 			cmd := exec.CommandContext(t.Context(), argv[0], argv[1:]...)
-			cmd.Stdin = strings.NewReader(token + "\n")
+			cmd.Stdin = bytes.NewReader(confirmInput("token", token))
 			if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {
 				t.Errorf("%s: %v, %s", shell, err, out)
 			}
@@ -169,15 +175,54 @@ func TestConfirmLineWritesTheTokenUnderEveryLoginShell(t *testing.T) {
 }
 
 func TestATokenThatIsNotWrittenWholeIsAFailure(t *testing.T) {
-	for name, c := range map[string]struct{ file, token string }{
-		"no folder":        {filepath.Join(t.TempDir(), "none", "token"), "secret\n"},
-		"a full disk":      {"/dev/full", "secret\n"},
-		"a cut connection": {filepath.Join(t.TempDir(), "token"), "sec"},
+	for name, c := range map[string]struct{ folder, input string }{
+		"no folder":             {filepath.Join(t.TempDir(), "none"), "token secret\n"},
+		"a full disk":           {"/dev", "full secret\n"},
+		"a cut connection":      {t.TempDir(), "token sec"},
+		"a folder of the name":  {filepath.Dir(t.TempDir()), "001 secret\n"},
+		"nothing has come":      {t.TempDir(), ""},
+		"a folder that is file": {"/etc/passwd", "token secret\n"},
 	} {
-		cmd := exec.CommandContext(t.Context(), "sh", "-c", confirmLine(c.file))
-		cmd.Stdin = strings.NewReader(c.token)
+		cmd := exec.CommandContext(t.Context(), "sh", "-c", confirmLine(c.folder))
+		cmd.Stdin = strings.NewReader(c.input)
 		if err := cmd.Run(); err == nil {
 			t.Errorf("%s: it went well", name)
 		}
+	}
+}
+
+// TestATokenIsNeverWrittenThroughALink has links in its place, to a file that is there and to one that is not.
+func TestATokenIsNeverWrittenThroughALink(t *testing.T) {
+	for _, shell := range []string{"sh", "dash", "bash", "busybox sh", "zsh"} {
+		folder, elsewhere := t.TempDir(), t.TempDir()
+		there, missing := filepath.Join(elsewhere, "there"), filepath.Join(elsewhere, "missing")
+		if err := os.WriteFile(there, []byte("precious"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for name, to := range map[string]string{"one": there, "two": missing} {
+			if err := os.Symlink(to, filepath.Join(folder, name)); err != nil {
+				t.Fatal(err)
+			}
+			argv := append(strings.Fields(shell), "-c", confirmLine(folder))
+			cmd := exec.CommandContext(t.Context(), argv[0], argv[1:]...)
+			cmd.Stdin = bytes.NewReader(confirmInput(name, "secret"))
+			if err := cmd.Run(); err == nil {
+				t.Errorf("%s: a link to %s: it went well", shell, to)
+			}
+		}
+		if got, err := os.ReadFile(there); string(got) != "precious" || err != nil {
+			t.Errorf("%s: %q, %v", shell, got, err)
+		}
+		if _, err := os.Lstat(missing); err == nil {
+			t.Errorf("%s: the file was made", shell)
+		}
+	}
+}
+
+// TestNobodyReadsATokensNameOrTheTokenInTheListOfProcesses looks at the command line, which everybody can see.
+func TestNobodyReadsATokensNameOrTheTokenInTheListOfProcesses(t *testing.T) {
+	line, input := confirmLine(agent.ConfirmFolder("job")), string(confirmInput("the-name", "the-token"))
+	if strings.Contains(line, "the-") || input != "the-name the-token\n" {
+		t.Errorf("%q, %q", line, input)
 	}
 }

@@ -437,7 +437,7 @@ func (d *deployment) interrupted(step Step, err error, before agent.Facts, harml
 		if errors.Is(err, context.Canceled) {
 			e.Err = &hinted{text: "interrupted", err: err}
 		}
-		e.hints = []string{fmt.Sprintf("it goes on there; its log on the target: /run/ferry/%s-%s/log", d.job, step)}
+		e.hints = []string{fmt.Sprintf("it goes on there; its log on the target: /run/ferry/%s-%s/log, for root", d.job, step)}
 		if back := backTo(before); back != "" && d.opts.Action != Boot {
 			e.hints = append(e.hints, back)
 		}

@@ -7,12 +7,15 @@ import (
 	"ferry/internal/agent"
 )
 
+// wholeLog says where the log of a job is. Only root may read it there: it has in it whatever the system's own scripts print.
+func wholeLog(file string) string { return "the whole log is on the target: " + file + ", for root" }
+
 // activationError tells what an exit status of switch-to-configuration means; nil for one that is a success. The meanings
 // are those of NixOS's own switch-to-configuration, old and new.
 func activationError(r agent.ActivateResult, action Action, before agent.Facts, toplevel string) error {
 	back := backTo(before)
 	now := runsNow(r, action, before, toplevel)
-	see := "the whole log is on the target: " + r.Log
+	see := wholeLog(r.Log)
 	switch r.Status {
 	case 0:
 		return nil
@@ -79,7 +82,7 @@ func backTo(before agent.Facts) string {
 
 // commitError tells what a commit that did not work means.
 func commitError(r agent.CommitResult, action Action) error {
-	see := "the whole log is on the target: " + r.Log
+	see := wholeLog(r.Log)
 	switch {
 	case r.Status == 0 && r.Error == "":
 		return nil

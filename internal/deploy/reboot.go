@@ -114,7 +114,7 @@ func (b *rebooting) try(ctx context.Context) (facts agent.Facts, why string, err
 	var response *agent.ResponseError
 	switch {
 	case errors.Is(err, errRefused) && got.Unclean:
-		return facts, "", b.fail(Reboot, Unknown, hint(got.Error, "the whole log is on the target: "+got.Log))
+		return facts, "", b.fail(Reboot, Unknown, hint(got.Error, wholeLog(got.Log)))
 	case errors.Is(err, errRefused):
 		b.tried = false
 		return facts, got.Error, nil

@@ -286,7 +286,7 @@ func (s *switching) broken(err error, result *Result) error {
 		}
 		e.hints = []string{"it goes back by itself unless it is confirmed in time: ferry attach " + s.node.Name + " follows it again"}
 		if s.job != "" {
-			e.hints = append(e.hints, fmt.Sprintf("its log on the target: /run/ferry/%s-switch/log", s.job))
+			e.hints = append(e.hints, fmt.Sprintf("its log on the target: /run/ferry/%s-switch/log, for root", s.job))
 		}
 	}
 	return e
@@ -331,7 +331,7 @@ func (s *switching) conclude(got agent.SwitchResult, result *Result) error {
 	if got.From == agent.Committing {
 		step = Commit
 	}
-	see := "the whole log is on the target: " + got.Log
+	see := wholeLog(got.Log)
 	text := got.Reason
 	if step == Confirm && s.confirming != nil && !errors.Is(s.confirming, context.Canceled) && !errors.Is(s.confirming, errOver) {
 		text += ": " + s.confirming.Error()

@@ -114,12 +114,23 @@ func (g *guard) isConfirmedBy(name string) bool {
 	if err != nil {
 		return false
 	}
-	file, err := os.OpenFile(filepath.Join(g.dir, confirmFolder, name), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	folder := filepath.Join(g.dir, confirmFolder)
+	theirs, err := os.Lstat(folder)
+	if err != nil {
+		return false
+	}
+	// Not to wait for the other side of a pipe.
+	file, err := os.OpenFile(filepath.Join(folder, name), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return false
 	}
 	defer file.Close()
-	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
+	info, err := file.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		return false
+	}
+	// Theirs, or written by root, who may be the login user of a ferry that has attached.
+	if owner := ownerOf(info); owner != ownerOf(theirs) && owner != os.Geteuid() {
 		return false
 	}
 	token, err := io.ReadAll(io.LimitReader(file, maxToken))

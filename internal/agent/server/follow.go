@@ -141,9 +141,9 @@ func (s *server) passOn(log io.Reader) error {
 	}
 }
 
-// running tells whether the job's process is there: it holds a lock on its job file.
+// running tells whether the job's process is there: it holds the job's lock.
 func running(dir string) bool {
-	file, err := os.Open(filepath.Join(dir, jobFile))
+	file, err := openJobLock(dir)
 	if err != nil {
 		return false
 	}

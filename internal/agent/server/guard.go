@@ -113,6 +113,7 @@ func (g *guard) enter(phase agent.Phase, limit time.Duration) error {
 	if err != nil {
 		return err
 	}
+	publish(g.dir, g.job, phase, g.state.Deadline)
 	if err := writeFile(filepath.Join(g.dir, stateFile), text); err != nil {
 		return fmt.Errorf("write down that it is %s: %w", phase, err)
 	}

@@ -151,6 +151,12 @@ func TestASwitchThatIsNotConfirmedGoesBack(t *testing.T) {
 				m.t.Fatal(err)
 			}
 		}, finish(""), "could not come back"},
+		"by somebody else's file": {func(m *fakeMachine) {
+			m.confirm(tokenName, tokenText)
+			if err := os.Chown(m.path(filepath.Join(agent.ConfirmFolder(job), tokenName)), 1234, -1); err != nil {
+				m.t.Fatal(err)
+			}
+		}, finish(""), "could not come back"},
 		"ferry asks for it": {func(*fakeMachine) {}, agent.Request{Method: agent.MethodFinish, Job: job, Verdict: agent.VerdictBack, Reason: "the page\x1b[2J is blank"}, "the page"},
 	} {
 		t.Run(name, func(t *testing.T) {

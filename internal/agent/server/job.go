@@ -23,7 +23,8 @@ const jobsFolder = "/run/ferry"
 
 // The files in a job's folder.
 const (
-	jobFile    = "job.json" // what to do; the job's process holds a lock on it for its whole life
+	jobFile    = "job.json" // what to do
+	jobLock    = "lock"     // the job's process holds a lock on it for its whole life
 	logFile    = "log"      // what it prints
 	begunFile  = "begun"    // whoever makes it decides: the job's process to begin, or an agent that it never will
 	statusFile = "status"   // how it ended
@@ -139,13 +140,15 @@ func (s *server) runJob(ctx context.Context, name string, job *Job, offset int64
 func (s *server) startJob(ctx context.Context, dir string, job Job) error {
 	text, err := json.Marshal(job)
 	if err == nil {
-		err = os.MkdirAll(dir, 0o755)
+		err = makeJobFolder(dir)
+	}
+	for name, content := range map[string][]byte{jobLock: nil, logFile: nil, reserveFile: make([]byte, reserveSize)} {
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, name), content, 0o600)
+		}
 	}
 	if err == nil {
-		err = os.WriteFile(filepath.Join(dir, logFile), nil, 0o644)
-	}
-	if err == nil {
-		err = os.WriteFile(filepath.Join(dir, reserveFile), make([]byte, reserveSize), 0o600)
+		publish(dir, job, "", 0)
 	}
 	if err == nil {
 		err = writeFile(filepath.Join(dir, jobFile), text)
@@ -168,7 +171,7 @@ func (s *server) startJob(ctx context.Context, dir string, job Job) error {
 
 // claim makes begunFile, which only one can.
 func claim(dir string) bool {
-	file, err := os.OpenFile(filepath.Join(dir, begunFile), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	file, err := os.OpenFile(filepath.Join(dir, begunFile), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return false
 	}
@@ -223,7 +226,7 @@ func RunJob(ctx context.Context, dir string) error { return runJobIn(ctx, root{}
 func runJobIn(ctx context.Context, r root, dir string) error {
 	leave := ctx.Done()
 	ctx = context.WithoutCancel(ctx)
-	file, err := os.Open(filepath.Join(dir, jobFile))
+	file, err := openJobLock(dir)
 	if err != nil {
 		return err
 	}
@@ -238,7 +241,7 @@ func runJobIn(ctx context.Context, r root, dir string) error {
 	if err != nil {
 		return err
 	}
-	log, err := os.OpenFile(filepath.Join(dir, logFile), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
+	log, err := os.OpenFile(filepath.Join(dir, logFile), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
 	}
@@ -312,19 +315,23 @@ func switchTo(ctx context.Context, r root, job Job, action string, log io.Writer
 // reserveSize is enough for state and status, each in its old form and the new one, in bytes.
 const reserveSize = 64 << 10
 
-// writeFile writes a file so that it is there whole or not at all. Where there is no room for it, it takes that of the
+// writeFile writes a file for root so that it is there whole or not at all. Where there is no room for it, it takes that of the
 // reserveFile beside it.
 func writeFile(name string, text []byte) error {
-	err := writeWhole(name, text)
+	err := writeWhole(name, text, 0o600)
 	if errors.Is(err, syscall.ENOSPC) && os.Remove(filepath.Join(filepath.Dir(name), reserveFile)) == nil {
-		return writeWhole(name, text)
+		return writeWhole(name, text, 0o600)
 	}
 	return err
 }
 
-func writeWhole(name string, text []byte) error {
+func writeWhole(name string, text []byte, mode os.FileMode) error {
 	next := name + ".new"
-	if err := os.WriteFile(next, text, 0o644); err != nil {
+	if err := os.WriteFile(next, text, mode); err != nil {
+		return err
+	}
+	// Whatever the umask is.
+	if err := os.Chmod(next, mode); err != nil {
 		return err
 	}
 	return os.Rename(next, name)

@@ -140,10 +140,7 @@ func runKeep(ctx context.Context, socket, state string, limit time.Duration) err
 // listenKept listens at a path in a folder of its own.
 func listenKept(socket string) (*net.UnixListener, error) {
 	folder := filepath.Dir(socket)
-	if err := os.MkdirAll(folder, 0o700); err != nil {
-		return nil, err
-	}
-	if err := os.Chmod(folder, 0o700); err != nil {
+	if err := ownFolder(folder, 0o700); err != nil {
 		return nil, err
 	}
 	_ = os.Remove(socket)

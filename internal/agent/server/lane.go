@@ -88,7 +88,7 @@ func listenLanes(socket string, uid int, token string) (*lanes, error) {
 	if uid < 0 {
 		return nil, errors.New("it is not known who the login user is")
 	}
-	if err := os.MkdirAll(filepath.Dir(socket), 0o755); err != nil {
+	if err := ownFolder(filepath.Dir(socket), 0o755); err != nil {
 		return nil, err
 	}
 	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -120,7 +120,7 @@ func atWork(r root) *holding {
 }
 
 func openLock(path string) (*os.File, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	if err := ownFolder(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("take the lock: %w", err)
 	}
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)

@@ -118,29 +118,28 @@ func (r root) armed() *agent.Armed {
 	if t, err := readTrial(r); err == nil && t != nil {
 		return &agent.Armed{Toplevel: t.New, Reboot: true}
 	}
-	files, err := filepath.Glob(r.path(filepath.Join(jobsFolder, "*-"+string(JobSwitch), jobFile)))
+	dirs, err := filepath.Glob(r.path(filepath.Join(jobsFolder, "*-"+string(JobSwitch))))
 	if err != nil {
 		return nil
 	}
-	for _, file := range files {
-		dir := filepath.Dir(file)
-		if _, ended, _ := readStatus(dir); ended {
+	for _, dir := range dirs {
+		s, err := readShown(dir)
+		if err != nil || hasEnded(dir) || neverBegan(dir) {
 			continue
 		}
-		job, err := readJob(dir)
-		if err != nil || neverBegan(dir) {
-			continue
-		}
-		a := &agent.Armed{Toplevel: string(job.Toplevel), Who: job.Who, Phase: agent.Arming}
-		if state, err := readState(dir); err == nil {
-			a.Phase = state.Phase
-			if a.Phase == agent.Waiting || a.Phase == agent.Confirmed {
-				a.Left = int(max(0, state.Deadline-uptime()) / 1000)
-			}
+		a := &agent.Armed{Toplevel: s.Toplevel, Who: s.Who, Phase: agent.Phase(orWord(string(s.Phase), string(agent.Arming)))}
+		if a.Phase == agent.Waiting || a.Phase == agent.Confirmed {
+			a.Left = int(max(0, s.Deadline-uptime()) / 1000)
 		}
 		return a
 	}
 	return nil
+}
+
+// hasEnded tells whether a job has a status, which only root may read.
+func hasEnded(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, statusFile))
+	return err == nil
 }
 
 // neverBegan tells whether a job was written down by an agent that was gone before it could start it.
@@ -209,12 +208,12 @@ func (r root) holderByCommand(pid int, now time.Time) *agent.Lock {
 	if len(argv) != 3 || filepath.Dir(argv[2]) != jobsFolder {
 		return &agent.Lock{}
 	}
-	dir := r.path(argv[2])
-	job, err := readJob(dir)
+	s, err := readShown(r.path(argv[2]))
 	if err != nil {
 		return &agent.Lock{}
 	}
-	return &agent.Lock{Who: job.Who, From: job.Server.clientHost(), Bundle: string(job.Bundle), Since: r.modified(filepath.Join(argv[2], jobFile))}
+	s.Since = r.modified(filepath.Join(argv[2], jobFile))
+	return &s.Lock
 }
 
 // userHZ is the unit of times in /proc for programs, on every machine.

@@ -161,7 +161,8 @@ func TestWhoHoldsTheLockIsKnownWithoutRoot(t *testing.T) {
 		t.Errorf("an agent: %+v", got)
 	}
 	dir := filepath.Join(jobsFolder, "deployment1-switch")
-	m.write(filepath.Join(dir, jobFile), `{"kind":"switch","who":"alice@desk","bundle":"`+string(newBundle)+`","server":{"client":"192.0.2.7:50000"}}`)
+	m.write(filepath.Join(dir, jobFile), "what only root may read is not readable here")
+	publish(m.path(dir), Job{Who: "alice@desk", Bundle: newBundle, Server: sshConnection{Client: "192.0.2.7:50000"}}, "", 0)
 	m.write("/proc/4711/cmdline", "/var/lib/ferry/agent-x\x00job\x00"+dir+"\x00")
 	if got := m.atWork(now); got == nil || got.Who != "alice@desk" || got.From != "192.0.2.7" || got.Bundle != string(newBundle) || got.Since == 0 {
 		t.Errorf("a job: %+v", got)
@@ -180,8 +181,12 @@ func TestWhoHoldsTheLockIsKnownWithoutRoot(t *testing.T) {
 func TestAWayBackThatIsArmedIsTold(t *testing.T) {
 	m := newMachine(t)
 	dir := filepath.Join(jobsFolder, "deployment1-switch")
-	m.write(filepath.Join(dir, jobFile), `{"kind":"switch","who":"alice@desk","toplevel":"`+string(newSystem)+`"}`)
-	m.write(filepath.Join(dir, stateFile), fmt.Sprintf(`{"phase":"waiting","deadline":%d}`, uptime()+60_500))
+	m.write(filepath.Join(dir, jobFile), "what only root may read is not readable here")
+	publish(m.path(dir), Job{Who: "alice@desk", Toplevel: newSystem}, "", 0)
+	if got := m.armed(); got == nil || got.Phase != agent.Arming {
+		t.Errorf("before the first phase: %+v", got)
+	}
+	publish(m.path(dir), Job{Who: "alice@desk", Toplevel: newSystem}, agent.Waiting, uptime()+60_500)
 	got := m.armed()
 	if got == nil || got.Who != "alice@desk" || got.Toplevel != string(newSystem) || got.Phase != agent.Waiting || got.Left < 50 || got.Left > 60 || got.Reboot {
 		t.Errorf("%+v", got)

@@ -119,7 +119,7 @@ func joined(a, b string) string {
 func RunRollback(ctx context.Context, dir string) error { return rollBackIn(ctx, root{}, dir) }
 
 func rollBackIn(ctx context.Context, r root, dir string) error {
-	file, err := os.Open(filepath.Join(dir, jobFile))
+	file, err := openJobLock(dir)
 	if err != nil {
 		return err
 	}
@@ -131,7 +131,7 @@ func rollBackIn(ctx context.Context, r root, dir string) error {
 	if err != nil {
 		return err
 	}
-	log, err := os.OpenFile(filepath.Join(dir, logFile), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
+	log, err := os.OpenFile(filepath.Join(dir, logFile), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
 	}

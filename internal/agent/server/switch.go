@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
@@ -76,15 +75,14 @@ func (s *server) switchFolder(job string) string {
 
 // startSwitch makes the folder where the login user writes its token, and starts the job.
 func (s *server) startSwitch(ctx context.Context, dir string, job Job, token *agent.Token) error {
-	confirm := filepath.Join(dir, confirmFolder)
-	err := os.MkdirAll(confirm, 0o755)
+	err := makeJobFolder(dir)
 	if err == nil {
-		// Writable for the login user, where sudo says who that is; else anyone may try, and none can list what is there.
-		mode, uid := os.FileMode(0o733), os.Getuid()
-		if id, found := loginUID(); found {
-			mode, uid = 0o300, id
+		confirm := filepath.Join(dir, confirmFolder)
+		err = ownFolder(confirm, 0o700)
+		// The last step: from here on it is not root's any more.
+		if uid := s.root().confirmer(os.Getpid(), os.Getenv); err == nil && uid != os.Geteuid() {
+			err = os.Lchown(confirm, uid, -1)
 		}
-		err = errors.Join(os.Chmod(confirm, mode), os.Chown(confirm, uid, -1))
 	}
 	if err == nil {
 		err = expect(dir, token)
@@ -97,12 +95,6 @@ func (s *server) startSwitch(ctx context.Context, dir string, job Job, token *ag
 		return fmt.Errorf("start the switch: %w", err)
 	}
 	return nil
-}
-
-// loginUID is who logged in, as sudo says it.
-func loginUID() (int, bool) {
-	id, err := strconv.Atoi(os.Getenv("SUDO_UID"))
-	return id, err == nil && id > 0
 }
 
 // expect lets the switch be confirmed by token, too, from now on.

@@ -1,0 +1,142 @@
+package server
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"ferry/internal/agent"
+)
+
+// modes gives the mode of all that is in a folder of the machine, below the folder that it is in.
+func (m *fakeMachine) modes(folder string) map[string]string {
+	m.t.Helper()
+	modes := map[string]string{}
+	err := filepath.WalkDir(m.path(folder), func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		name, err := filepath.Rel(filepath.Dir(m.path(folder)), path)
+		modes[name] = fmt.Sprintf("%o", info.Mode().Perm())
+		return err
+	})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return modes
+}
+
+// withUmask has files made with another umask for the time of the test.
+func withUmask(t *testing.T, mask int) {
+	t.Helper()
+	old := syscall.Umask(mask)
+	t.Cleanup(func() { syscall.Umask(old) })
+}
+
+// TestNothingOfASwitchIsForOthers looks at every file of a switch that waits, and of one that has ended: whoever can open a file
+// can hold a lock on it, and read in it what is not theirs to know.
+func TestNothingOfASwitchIsForOthers(t *testing.T) {
+	for _, mask := range []int{0, 0o022, 0o077} {
+		t.Run(fmt.Sprintf("umask %03o", mask), func(t *testing.T) {
+			withUmask(t, mask)
+			m := newMachine(t).withSystemd()
+			if err := os.MkdirAll(m.path(jobsFolder), 0o777); err != nil {
+				t.Fatal(err)
+			}
+			f := m.connect(locked("s1"))
+			r, _ := f.ask(guarded("switch"))
+			waits(t, r)
+			dir := "ferry/" + job + "-switch"
+			want := map[string]string{
+				"ferry": "755", "ferry/lock": "600", "ferry/work": "600", dir: "711", dir + "/confirm": "700", dir + "/expect": "700", dir + "/shown": "644",
+				dir + "/expect/" + tokenName: "600",
+			}
+			for _, name := range []string{jobFile, jobLock, logFile, begunFile, stateFile, reserveFile} {
+				want[dir+"/"+name] = "600"
+			}
+			same := func(when string) {
+				t.Helper()
+				got := m.modes(jobsFolder)
+				for name, mode := range got {
+					if want[name] != mode {
+						t.Errorf("%s: %s is %s", when, name, mode)
+					}
+				}
+				for name := range want {
+					if got[name] == "" {
+						t.Errorf("%s: %s is not there", when, name)
+					}
+				}
+			}
+			same("it waits")
+			r, _ = f.ask(finish(agent.VerdictConfirm))
+			if r.Error != nil || r.Switch.Outcome != agent.SwitchCommitted {
+				t.Fatalf("%+v, %v", r.Switch, r.Error)
+			}
+			delete(want, dir+"/confirm")
+			want[dir+"/status"], want[dir+"/verdict"], want["ferry/journal"] = "600", "600", "600"
+			same("it has ended")
+		})
+	}
+}
+
+// TestTheFolderOfTheTokenIsTheLoginUsers has alice as who deploys.
+func TestTheFolderOfTheTokenIsTheLoginUsers(t *testing.T) {
+	m := newMachine(t).withSystemd()
+	m.addProcess(os.Getpid(), 77, 0, "ferry-agent", "0::/")
+	m.addProcess(77, 1, 1234, "sshd", "0::/")
+	r, _ := m.connect(locked("s1")).ask(guarded("switch"))
+	waits(t, r)
+	info, err := os.Stat(m.path(agent.ConfirmFolder(job)))
+	if err != nil || info.Mode().Perm() != 0o700 || ownerOf(info) != 1234 {
+		t.Errorf("%v, %v", info, err)
+	}
+	// Written by her, with nothing but a file of hers.
+	m.confirm(tokenName, tokenText)
+	if err := os.Chown(m.path(filepath.Join(agent.ConfirmFolder(job), tokenName)), 1234, -1); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "it is committed", func() bool { return hasEnded(m.path(filepath.Dir(agent.ConfirmFolder(job)))) })
+	if status, _, err := readStatus(m.path(filepath.Dir(agent.ConfirmFolder(job)))); err != nil || status.Outcome != agent.SwitchCommitted {
+		t.Errorf("%+v, %v", status, err)
+	}
+}
+
+// TestAFolderOfSomebodyElsesIsRefused has another user, a file and a link where ferry's folder in /run should be.
+func TestAFolderOfSomebodyElsesIsRefused(t *testing.T) {
+	for name, c := range map[string]struct {
+		make func(m *fakeMachine)
+		says string
+	}{
+		"another user's": {func(m *fakeMachine) {
+			m.write(jobsFolder+"/.keep", "")
+			if err := os.Chown(m.path(jobsFolder), 1234, -1); err != nil {
+				m.t.Fatal(err)
+			}
+		}, "belongs to the user with the number 1234"},
+		"a file": {func(m *fakeMachine) { m.write(jobsFolder, "") }, "not a directory"},
+		"a link": {func(m *fakeMachine) { m.write("/elsewhere/.keep", ""); m.link(m.path("/elsewhere"), jobsFolder) }, "is no folder"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMachine(t)
+			c.make(m)
+			if _, _, err := takeLock(m.root, locked("s1"), time.Now()); err == nil || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("got %v", err)
+			}
+			if left, err := os.ReadDir(m.path("/elsewhere")); err == nil && len(left) != 1 {
+				t.Errorf("made there: %v", left)
+			}
+		})
+	}
+
+}
