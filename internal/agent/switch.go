@@ -49,8 +49,8 @@ type Token struct {
 	Hash string `json:"hash"` // sha256 of what it must contain, base 16
 }
 
-// ConfirmFolder is where the token of a switch is written on the target: it is the login user's, and they know its path and see nothing
-// else of the switch.
+// ConfirmFolder is where the token of a switch is written on the target. It is the login user's, who knows its path and sees
+// nothing else of the switch.
 func ConfirmFolder(job string) string { return "/run/ferry/" + job + "-switch/confirm" }
 
 // Switch is a guarded switch: the new system is activated, and stays only if it is confirmed. The target itself goes back
