@@ -35,7 +35,7 @@ func agentMain(args []string) error {
 		return err
 	}
 	if len(args) == 0 {
-		return fmt.Errorf("usage: ferry-agent serve|job|keep|rollback|reboot-back|dial|lane|build-probe")
+		return fmt.Errorf("usage: ferry-agent serve|job|keep|rollback|settle|reboot-back|dial|lane|build-probe")
 	}
 	switch args[0] {
 	case "serve":
@@ -83,6 +83,8 @@ func agentMain(args []string) error {
 			return fmt.Errorf("usage: ferry-agent rollback FOLDER")
 		}
 		return server.RunRollback(context.Background(), args[1])
+	case "settle":
+		return server.RunSettle(ctx)
 	case "dial":
 		if len(args) != 2 {
 			return fmt.Errorf("usage: ferry-agent dial HOST:PORT")

@@ -30,7 +30,7 @@ const (
 
 	// killSuccessor waits for the process that the timer starts, and kills it a little later.
 	killSuccessor = `for i in $(seq 200); do
-	if pgrep -f '^[/]var/lib/ferry/agent-[^ ]* rollback' >/dev/null; then
+	if pgrep -f '^[/]var/lib/ferry/(agent|armed)-[^ ]* rollback' >/dev/null; then
 		sleep %.3f
 		%s
 		exit
@@ -49,7 +49,7 @@ systemctl start sshd`
 
 // killing is a script that kills ferry's processes on the target: pattern is of what stands behind the program.
 func killing(pattern string) string {
-	return fmt.Sprintf("pkill -9 -f '^[/]var/lib/ferry/agent-[^ ]* %s'", pattern)
+	return fmt.Sprintf("pkill -9 -f '^[/]var/lib/ferry/(agent|armed)-[^ ]* %s'", pattern)
 }
 
 // faults are all that can happen, each as likely as the others.

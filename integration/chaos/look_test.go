@@ -98,7 +98,7 @@ func (l look) whole(m *machine) (violations []string) {
 
 // Scripts that say what of ferry's is at work: of a switch, and at all.
 const (
-	workScript = `pgrep -af '^/var/lib/ferry/agent-[^ ]* (job|rollback)' && exit
+	workScript = `pgrep -af '^/var/lib/ferry/(agent|armed)-[^ ]* (job|rollback)' && exit
 systemctl list-units --all --plain --no-legend 'ferry-*'`
 	leftScript = `pgrep -af '^/var/lib/ferry/agent-|[n]ix-store --serve' && exit
 for lock in /run/ferry/lock /run/ferry/work; do [ ! -e $lock ] || flock -n $lock true || echo $lock is held; done

@@ -90,6 +90,25 @@ func TestAnActivationThatHangsIsEnded(t *testing.T) {
 	x.isNew(greeting)
 }
 
+// TestABootLoaderThatHangsIsEnded has one that is deaf to signals and leaves a daemon behind: in the commit of a system that was
+// confirmed, and where nothing else is done. It is gone before the old one's is written, which is what boots.
+func TestABootLoaderThatHangsIsEnded(t *testing.T) {
+	t.Parallel()
+	x := newTrial(t, "alice", lab.Options{})
+	const hangs = `system.switch.fault = { phase = "boot"; sleep = 7771; deaf = true; actions = [ "boot" ]; };`
+	before := x.State()
+	x.rewrite(hangs)
+	const limit = "--activation-timeout=2s"
+	x.deploys(limit).Fails(t, 4, "web: commit: the commit failed: it did not end within 2s; the target went back to nixos-system-web-", "the whole log")
+	x.is(before)
+	x.rewrite(hangs)
+	x.deploys(limit, "--action=boot").Fails(t, 1, "web: commit: the commit failed: it did not end within 2s; nothing has changed", "the whole log")
+	x.is(before)
+	greeting := x.rewrite("")
+	x.Deploy()
+	x.isNew(greeting)
+}
+
 // TestTheTimerOfTheWayBackCanBeSeen looks for it while it is armed, as a person would.
 func TestTheTimerOfTheWayBackCanBeSeen(t *testing.T) {
 	t.Parallel()

@@ -11,7 +11,7 @@ import (
 // signals sends a signal to the processes of the agent's program on the target that do what the word says; one there has to be.
 func (x *trial) signals(signal, word string) {
 	x.T.Helper()
-	x.OnTarget("pkill", "-"+signal, "-f", "^/var/lib/ferry/agent-[^ ]* "+word+" ")
+	x.OnTarget("pkill", "-"+signal, "-f", "^/var/lib/ferry/(agent|armed)-[^ ]* "+word+" ")
 }
 
 func (x *trial) killsAgent() { x.T.Helper(); x.signals("KILL", "serve") }

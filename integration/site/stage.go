@@ -161,7 +161,7 @@ func (s *Site) NothingRunsThere() {
 	if units := s.OnTarget("systemctl", "list-units", "--all", "--no-legend", "ferry-*"); units != "" {
 		s.T.Errorf("units are left on the target: %s", units)
 	}
-	if files := s.OnTarget("find", "/var/lib/ferry", "/tmp", "-name", ".new-*", "-o", "-name", "ferry*", "!", "-path", "/var/lib/ferry"); files != "" {
+	if files := s.OnTarget("find", "/var/lib/ferry", "/tmp", "-name", ".new-*", "-o", "-name", "armed-*", "-o", "-name", "ferry*", "!", "-path", "/var/lib/ferry"); files != "" {
 		s.T.Errorf("files are left on the target: %s", files)
 	}
 }

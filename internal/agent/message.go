@@ -148,6 +148,10 @@ type Request struct {
 	// which MethodBooted waits.
 	Within int `json:"within,omitempty"`
 
+	// ActivationLimit is how long switch-to-configuration may take in MethodActivate, MethodCommit and MethodBootOnce, in seconds,
+	// before it is ended and what it was to change is undone; 0: as the target likes.
+	ActivationLimit int `json:"activation_limit,omitempty"`
+
 	// Switch says how MethodSwitch is to be done; nil: find the one named by Job, or the last one if that is empty, and begin
 	// none.
 	Switch *Switch `json:"switch,omitempty"`
@@ -179,6 +183,7 @@ const (
 	VerdictConfirm Verdict = "confirm" // the target can be reached, though the token could not be written
 	VerdictKeep    Verdict = "keep"    // the checks went well
 	VerdictBack    Verdict = "back"    // go back now
+	VerdictLeave   Verdict = "leave"   // a person's: a target that could not go back is left as it is
 )
 
 // Response ends a request.
@@ -293,7 +298,9 @@ type CommitResult struct {
 	Generation int    `json:"generation"` // number of the system profile
 	Status     int    `json:"status"`     // of switch-to-configuration boot; -1: see Error
 	Error      string `json:"error"`      // what else failed
-	Log        string `json:"log"`
+	// Unclean says that after a failure what was there before could not be put back, or that it is not known.
+	Unclean bool   `json:"unclean,omitempty"`
+	Log     string `json:"log"`
 }
 
 // ShipHeader comes before each path's NAR in MethodShip's stream. The stream is one zstd frame sequence with a window of at

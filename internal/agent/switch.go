@@ -9,15 +9,18 @@ import (
 // Phase is how far a guarded switch is on its target.
 type Phase string
 
-// The phases, in their order. A switch that goes wrong leaves the order for RollingBack.
+// The phases, in their order. A switch that goes wrong leaves the order for Undoing, RollingBack and Stranded.
 const (
 	Arming      Phase = "arming"
 	Activating  Phase = "activating"
 	Waiting     Phase = "waiting"   // the new system runs, and waits to be confirmed
 	Confirmed   Phase = "confirmed" // ferry has come back over a new connection; its verdict on the checks is awaited
 	Committing  Phase = "committing"
+	Undoing     Phase = "undoing" // a commit that failed is undone, before the rest goes back
 	RollingBack Phase = "rolling back"
-	Ended       Phase = "ended"
+	// Stranded is a target that could not go back: it tries again, with growing pauses, until it has, or a person decides.
+	Stranded Phase = "stranded"
+	Ended    Phase = "ended"
 )
 
 // SwitchOutcome is what became of a guarded switch.
@@ -30,6 +33,7 @@ const (
 	SwitchRefused    SwitchOutcome = "refused"     // nothing was changed
 	SwitchRolledBack SwitchOutcome = "rolled back" // what ran before runs and boots again
 	SwitchStranded   SwitchOutcome = "stranded"    // neither the new nor the old system runs as it should
+	SwitchOvertaken  SwitchOutcome = "overtaken"   // somebody else has switched meanwhile: that was left as it is
 )
 
 // Limits are the times of a guarded switch, in seconds.
@@ -75,7 +79,8 @@ type SwitchResult struct {
 	Job    string `json:"job"`
 	Phase  Phase  `json:"phase"`
 	Status int    `json:"status"` // of switch-to-configuration test; -1: it is not known
-	// Outcome is set when Phase is Ended, and Reason then says why it is not the one that was asked for.
+	// Outcome is set when Phase is Ended, and Reason then says why it is not the one that was asked for. It is set to SwitchStranded
+	// as well while the target, in the phase of that name, goes on trying.
 	Outcome SwitchOutcome `json:"outcome,omitempty"`
 	Reason  string        `json:"reason,omitempty"`
 	// From is the phase that it went back from, which may have been over too soon to be seen; "" if it did not.
@@ -94,7 +99,8 @@ type SwitchResult struct {
 	Who      string          `json:"who"`
 	Before   string          `json:"before"` // toplevel that ran before
 	Checks   json.RawMessage `json:"checks,omitempty"`
-	// Left is how many seconds there are until the target goes back by itself, in the phases Waiting and Confirmed.
+	// Left is how many seconds there are until the target goes back by itself, in the phases Waiting and Confirmed, or tries it
+	// again, in the phase Stranded.
 	Left int `json:"left,omitempty"`
 }
 

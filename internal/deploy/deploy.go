@@ -397,7 +397,7 @@ func (d *deployment) activate(ctx context.Context, ready built, before agent.Fac
 		var err error
 		result, err = session.Activate(ctx, agent.Request{
 			Job: d.job, Offset: log.total, Toplevel: ready.toplevel, Bundle: ready.bundle,
-			Action: d.opts.Action.activates(), ForceNotNixOS: d.opts.ForceNotNixOS,
+			Action: d.opts.Action.activates(), ForceNotNixOS: d.opts.ForceNotNixOS, ActivationLimit: wholeSeconds(d.opts.Limits.Activation),
 		}, log)
 		return err
 	})
@@ -453,7 +453,7 @@ func (d *deployment) commit(ctx context.Context, ready built, action string, bef
 		var err error
 		result, err = session.Commit(ctx, agent.Request{
 			Job: d.job, Offset: log.total, Toplevel: ready.toplevel, Bundle: ready.bundle, Action: action, ForceNotNixOS: d.opts.ForceNotNixOS,
-			Record: d.record(),
+			Record: d.record(), ActivationLimit: wholeSeconds(d.opts.Limits.Activation),
 		}, log)
 		return err
 	})
@@ -461,10 +461,12 @@ func (d *deployment) commit(ctx context.Context, ready built, action string, bef
 	if err != nil {
 		return 0, d.interrupted(Commit, err, before, action == "root")
 	}
-	if err := commitError(result, d.opts.Action); err != nil {
-		state := Unknown
-		if action == "root" || d.opts.Action == Boot && result.Status > 0 && result.Error == "" {
-			state = Unchanged
+	// A reboot has brought it.
+	runs := d.opts.Reboot.Timeout > 0 && before.Current == string(ready.toplevel)
+	if err := commitError(result, runs); err != nil {
+		state := Unchanged
+		if result.Unclean || runs {
+			state = Unknown
 		}
 		return 0, d.fail(Commit, state, err)
 	}

@@ -80,23 +80,29 @@ func backTo(before agent.Facts) string {
 	return "back to what ran before, on the target: sudo " + before.Current + "/bin/switch-to-configuration test"
 }
 
-// commitError tells what a commit that did not work means.
-func commitError(r agent.CommitResult, action Action) error {
+// commitError tells what a commit that did not work means; runs says that the system runs already.
+func commitError(r agent.CommitResult, runs bool) error {
 	see := wholeLog(r.Log)
+	var text string
+	var hints []string
 	switch {
 	case r.Status == 0 && r.Error == "":
 		return nil
 	case r.Status > 0:
-		text := fmt.Sprintf("the boot loader could not be written (exit status %d)", r.Status)
-		switch {
-		case r.Error != "":
+		text = fmt.Sprintf("the boot loader could not be written (exit status %d)", r.Status)
+		if r.Error != "" {
 			text += "; " + r.Error
-		case action == Boot:
-			text += "; nothing has changed"
-		default:
-			text += "; the new system runs, the old one is still what boots"
 		}
-		return hint(text, "is /boot full or read-only on the target: df /boot", see)
+		hints = []string{"is /boot full or read-only on the target: df /boot"}
+	default:
+		text = "the commit failed: " + orElse(r.Error, "it left no status")
 	}
-	return hint("the commit failed: "+orElse(r.Error, "it left no status"), see)
+	switch {
+	case r.Unclean:
+	case runs:
+		text += "; the new system runs, the old one is still what boots"
+	default:
+		text += "; nothing has changed"
+	}
+	return hint(text, append(hints, see)...)
 }

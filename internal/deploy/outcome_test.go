@@ -84,21 +84,21 @@ func TestNoWayBackIsShownWhereNoneIsKnown(t *testing.T) {
 func TestCommitError(t *testing.T) {
 	for name, c := range map[string]struct {
 		result agent.CommitResult
-		action Action
+		runs   bool
 		says   string
 	}{
-		"boot loader":              {agent.CommitResult{Status: 1}, Switch, "could not be written (exit status 1); the new system runs, the old one is still what boots"},
-		"boot loader, boot":        {agent.CommitResult{Status: 1}, Boot, "could not be written (exit status 1); nothing has changed"},
-		"boot loader and way back": {agent.CommitResult{Status: 1, Error: "the system profile could not be put back: x"}, Boot, "(exit status 1); the system profile could not be put back: x"},
-		"profile":                  {agent.CommitResult{Status: -1, Error: "nix-env: exit status 1"}, Switch, "the commit failed: nix-env: exit status 1"},
-		"killed":                   {agent.CommitResult{Status: -1}, Switch, "the commit failed: it left no status"},
-		"root":                     {agent.CommitResult{Status: 0, Error: "file exists"}, Switch, "the commit failed: file exists"},
+		"boot loader":              {agent.CommitResult{Status: 1}, true, "could not be written (exit status 1); the new system runs, the old one is still what boots"},
+		"boot loader, boot":        {agent.CommitResult{Status: 1}, false, "could not be written (exit status 1); nothing has changed"},
+		"boot loader and way back": {agent.CommitResult{Status: 1, Error: "the system profile could not be put back: x", Unclean: true}, false, "(exit status 1); the system profile could not be put back: x"},
+		"profile":                  {agent.CommitResult{Status: -1, Error: "nix-env: exit status 1"}, false, "the commit failed: nix-env: exit status 1; nothing has changed"},
+		"killed":                   {agent.CommitResult{Status: -1, Unclean: true}, true, "the commit failed: it left no status"},
+		"root":                     {agent.CommitResult{Status: 0, Error: "file exists"}, false, "the commit failed: file exists"},
 	} {
-		if err := commitError(c.result, c.action); err == nil || !strings.Contains(err.Error(), c.says) {
+		if err := commitError(c.result, c.runs); err == nil || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if err := commitError(agent.CommitResult{Generation: 3}, Switch); err != nil {
+	if err := commitError(agent.CommitResult{Generation: 3}, false); err != nil {
 		t.Error(err)
 	}
 }

@@ -190,6 +190,7 @@ func (d *deployment) mayReboot(ctx context.Context, why string) error {
 func (b *rebooting) request() agent.Request {
 	return agent.Request{
 		Job: b.job, Offset: b.log.total, Toplevel: b.ready.toplevel, Bundle: b.ready.bundle, ForceNotNixOS: b.opts.ForceNotNixOS,
+		ActivationLimit: wholeSeconds(b.opts.Limits.Activation),
 	}
 }
 

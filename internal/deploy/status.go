@@ -160,7 +160,11 @@ func workPoints(facts agent.Facts, look agent.LookResult) []Point {
 		if a.Left > 0 {
 			text += fmt.Sprintf(": it goes back in %d s unless it is confirmed", a.Left)
 		}
-		points = append(points, Point{Warning, text})
+		level := Warning
+		if a.Phase == agent.Stranded {
+			level, text = Serious, text+": it could not go back, and tries again and again"
+		}
+		points = append(points, Point{level, text})
 	case look.Lock != nil:
 		points = append(points, Point{Notice, locked(look.Lock).Error()})
 	}

@@ -77,7 +77,7 @@ func (d *deployment) guarded(ctx context.Context, ready built, before agent.Fact
 		got, err = session.Switch(soft, request, s.log, s.phase)
 		return err
 	})
-	if err == nil && got.Phase != agent.Ended {
+	if err == nil && got.Outcome == "" {
 		got, err = s.finish(soft, d.link.follow, got)
 	}
 	s.log.flush()
@@ -124,7 +124,7 @@ func Attach(ctx context.Context, inv *inventory.Inventory, node inventory.Node, 
 	}
 	if err == nil {
 		s.job, s.toplevel, s.before.Current = got.Job, got.Toplevel, got.Before
-		if got.Phase != agent.Ended {
+		if got.Outcome == "" {
 			if d.link.interactive() {
 				d.note(provesLess)
 			}
@@ -351,7 +351,15 @@ func (s *switching) conclude(got agent.SwitchResult, result *Result) error {
 		back := &hinted{text: text + "; the target went back to " + systemName(got.Current), hints: append(hintsOf(s.failure), see), err: s.failure}
 		return s.fail(step, RolledBack, back)
 	}
-	return s.fail(step, Unknown, hint(text+"; the target could not go back, it runs "+systemName(got.Current), backTo(s.before), see))
+	if got.Outcome == agent.SwitchOvertaken {
+		return s.fail(step, Unknown, hint(text, "ferry generations "+s.node.Name+" shows what is there", see))
+	}
+	text += "; the target could not go back, it runs " + systemName(got.Current)
+	if got.Phase == agent.Stranded {
+		return s.fail(step, Unknown, hint(fmt.Sprintf("%s, and tries again in %d s, and after that", text, got.Left),
+			"ferry attach "+s.node.Name+" shows how it goes; another deployment or a rollback takes its place", see))
+	}
+	return s.fail(step, Unknown, hint(text, backTo(s.before), see))
 }
 
 const unsafeHint = "use --unsafe to go on without a way back; a person at its console may then be needed"

@@ -121,6 +121,17 @@ perform() {
 	move_root
 }
 
+# settle: end a switch of ferry's that nobody minds any more, before another one. The agent that it has armed knows how: it
+# goes back, or to the end of a commit.
+settle() {
+	for dir in /run/ferry/*-switch; do
+		if [ ! -e "$dir/job.json" ] || [ -e "$dir/status" ]; then continue; fi
+		name=${dir##*/}
+		agent=/var/lib/ferry/armed-${name%-switch}
+		[ ! -x "$agent" ] || "$agent" settle 8>&- 9>&- || die "an earlier deployment by ferry could not be ended: see $dir/log"
+	done
+}
+
 # locked ACTION: perform it, unless another one is under way. ferry's agent takes the same lock and reads who holds it; a job
 # of its, which may outlive it, has the other one.
 locked() {
@@ -129,6 +140,10 @@ locked() {
 		exec 9>>/run/ferry/lock
 		exec 8>>/run/ferry/work
 		{ flock -n 9 && flock -n 8; } || die "another deployment to this machine is under way"
+		# It takes the second one itself.
+		flock -u 8
+		settle
+		flock -n 8 || die "another deployment to this machine is under way"
 		printf '{"who":"%s on this machine","since":%s}' nixos-rebuild-switch "$(date +%s)" >/run/ferry/lock
 	fi
 	perform "$1"

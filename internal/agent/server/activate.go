@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -24,7 +23,7 @@ const currentConfiguration = "/etc/nixos/current-configuration"
 
 func (s *server) activate(ctx context.Context, r agent.Request) (*agent.ActivateResult, error) {
 	job := s.newJob(JobActivate, r)
-	job.Failed = s.failedBefore()
+	job.Failed, job.Limit = s.failedBefore(), r.ActivationLimit
 	dir, status, err := s.runJob(ctx, r.Job, &job, r.Offset)
 	if err != nil {
 		return nil, err
@@ -44,11 +43,12 @@ func (s *server) activate(ctx context.Context, r agent.Request) (*agent.Activate
 
 func (s *server) commit(ctx context.Context, r agent.Request) (*agent.CommitResult, error) {
 	job := s.newJob(JobCommit, r)
+	job.Limit = r.ActivationLimit
 	dir, status, err := s.runJob(ctx, r.Job, &job, r.Offset)
 	if err != nil {
 		return nil, err
 	}
-	result := &agent.CommitResult{Generation: status.Generation, Status: status.Status, Error: status.Error, Log: filepath.Join(dir, "log")}
+	result := &agent.CommitResult{Generation: status.Generation, Status: status.Status, Error: status.Error, Unclean: status.Unclean, Log: filepath.Join(dir, "log")}
 	return result, nil
 }
 
@@ -57,85 +57,6 @@ func (s *server) newJob(kind JobKind, r agent.Request) Job {
 		Kind: kind, Toplevel: r.Toplevel, Bundle: r.Bundle, Action: r.Action, Locale: os.Getenv("LOCALE_ARCHIVE"),
 		Who: s.opts.Who, Session: s.opts.Session, Record: r.Record, Server: findConnection(s.root()),
 	}
-}
-
-// commitJob makes the bundle what the target is: the raw toplevel in the system profile, the boot loader written from it,
-// the bundle as GC root. Action "root" moves only the GC root, for a bundle whose toplevel is committed already. What was
-// there before is there until the last step: if one fails, the profile, the boot loader and the root are put back.
-func commitJob(ctx context.Context, r root, job Job, log *os.File) jobStatus {
-	runner := new(run.Runner)
-	if err := committing(r, string(job.Toplevel)); err != nil {
-		return jobStatus{Status: -1, Error: err.Error()}
-	}
-	state := r.state()
-	if job.before != nil {
-		state = *job.before
-	}
-	before, bundle := profile{state.Profile, state.Generation}, state.Bundle
-	// An end of ctx ends what is under way, and must not keep this from being put back.
-	undo := context.WithoutCancel(ctx)
-	if job.Action != "root" {
-		if r.storePath(systemProfile) != string(job.Toplevel) {
-			if err := setProfile(ctx, runner, r, string(job.Toplevel), log); err != nil {
-				return failedCommit(jobStatus{Status: -1, Error: run.Clean(err.Error())}, putBack(undo, runner, r, job, before, log))
-			}
-		}
-		if status := switchTo(ctx, r, job, "boot", log); status.Status != 0 {
-			return failedCommit(status, putBack(undo, runner, r, job, before, log))
-		}
-	}
-	if bundle != "" && bundle != string(job.Bundle) && job.Action != "root" {
-		// For a rollback to the system before. That it cannot be kept is no reason to fail.
-		_ = replaceLink(bundle, r.path(filepath.Join(gcRoots, "previous")))
-	}
-	if err := keepCurrent(r, job.Bundle); err != nil {
-		status := jobStatus{Status: -1, Error: run.Clean(err.Error())}
-		if job.Action == "root" {
-			return status
-		}
-		err = nil
-		if r.storePath(currentConfiguration) != bundle {
-			err = keepCurrent(r, nix.StorePath(bundle))
-		}
-		return failedCommit(failedCommit(status, err), putBack(undo, runner, r, job, before, log))
-	}
-	_ = os.Remove(r.path(filepath.Join(gcRoots, "pending")))
-	if err := committed(ctx, runner, r, string(job.Toplevel)); err != nil {
-		_, _ = fmt.Fprintf(log, "ferry: what is left of the trial could not be removed: %s\n", run.Clean(err.Error()))
-	}
-	return jobStatus{Generation: r.readProfile().generation}
-}
-
-// failedCommit adds what could not be put back.
-func failedCommit(status jobStatus, problem error) jobStatus {
-	if problem != nil {
-		status.Error = joined(status.Error, run.Clean(problem.Error()))
-	}
-	return status
-}
-
-// putBack makes the profile what it was, by its generation's number and not by making another one, and lets the system that
-// it stands for write the boot loader again, which may be half of each.
-func putBack(ctx context.Context, runner *run.Runner, r root, job Job, before profile, log *os.File) error {
-	if before.toplevel == "" || before.toplevel == string(job.Toplevel) || r.readProfile() == before {
-		return nil
-	}
-	var err error
-	if before.generation > 0 {
-		err = runner.Run(ctx, run.Command{
-			Argv: []string{"nix-env", "-p", r.path(systemProfile), "--switch-generation", strconv.Itoa(before.generation)}, Out: log, Err: log,
-		})
-	} else {
-		err = setProfile(ctx, runner, r, before.toplevel, log)
-	}
-	if err != nil {
-		return fmt.Errorf("the system profile could not be put back: %w", err)
-	}
-	job.Toplevel, job.back = nix.StorePath(before.toplevel), true
-	if status := switchTo(ctx, r, job, "boot", log); status.Status != 0 {
-		return fmt.Errorf("the boot loader could not be put back: exit status %d %s", status.Status, status.Error)
-	}
-	return nil
 }
 
 func setProfile(ctx context.Context, runner *run.Runner, r root, toplevel string, log *os.File) error {

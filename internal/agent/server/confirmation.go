@@ -26,7 +26,7 @@ func (g *guard) awaitConfirmation(ctx context.Context) string {
 	}
 	// The first timer counts on the activation, which is over.
 	rearmed := make(chan error, 1)
-	go func() { rearmed <- g.timers.rearm(ctx, seconds(limits.Confirm+limits.Checks)+guardSlack) }()
+	go func() { rearmed <- g.timers.rearm(ctx, unconfirmed, seconds(limits.Confirm+limits.Checks)+guardSlack) }()
 	defer func() {
 		if err := <-rearmed; err != nil {
 			g.say("the timer of the way back could not be set anew: %v", err)

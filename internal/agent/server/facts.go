@@ -233,7 +233,8 @@ func compresses(p string) bool {
 	return false
 }
 
-// removeOldAgents removes the agents of other versions of ferry, and what interrupted installations left, an hour after.
+// removeOldAgents removes the agents of other versions of ferry, what interrupted installations left, an hour after, and the
+// programs of switches that have ended, or that a reboot has ended. What is armed keeps its own.
 func removeOldAgents(r root, program string) {
 	folder := filepath.Dir(program)
 	if folder != r.path(agent.Folder) {
@@ -246,6 +247,13 @@ func removeOldAgents(r root, program string) {
 	for _, e := range entries {
 		name := e.Name()
 		if name == filepath.Base(program) {
+			continue
+		}
+		if strings.HasPrefix(name, armedAgent) {
+			dir := r.path(filepath.Join(jobsFolder, strings.TrimPrefix(name, armedAgent)+"-"+string(JobSwitch)))
+			if _, ended, _ := readStatus(dir); ended || !fileExists(filepath.Join(dir, jobFile)) {
+				_ = os.Remove(filepath.Join(folder, name))
+			}
 			continue
 		}
 		if strings.HasPrefix(name, "agent-") || strings.HasPrefix(name, ".new-") && olderThan(e, time.Hour) {

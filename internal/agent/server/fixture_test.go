@@ -80,11 +80,14 @@ echo "switching: $1"
 if [ -e "$FERRY_TEST_ROOT/control/wait" ]; then
 	while [ ! -e "$FERRY_TEST_ROOT/control/go" ]; do sleep 0.01; done
 fi
+case $0 in *new*) which=new ;; *) which=old ;; esac
+while [ -e "$FERRY_TEST_ROOT/control/hang-$which-$1" ]; do sleep 0.01; done
 echo "done" >&2
 case $0 in *new*) system=` + string(newSystem) + `;; *) system=` + string(oldSystem) + `;; esac
 status=0
 [ ! -e "$FERRY_TEST_ROOT/control/status-$1" ] || read -r status <"$FERRY_TEST_ROOT/control/status-$1"
 case $0 in *old*) [ ! -e "$FERRY_TEST_ROOT/control/old-is-well" ] || status=0;; esac
+[ ! -e "$FERRY_TEST_ROOT/control/status-$which-$1" ] || read -r status <"$FERRY_TEST_ROOT/control/status-$which-$1"
 case $1:$status in test:[0234]) ln -sfn "$system" "$FERRY_TEST_ROOT/run/current-system";; esac
 exit "$status"
 `

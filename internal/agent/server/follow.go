@@ -116,7 +116,7 @@ func (s *server) lastWords(dir string, log io.Reader) (jobStatus, error) {
 		return jobStatus{}, err
 	}
 	if !ended {
-		status = jobStatus{Status: -1, Error: "it was killed"}
+		status = jobStatus{Status: -1, Error: "it was killed", Unclean: true}
 	}
 	return status, nil
 }

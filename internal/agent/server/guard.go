@@ -44,6 +44,10 @@ type guard struct {
 	// been killed: a shutdown must not wait for it, and is a way back of its own.
 	leave <-chan struct{}
 	left  bool
+	// work is the jobs' lock, as long as this guard holds it itself.
+	work *lock
+	// once says that going back is tried once and no more.
+	once bool
 }
 
 // guardState is what the file state says, for those who follow and for a successor.
@@ -53,11 +57,17 @@ type guardState struct {
 	// Deadline is when the phase is over at the latest, by uptime in milliseconds: a guard that is in it after that hangs.
 	Deadline int64 `json:"deadline"`
 	Status   int   `json:"status"` // of the activation
-	// From is the phase that it goes back from.
-	From agent.Phase `json:"from,omitempty"`
+	// From is the phase that it goes back from, and Reason why, as far as a successor has to know it.
+	From   agent.Phase `json:"from,omitempty"`
+	Reason string      `json:"reason,omitempty"`
 	// Failed are the units that failed and had not before.
 	Failed []string `json:"failed,omitempty"`
 	Before before   `json:"before"`
+	// Found is the toplevel that ran when it began: another one than Before's if that had been to go back, and could not.
+	Found string `json:"found,omitempty"`
+	// Tries is how often going back has failed, and Trouble why it did the last time.
+	Tries   int    `json:"tries,omitempty"`
+	Trouble string `json:"trouble,omitempty"`
 }
 
 // before is what the target was when the switch began: exactly that is returned to.
@@ -86,17 +96,13 @@ const (
 func seconds(n int) time.Duration { return time.Duration(n) * time.Second }
 
 func newGuard(r root, dir string, job Job, log *os.File) (*guard, error) {
-	program, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
 	if job.Switch == nil {
 		return nil, errors.New("the job does not say how to switch")
 	}
 	runner := new(run.Runner)
 	return &guard{
 		root: r, dir: dir, job: job, log: log, logFile: log, runner: runner, pause: 5 * time.Millisecond,
-		timers: &timers{runner: runner, systemd: r.exists(systemdRuns), program: program, dir: dir, job: job},
+		timers: &timers{root: r, runner: runner, systemd: r.exists(systemdRuns), dir: dir, job: job},
 	}, nil
 }
 
@@ -123,7 +129,6 @@ func (g *guard) enter(phase agent.Phase, limit time.Duration) error {
 // run does all of it.
 func (g *guard) run(ctx context.Context) jobStatus {
 	limits := g.job.Switch.Limits
-	g.state.Before = before{JournalState: g.root.state(), Failed: g.job.Failed, Network: lookAtNetwork(ctx, g.runner, g.job.Server)}
 	if err := g.prepare(ctx); err != nil {
 		g.timers.disarm(ctx)
 		return g.end(jobStatus{Status: -1, Outcome: agent.SwitchRefused, Reason: run.Clean(err.Error())})
@@ -134,7 +139,7 @@ func (g *guard) run(ctx context.Context) jobStatus {
 	}
 	status := g.activate(ctx)
 	g.state.Status = status.Status
-	if outcome, reason := g.judge(ctx, status); outcome == agent.SwitchRefused {
+	if outcome, reason := g.judge(ctx, status); outcome == agent.SwitchRefused && g.state.Found == g.state.Before.Current {
 		g.timers.disarm(ctx)
 		return g.end(jobStatus{Status: status.Status, Outcome: outcome, Reason: reason})
 	} else if outcome != "" {
@@ -157,6 +162,13 @@ func (g *guard) prepare(ctx context.Context) error {
 	if holder := awaitSwitchLock(ctx, g.root, stcLockWait); holder != "" {
 		return fmt.Errorf("another switch-to-configuration is at work on the target: %s", holder)
 	}
+	// Not before somebody else's switch is over.
+	g.state.Before = before{JournalState: g.root.state(), Failed: g.job.Failed, Network: lookAtNetwork(ctx, g.runner, g.job.Server)}
+	g.state.Found = g.state.Before.Current
+	if back := g.root.wayBackOf(g.state.Found); back != "" {
+		g.say("what runs was to be gone back from: the way back is to %s", systemOf(back))
+		g.state.Before.Current = back
+	}
 	if g.state.Before.Current == "" && !g.job.Switch.Unsafe {
 		return errors.New("there is no /run/current-system that could be returned to")
 	}
@@ -178,19 +190,16 @@ func (g *guard) activate(ctx context.Context) jobStatus {
 
 // switchWithin is switchTo with a limit: what goes on after that is ended, with everything it has started.
 func switchWithin(ctx context.Context, limit time.Duration, r root, job Job, action string, log io.Writer) jobStatus {
-	limited, stop := context.WithTimeout(ctx, limit)
-	defer stop()
-	status := switchTo(limited, r, job, action, log)
-	if limited.Err() != nil && ctx.Err() == nil {
-		endStragglers()
-		status = jobStatus{Status: -1, Error: fmt.Sprintf("it did not end within %v", limit)}
+	status, late := within(ctx, limit, func(ctx context.Context) jobStatus { return switchTo(ctx, r, job, action, log) })
+	if late {
+		status = jobStatus{Status: -1, Error: lateText(limit)}
 	}
 	return status
 }
 
 // judge tells from the end of the activation whether the switch goes on (""), was refused, or has to go back, and why.
 func (g *guard) judge(ctx context.Context, status jobStatus) (agent.SwitchOutcome, string) {
-	moved := g.root.storePath("/run/current-system") != g.state.Before.Current
+	moved := g.root.storePath("/run/current-system") != g.state.Found
 	switch status.Status {
 	case 0:
 		return "", ""
@@ -244,13 +253,16 @@ func (g *guard) judgeUnits(ctx context.Context, said bool) string {
 // keep makes the confirmed system what boots, if that was asked for, and takes the way back away.
 func (g *guard) keep(ctx context.Context) jobStatus {
 	status := jobStatus{Status: g.state.Status, Outcome: agent.SwitchActivated, Failed: g.state.Failed}
+	if other := g.overtaken(); other != "" {
+		return g.leaveOvertaken(ctx, status, other)
+	}
 	if g.job.Action == "switch" {
 		if err := g.enter(agent.Committing, seconds(g.job.Switch.Limits.Activation)); err != nil {
 			return g.goBack(ctx, "the commit failed: "+run.Clean(err.Error()))
 		}
-		committed := g.commit(ctx)
-		if committed.Status != 0 || committed.Error != "" {
-			return g.goBack(ctx, commitReason(committed))
+		committed := g.committer().commit(ctx)
+		if committed.failed() {
+			return g.undo(ctx, commitReason(committed))
 		}
 		status.Outcome, status.Generation = agent.SwitchCommitted, committed.Generation
 	}
@@ -260,18 +272,26 @@ func (g *guard) keep(ctx context.Context) jobStatus {
 	return g.end(status)
 }
 
-func (g *guard) commit(ctx context.Context) jobStatus {
-	limited, stop := context.WithTimeout(ctx, seconds(g.job.Switch.Limits.Activation))
-	defer stop()
+// committer is what commits the switch, and undoes that. A guard that was killed while it committed may have moved the profile
+// already: what is returned to is what was there when the switch began.
+func (g *guard) committer() *committer {
 	job := g.job
 	job.Action = "boot"
-	// A guard that was killed while it committed may have moved the profile already.
-	job.before = &g.state.Before.JournalState
-	status := commitJob(limited, g.root, job, g.logFile)
-	if limited.Err() != nil && ctx.Err() == nil {
-		endStragglers()
+	return &committer{root: g.root, runner: g.runner, job: job, log: g.logFile, before: g.state.Before.JournalState}
+}
+
+// undo puts back what boots after a commit that failed for the reason, and goes back. It is a phase of its own: whoever succeeds
+// a guard that is killed in it does not commit again.
+func (g *guard) undo(ctx context.Context, reason string) jobStatus {
+	again := g.state.Phase == agent.Undoing
+	g.state.From, g.state.Reason = agent.Committing, reason
+	if err := g.enter(agent.Undoing, g.job.backLimit()); err != nil {
+		g.say("%v", err)
 	}
-	return status
+	if err := g.committer().undo(ctx, again); err != nil {
+		reason = joined(reason, run.Clean(err.Error()))
+	}
+	return g.goBack(ctx, reason)
 }
 
 func commitReason(status jobStatus) string {

@@ -48,6 +48,8 @@ type Job struct {
 	Session string `json:"session"`
 	// Within is agent.Request's.
 	Within int `json:"within,omitempty"`
+	// Limit is how long each part may take that runs a switch-to-configuration, in seconds; 0: it is not said.
+	Limit int `json:"limit,omitempty"`
 	// Switch says how JobSwitch is to be done, and Server over which connection it was asked for.
 	Switch *agent.Switch `json:"switch,omitempty"`
 	Server sshConnection `json:"server,omitzero"`
@@ -56,8 +58,6 @@ type Job struct {
 
 	// back says that this is the way back: the system's own checks before a switch must not stand in it.
 	back bool
-	// before is what a commit returns to if it fails; nil: what the target is when it begins.
-	before *agent.JournalState
 }
 
 // JobKind is what a job does.
@@ -81,7 +81,7 @@ type jobStatus struct {
 	Error      string `json:"error,omitempty"`      // what failed besides it
 	Generation int    `json:"generation,omitempty"` // after a commit
 
-	// Unclean is agent.BootOnceResult's.
+	// Unclean is agent.BootOnceResult's and agent.CommitResult's.
 	Unclean bool `json:"unclean,omitempty"`
 
 	// Of JobSwitch, as agent.SwitchResult has them.
@@ -169,6 +169,11 @@ func (s *server) startJob(ctx context.Context, dir string, job Job) error {
 	return nil
 }
 
+func fileExists(name string) bool {
+	_, err := os.Stat(name)
+	return err == nil
+}
+
 // claim makes begunFile, which only one can.
 func claim(dir string) bool {
 	file, err := os.OpenFile(filepath.Join(dir, begunFile), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
@@ -250,11 +255,14 @@ func runJobIn(ctx context.Context, r root, dir string) error {
 	if err != nil {
 		return err
 	}
-	defer work.release()
+	defer func() { work.release() }()
+	if err := settleBefore(ctx, r, dir, job, log); err != nil {
+		return endJob(dir, jobStatus{Status: -1, Error: run.Clean(err.Error()), Outcome: agent.SwitchRefused, Reason: run.Clean(err.Error())})
+	}
 	var status jobStatus
 	switch job.Kind {
 	case JobActivate:
-		status = switchTo(ctx, r, job, job.Action, log)
+		status = switchWithin(ctx, job.limit(), r, job, job.Action, log)
 	case JobCommit:
 		before := r.state()
 		status = commitJob(ctx, r, job, log)
@@ -270,13 +278,31 @@ func runJobIn(ctx context.Context, r root, dir string) error {
 		if err != nil {
 			return err
 		}
-		g.leave = leave
+		g.leave, g.work = leave, work
+		defer g.unlock()
 		if status = g.run(ctx); g.left {
 			return nil
 		}
 	default:
 		status = jobStatus{Status: -1, Error: fmt.Sprintf("unknown job %q", job.Kind)}
 	}
+	if err := endJob(dir, status); err != nil {
+		return err
+	}
+	_ = os.Remove(r.armedProgram(dir))
+	return nil
+}
+
+// settleBefore settles what is in the way of a job, if the job changes anything.
+func settleBefore(ctx context.Context, r root, dir string, job Job, log io.Writer) error {
+	if job.Kind == JobActivate {
+		return nil
+	}
+	return r.settle(ctx, dir, log)
+}
+
+// endJob writes down how a job has ended.
+func endJob(dir string, status jobStatus) error {
 	text, err := json.Marshal(status)
 	if err != nil {
 		return err

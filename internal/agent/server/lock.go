@@ -87,11 +87,24 @@ func takeLock(r root, opts Options, now time.Time) (*lock, *agent.Lock, error) {
 
 // lockWork takes the jobs' lock for job, and waits while another job is at work: two of them would write over each other.
 func lockWork(r root, job Job, now time.Time) (*lock, error) {
+	return flockWork(r, job, now, syscall.LOCK_EX)
+}
+
+// tryLockWork is lockWork that does not wait: nil if another job is at work.
+func tryLockWork(r root, job Job, now time.Time) (*lock, error) {
+	work, err := flockWork(r, job, now, syscall.LOCK_EX|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return nil, nil
+	}
+	return work, err
+}
+
+func flockWork(r root, job Job, now time.Time, how int) (*lock, error) {
 	file, err := openLock(r.path(workFile))
 	if err != nil {
 		return nil, err
 	}
-	err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX)
+	err = syscall.Flock(int(file.Fd()), how)
 	if err == nil {
 		err = writeHolding(file, holding{
 			Lock: agent.Lock{Who: job.Who, Since: now.Unix(), From: job.Server.clientHost(), Bundle: string(job.Bundle)},
@@ -150,8 +163,15 @@ func isAgent(pid int) bool {
 	if err != nil {
 		return false
 	}
-	program, err := os.Readlink("/proc/" + strconv.Itoa(pid) + "/exe")
-	return err == nil && filepath.Dir(program) == filepath.Dir(mine)
+	exe := "/proc/" + strconv.Itoa(pid) + "/exe"
+	program, err := os.Readlink(exe)
+	if err != nil {
+		return false
+	}
+	// By another name it is the same file.
+	this, thisErr := os.Stat("/proc/self/exe")
+	that, thatErr := os.Stat(exe)
+	return filepath.Dir(program) == filepath.Dir(mine) || thisErr == nil && thatErr == nil && os.SameFile(this, that)
 }
 
 func writeHolding(file *os.File, mine holding) error {

@@ -106,6 +106,7 @@ func (s *server) bootOnce(ctx context.Context, r agent.Request) (*agent.BootOnce
 	}
 	job := s.newJob(kind, r)
 	job.Within = r.Within
+	job.Limit = r.ActivationLimit
 	job.Failed = s.failedBefore()
 	dir, status, err := s.runJob(ctx, r.Job, &job, r.Offset)
 	if err != nil {
@@ -157,13 +158,18 @@ func (s *server) booted(ctx context.Context, r agent.Request) (*agent.BootedResu
 	return result, nil
 }
 
+// rebootLimit is how long systemd may take to say that it reboots.
+const rebootLimit = time.Minute
+
 // rebootJob tells the machine to reboot. Someone who holds a reboot off is not overruled.
 func rebootJob(ctx context.Context, r root, log *os.File) jobStatus {
 	argv := []string{"reboot"}
 	if r.exists(systemdRuns) {
 		argv = []string{"systemctl", "reboot"}
 	}
-	if err := new(run.Runner).Run(ctx, run.Command{Argv: argv, Out: log, Err: log}); err != nil {
+	limited, stop := context.WithTimeout(ctx, rebootLimit)
+	defer stop()
+	if err := new(run.Runner).Run(limited, run.Command{Argv: argv, Out: log, Err: log}); err != nil {
 		return jobStatus{Status: -1, Error: run.Clean(err.Error())}
 	}
 	return jobStatus{}
@@ -174,7 +180,14 @@ func rebootJob(ctx context.Context, r root, log *os.File) jobStatus {
 // got a generation that the profile does not stand for. What fails is undone, and nothing waits for anybody in between.
 func bootOnceJob(ctx context.Context, r root, job Job, log *os.File) jobStatus {
 	w := &trier{root: r, runner: new(run.Runner), job: job, log: log}
-	status, err := w.prepare(ctx)
+	var status jobStatus
+	err, late := within(ctx, job.limit(), func(ctx context.Context) (err error) {
+		status, err = w.prepare(ctx)
+		return err
+	})
+	if late && err != nil {
+		status, err = jobStatus{}, errors.New(lateText(job.limit()))
+	}
 	if err == nil {
 		if reboot := rebootJob(ctx, r, log); reboot.Status != 0 {
 			err = errors.New(reboot.Error)
@@ -333,8 +346,18 @@ func (w *trier) find() (bootLoader, string, error) {
 	return nil, "", problem
 }
 
-// forget undoes a trial, as far as it had come. It is for the old system, or before a reboot.
+// forget undoes a trial, as far as it had come, within a limit of its own. It is for the old system, or before a reboot.
 func (w *trier) forget(ctx context.Context) error {
+	// A boot loader that hangs must not go on while another one is written.
+	endStragglers()
+	err, late := within(ctx, w.job.backLimit(), w.undo)
+	if late && err != nil {
+		err = fmt.Errorf("what boots could not be put back: %s", lateText(w.job.backLimit()))
+	}
+	return err
+}
+
+func (w *trier) undo(ctx context.Context) error {
 	found, err := readTrial(w.root)
 	if err != nil {
 		// What cannot be read is not known to have done anything; what is left of it is removed.

@@ -14,6 +14,7 @@ func (g *guard) record(status jobStatus) {
 	outcomes := map[agent.SwitchOutcome]agent.JournalOutcome{
 		agent.SwitchCommitted: agent.JournalCommitted, agent.SwitchActivated: agent.JournalActivated, agent.SwitchRefused: agent.JournalUnchanged,
 		agent.SwitchRolledBack: agent.JournalRolledBack, agent.SwitchStranded: agent.JournalFailed,
+		agent.SwitchOvertaken: agent.JournalFailed,
 	}
 	e := g.root.entry(g.job, g.state.Before.JournalState, outcomes[status.Outcome], joined(status.Reason, status.Trouble))
 	e.ID = strings.TrimSuffix(filepath.Base(g.dir), "-"+string(JobSwitch))

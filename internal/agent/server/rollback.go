@@ -46,22 +46,35 @@ func removeOldBack(r root) {
 // new one, and a busy machine must not lose its way back to that.
 const wayBackLimit = 5 * time.Minute
 
-// goBack returns to exactly what ran before, for the reason.
+// goBack returns to exactly what ran before, for the reason, and does not rest before it has, unless a person wants it.
 func (g *guard) goBack(ctx context.Context, reason string) jobStatus {
-	// One that was killed while it went back has written down from where.
-	if g.state.Phase != agent.RollingBack {
+	status := g.tryBack(ctx, reason)
+	if status.Outcome != agent.SwitchStranded {
+		return status
+	}
+	if g.once || g.state.Before.Current == "" {
+		return g.leaveStranded(ctx, status)
+	}
+	return g.again(ctx, status)
+}
+
+// tryBack goes back once. The outcome SwitchStranded is not the end: it says that it has not come to that.
+func (g *guard) tryBack(ctx context.Context, reason string) jobStatus {
+	// What is under way already has written down from where.
+	if g.state.From == "" {
 		g.state.From = g.state.Phase
 	}
+	g.state.Reason = reason
 	status := jobStatus{Status: g.state.Status, Reason: reason, From: g.state.From, Failed: g.state.Failed, Outcome: agent.SwitchStranded}
 	old := g.state.Before.Current
 	if old == "" {
 		status.Trouble = "there is no system that could be returned to"
-		_ = g.timers.disarm(ctx)
-		return g.end(status)
+		return status
 	}
-	g.say("going back to %s: %s", nix.StorePath(old).Name(), reason)
+	// An activation script that has lost its switch-to-configuration would bring the new system in afterwards.
+	endStragglers()
 	g.makeRoom(ctx)
-	limit := max(seconds(g.job.Switch.Limits.Activation), wayBackLimit)
+	limit := g.job.backLimit()
 	if err := g.enter(agent.RollingBack, limit+2*mendLimit+guardSlack); err != nil {
 		// A full /run must not keep the machine from going back.
 		g.say("%v", err)
@@ -69,30 +82,39 @@ func (g *guard) goBack(ctx context.Context, reason string) jobStatus {
 	if holder := awaitSwitchLock(ctx, g.root, mendLimit); holder != "" {
 		g.say("another switch-to-configuration is in the way: %s", holder)
 	}
+	if other := g.overtaken(); other != "" {
+		return g.leaveOvertaken(ctx, status, other)
+	}
+	g.say("going back to %s: %s", nix.StorePath(old).Name(), reason)
 	job := g.job
 	job.Toplevel, job.back = nix.StorePath(old), true
 	ended := switchWithin(ctx, limit, g.root, job, "test", g.log)
-	trouble := troubleWith(ended)
+	status.Trouble = troubleWith(ended)
 	// With 4 some of its units have failed again. What else it says means that it is not whole: systemd may go on with units of
 	// the other system.
-	if g.root.storePath("/run/current-system") == old && (ended.Status == 0 || ended.Status == 4) {
-		status.Outcome = agent.SwitchRolledBack
-	} else if trouble == "" {
-		trouble = "the old system does not run"
+	back := g.root.storePath("/run/current-system") == old && (ended.Status == 0 || ended.Status == 4)
+	if !back && status.Trouble == "" {
+		status.Trouble = "the old system does not run"
 	}
 	if problem := g.mendNetwork(ctx); problem != "" {
-		trouble = joined(trouble, problem)
+		status.Trouble = joined(status.Trouble, problem)
 	}
+	if !back {
+		return status
+	}
+	status.Outcome = agent.SwitchRolledBack
 	if err := g.timers.disarm(ctx); err != nil {
-		trouble = joined(trouble, "the timer of the way back could not be stopped: "+run.Clean(err.Error()))
+		status.Trouble = joined(status.Trouble, "the timer of the way back could not be stopped: "+run.Clean(err.Error()))
 	}
-	status.Trouble = trouble
-	if status.Outcome == agent.SwitchRolledBack {
-		g.say("this is %s again", nix.StorePath(old).Name())
-	} else {
-		g.say("could not go back: %s", trouble)
-	}
+	g.say("this is %s again", nix.StorePath(old).Name())
 	return g.end(status)
+}
+
+// systemOf is a toplevel's name and the beginning of its hash, for people.
+func systemOf(toplevel string) string {
+	p := nix.StorePath(toplevel)
+	hash := p.Hash()
+	return p.Name() + " (" + hash[:min(7, len(hash))] + "…)"
 }
 
 // troubleWith is what an activation of the old system has to complain about; "" if nothing.
@@ -119,6 +141,18 @@ func joined(a, b string) string {
 func RunRollback(ctx context.Context, dir string) error { return rollBackIn(ctx, root{}, dir) }
 
 func rollBackIn(ctx context.Context, r root, dir string) error {
+	return succeedIn(ctx, r, dir, succession{})
+}
+
+// succession says how a guard is succeeded.
+type succession struct {
+	locked bool // the caller holds the jobs' lock
+	once   bool // going back is tried once and no more
+}
+
+func succeedIn(ctx context.Context, r root, dir string, how succession) error {
+	leave := ctx.Done()
+	ctx = context.WithoutCancel(ctx)
 	file, err := openJobLock(dir)
 	if err != nil {
 		return err
@@ -140,27 +174,34 @@ func rollBackIn(ctx context.Context, r root, dir string) error {
 	if err != nil {
 		return err
 	}
-	g.timers.armed = []string{g.timers.name("") + ".timer", g.timers.name("-unconfirmed") + ".timer"}
+	g.leave, g.once = leave, how.once
+	g.state, err = readState(dir)
+	g.timers.assume(g.state.Tries)
 	if _, ended, _ := readStatus(dir); ended {
+		g.timers.dropProgram()
 		return g.timers.disarm(ctx)
 	}
-	g.state, err = readState(dir)
 	if errors.Is(err, os.ErrNotExist) {
 		// It was killed before it wrote anything down.
 		g.state.Phase = agent.Arming
 	} else if err != nil {
 		return err
 	}
-	work, err := lockWork(r, job, time.Now())
-	if err != nil {
+	if !how.locked {
+		if g.work, err = lockWork(r, job, time.Now()); err != nil {
+			return err
+		}
+		defer g.unlock()
+	}
+	status := g.takeOver(ctx)
+	if g.left {
+		return nil
+	}
+	if err := endJob(dir, status); err != nil {
 		return err
 	}
-	defer work.release()
-	text, err := json.Marshal(g.takeOver(ctx))
-	if err != nil {
-		return err
-	}
-	return writeFile(filepath.Join(dir, statusFile), text)
+	g.timers.dropProgram()
+	return nil
 }
 
 // takeOver goes on where a guard was killed.
@@ -184,8 +225,11 @@ func (g *guard) takeOver(ctx context.Context) jobStatus {
 		// It was confirmed: forward is the shorter way to a machine of one piece.
 		g.say("the process that was committing was killed: committing again")
 		return g.keep(ctx)
+	case agent.Undoing:
+		// The commit had failed: it is not tried again.
+		return g.undo(ctx, orWord(g.state.Reason, "the commit failed"))
 	}
-	return g.goBack(ctx, "the process that watched over the switch was killed")
+	return g.goBack(ctx, orWord(g.state.Reason, "the process that watched over the switch was killed"))
 }
 
 // succeed waits for the lock of the job in file. A guard that is in a phase for longer than it may is killed, with all that it has

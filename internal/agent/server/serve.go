@@ -76,6 +76,12 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer, opts Options) error
 		}
 	}
 	if s.lock != nil {
+		if s.holder = s.settle(ctx); s.holder != nil {
+			s.lock.release()
+			s.lock = nil
+		}
+	}
+	if s.lock != nil {
 		s.kept = findKept(s.root(), opts.Program)
 	}
 	s.store = openStore(ctx, s.runner, opts.Lock, cmp.Or(opts.opening, openLimit))
@@ -242,6 +248,9 @@ func (s *server) mayChange(r agent.Request) error {
 		if err := os.WriteFile(s.root().path("/etc/NIXOS"), nil, 0o644); err != nil {
 			return err
 		}
+	}
+	if r.ActivationLimit < 0 || r.ActivationLimit > maxLimit {
+		return fmt.Errorf("a limit of %d seconds is not allowed", r.ActivationLimit)
 	}
 	paths := []nix.StorePath{r.Toplevel, r.Bundle}
 	if r.Method == agent.MethodSwitch && r.Bundle == "" {

@@ -171,7 +171,10 @@ func (s *server) finish(ctx context.Context, r agent.Request) (*agent.SwitchResu
 	if err != nil {
 		return nil, err
 	}
-	// Who does not like what they see may be one of two.
+	// Who does not like what they see may be one of two. Where it could not go back, only a person there decides.
+	if state, _ := readState(dir); state.Phase == agent.Stranded {
+		r.Verdict = ""
+	}
 	if r.Verdict != "" && readVerdict(dir).Verdict != agent.VerdictBack {
 		text, err := json.Marshal(instruction{Verdict: r.Verdict, Reason: r.Reason})
 		if err == nil {
@@ -200,7 +203,8 @@ func (s *server) followSwitch(ctx context.Context, dir string, job Job, offset i
 				}
 			}
 			waits := told == agent.Waiting || told == agent.Confirmed
-			return untilWaiting && waits, nil
+			// One that goes on trying may do so for ever.
+			return untilWaiting && waits || told == agent.Stranded && state.Tries >= strandedTries, nil
 		},
 		died: func() bool {
 			if seen.IsZero() {
@@ -226,6 +230,9 @@ func (s *server) followSwitch(ctx context.Context, dir string, job Job, offset i
 	}
 	if err != nil {
 		result.Left = int(max(0, state.Deadline-uptime()) / 1000)
+		if state.Phase == agent.Stranded {
+			result.Outcome, result.Reason, result.From, result.Trouble = agent.SwitchStranded, state.Reason, state.From, state.Trouble
+		}
 		return result, nil
 	}
 	result.Phase, result.Status = agent.Ended, status.Status
@@ -238,19 +245,26 @@ func (s *server) followSwitch(ctx context.Context, dir string, job Job, offset i
 	return result, nil
 }
 
+// strandedTries is how many failures to go back are waited for before ferry is told that the target goes on trying.
+const strandedTries = 2
+
 // successorGrace is how long a successor may take to begin, on a slow machine that is busy; systemd may have to start it again.
 const successorGrace = 30 * time.Second
 
 // startSuccessor lets a guard that was killed be succeeded at once, instead of when its timer elapses; where that cannot be, the
 // timer is still there.
 func (s *server) startSuccessor(ctx context.Context, dir string, job Job) {
+	program := s.root().armedProgram(dir)
+	if !fileExists(program) {
+		program = s.opts.Program
+	}
 	if !s.root().exists(systemdRuns) {
-		_ = startDetached(s.opts.Program, "rollback", dir)
+		_ = startDetached(program, "rollback", dir)
 		return
 	}
 	_ = s.runner.Run(ctx, run.Command{Argv: []string{
 		"systemd-run", "--quiet", "--no-ask-password", "--unit=ferry-" + filepath.Base(dir) + "-successor",
 		"--description=ferry: go back from " + job.Toplevel.Name(), "--property=KillMode=process", startAgain,
-		"--", s.opts.Program, "rollback", dir,
+		"--", program, "rollback", dir,
 	}})
 }

@@ -4,20 +4,24 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
+	"ferry/internal/agent"
 	"ferry/internal/run"
 )
 
-// timers arms and disarms the way back. Without systemd there is none, and only the guard itself goes back.
+// timers arms and disarms the way back. Without systemd there is none, and only the guard itself goes back. What is armed starts
+// a program of its own, which no other version of ferry removes.
 type timers struct {
+	root    root
 	runner  *run.Runner
 	systemd bool
-	program string
 	dir     string
 	job     Job
 
@@ -29,9 +33,62 @@ type timers struct {
 var errNoSystemd = errors.New("PID 1 is not systemd, and nothing else could go back if this process is killed")
 
 // name is the timer's unit, without suffix.
-func (t *timers) name(suffix string) string {
-	return "ferry-rollback-" + strings.TrimSuffix(filepath.Base(t.dir), "-"+string(JobSwitch)) + suffix
+func (t *timers) name(suffix string) string { return "ferry-rollback-" + switchName(t.dir) + suffix }
+
+// switchName is what a switch is called, by its folder.
+func switchName(dir string) string {
+	return strings.TrimSuffix(filepath.Base(dir), "-"+string(JobSwitch))
 }
+
+// armedAgent is the beginning of the names of the agents that are armed: see [armedProgram].
+const armedAgent = "armed-"
+
+// armedProgram is the agent that the timers of the switch in dir start. It is no agent-HASH: those of other versions are removed.
+func (r root) armedProgram(dir string) string {
+	return r.path(filepath.Join(agent.Folder, armedAgent+switchName(dir)))
+}
+
+// keepProgram makes the program be there that the timers start.
+func (t *timers) keepProgram() error {
+	to := t.root.armedProgram(t.dir)
+	if _, err := os.Stat(to); err == nil {
+		return nil
+	}
+	program, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+		return err
+	}
+	if err := copyProgram(program, to); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	// Its file has been removed, and is there as long as it runs.
+	return copyProgram("/proc/self/exe", to)
+}
+
+// dropProgram removes the program when nothing is left that may start it.
+func (t *timers) dropProgram() { _ = os.Remove(t.root.armedProgram(t.dir)) }
+
+// assume takes over what a guard that is gone may have armed.
+func (t *timers) assume(tries int) {
+	names := []string{t.name(""), t.name(unconfirmed)}
+	for n := max(1, tries-1); n <= tries+1; n++ {
+		names = append(names, t.name(againSuffix(n)))
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, name := range names {
+		t.armed = append(t.armed, name+".timer")
+	}
+}
+
+// unconfirmed is the suffix of the timer of a system that waits to be confirmed.
+const unconfirmed = "-unconfirmed"
+
+// againSuffix is the suffix of the timer of a target that has failed to go back so often.
+func againSuffix(tries int) string { return "-again-" + strconv.Itoa(tries) }
 
 // startAgain is a property of the units that succeed a guard: nobody is left to succeed them, when they are killed.
 const startAgain = "--property=Restart=on-abnormal"
@@ -41,6 +98,9 @@ func (t *timers) arm(ctx context.Context, suffix string, after time.Duration) er
 	if !t.systemd {
 		return errNoSystemd
 	}
+	if err := t.keepProgram(); err != nil {
+		return err
+	}
 	name := t.name(suffix)
 	// Only what every systemd since 232 has.
 	err := t.runner.Run(ctx, run.Command{Argv: []string{
@@ -48,7 +108,7 @@ func (t *timers) arm(ctx context.Context, suffix string, after time.Duration) er
 		"--description=ferry: go back to what ran before " + t.job.Toplevel.Name() + ", unless it is confirmed",
 		fmt.Sprintf("--on-active=%ds", int(after.Seconds())), "--timer-property=AccuracySec=1s", "--timer-property=RemainAfterElapse=no",
 		"--property=KillMode=process", startAgain,
-		"--", t.program, "rollback", t.dir,
+		"--", t.root.armedProgram(t.dir), "rollback", t.dir,
 	}})
 	if err != nil {
 		return err
@@ -60,14 +120,14 @@ func (t *timers) arm(ctx context.Context, suffix string, after time.Duration) er
 }
 
 // rearm replaces the timer by one that goes back after that long; at no moment is there none.
-func (t *timers) rearm(ctx context.Context, after time.Duration) error {
+func (t *timers) rearm(ctx context.Context, suffix string, after time.Duration) error {
 	if !t.systemd {
 		return nil
 	}
 	t.mu.Lock()
 	old := slices.Clone(t.armed)
 	t.mu.Unlock()
-	if err := t.arm(ctx, "-unconfirmed", after); err != nil {
+	if err := t.arm(ctx, suffix, after); err != nil {
 		return err
 	}
 	return t.stop(ctx, old)

@@ -169,18 +169,28 @@ func rebootBack(ctx context.Context, r root, runner *run.Runner, busy, pause tim
 	if err := t.write(r); err != nil {
 		return err
 	}
-	if !t.menuBoots(r, t.Old) {
-		// The preparation was cut off while it wrote the menu.
-		if err := w.dropGeneration(ctx); err != nil {
+	// It is rebooted whatever comes of this.
+	_, late := within(ctx, job.backLimit(), func(ctx context.Context) error {
+		if !t.menuBoots(r, t.Old) {
+			// The preparation was cut off while it wrote the menu.
+			if err := w.dropGeneration(ctx); err != nil {
+				w.say(err.Error())
+			}
+		}
+		// It has forgotten already if it is as it should be.
+		err := t.takeBack(ctx, runner, r, os.Stderr)
+		if err != nil {
 			w.say(err.Error())
 		}
-	}
-	// It has forgotten already if it is as it should be.
-	if err := t.takeBack(ctx, runner, r, os.Stderr); err != nil {
-		w.say(err.Error())
+		return err
+	})
+	if late {
+		w.say("what boots could not be put back: " + lateText(job.backLimit()))
 	}
 	// Nobody can be asked whether something holds the reboot off.
-	if err := runner.Run(ctx, run.Command{Argv: []string{"systemctl", "--ignore-inhibitors", "reboot"}}); err != nil {
+	limited, stop := context.WithTimeout(ctx, rebootLimit)
+	defer stop()
+	if err := runner.Run(limited, run.Command{Argv: []string{"systemctl", "--ignore-inhibitors", "reboot"}}); err != nil {
 		return runner.Run(ctx, run.Command{Argv: []string{"systemctl", "--force", "reboot"}})
 	}
 	return nil

@@ -1,0 +1,160 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"ferry/internal/agent"
+	"ferry/internal/nix"
+	"ferry/internal/run"
+)
+
+// defaultLimit is how long a switch-to-configuration may take where ferry does not say it.
+const defaultLimit = 15 * time.Minute
+
+// limit is how long each part of the job may take that runs a system's switch-to-configuration.
+func (j Job) limit() time.Duration {
+	switch {
+	case j.Limit > 0:
+		return seconds(j.Limit)
+	case j.Switch != nil:
+		return seconds(j.Switch.Limits.Activation)
+	}
+	return defaultLimit
+}
+
+// backLimit is the same for what leads back to the system before.
+func (j Job) backLimit() time.Duration { return max(j.limit(), wayBackLimit) }
+
+// within runs work with a context that ends after limit, and tells whether it was still at work then. What the work has started and
+// left behind is ended before within returns, with everything that this has started.
+func within[T any](ctx context.Context, limit time.Duration, work func(context.Context) T) (result T, late bool) {
+	limited, stop := context.WithTimeout(ctx, limit)
+	defer stop()
+	result = work(limited)
+	if late = limited.Err() != nil && ctx.Err() == nil; late {
+		endStragglers()
+	}
+	return result, late
+}
+
+// lateText says of work that it was ended.
+func lateText(limit time.Duration) string { return fmt.Sprintf("it did not end within %v", limit) }
+
+// committer makes a bundle what the target is, and undoes that where it fails half way.
+type committer struct {
+	root   root
+	runner *run.Runner
+	job    Job
+	log    *os.File
+	before agent.JournalState // what is returned to
+}
+
+// commitJob does a commit, and undoes one that fails, each within its own limit.
+func commitJob(ctx context.Context, r root, job Job, log *os.File) jobStatus {
+	c := &committer{root: r, runner: new(run.Runner), job: job, log: log, before: r.state()}
+	status := c.commit(ctx)
+	if !status.failed() {
+		return status
+	}
+	if err := c.undo(ctx, false); err != nil {
+		status.Error, status.Unclean = joined(status.Error, run.Clean(err.Error())), true
+	}
+	return status
+}
+
+// failed tells whether a job's status is one of a failure.
+func (s jobStatus) failed() bool { return s.Status != 0 || s.Error != "" }
+
+// commit makes the bundle what the target is: the raw toplevel in the system profile, the boot loader written from it, the
+// bundle as GC root. Action "root" moves only the GC root, for a bundle whose toplevel is committed already. What was there
+// before is there until the last step; if one fails, or takes longer than the job's limit, [committer.undo] puts it back.
+func (c *committer) commit(ctx context.Context) jobStatus {
+	if err := committing(c.root, string(c.job.Toplevel)); err != nil {
+		return jobStatus{Status: -1, Error: err.Error()}
+	}
+	status, late := within(ctx, c.job.limit(), c.forward)
+	if late && status.failed() {
+		status = jobStatus{Status: -1, Error: lateText(c.job.limit())}
+	}
+	return status
+}
+
+func (c *committer) forward(ctx context.Context) jobStatus {
+	r, job := c.root, c.job
+	if job.Action != "root" {
+		if r.storePath(systemProfile) != string(job.Toplevel) {
+			if err := setProfile(ctx, c.runner, r, string(job.Toplevel), c.log); err != nil {
+				return jobStatus{Status: -1, Error: run.Clean(err.Error())}
+			}
+		}
+		if status := switchTo(ctx, r, job, "boot", c.log); status.failed() {
+			return status
+		}
+		if bundle := c.before.Bundle; bundle != "" && bundle != string(job.Bundle) {
+			// For a rollback to the system before. That it cannot be kept is no reason to fail.
+			_ = replaceLink(bundle, r.path(filepath.Join(gcRoots, "previous")))
+		}
+	}
+	if err := keepCurrent(r, job.Bundle); err != nil {
+		return jobStatus{Status: -1, Error: run.Clean(err.Error())}
+	}
+	_ = os.Remove(r.path(filepath.Join(gcRoots, "pending")))
+	if err := committed(ctx, c.runner, r, string(job.Toplevel)); err != nil {
+		_, _ = fmt.Fprintf(c.log, "ferry: what is left of the trial could not be removed: %s\n", run.Clean(err.Error()))
+	}
+	return jobStatus{Generation: r.readProfile().generation}
+}
+
+// undo puts back what a commit has changed that failed, within a limit of its own. What the commit has left at work is ended
+// first: a boot loader that hangs must not go on while another one is written. again tells that an earlier undo was cut
+// off, so that the boot loader may be half of each although the profile is back.
+func (c *committer) undo(ctx context.Context, again bool) error {
+	endStragglers()
+	limit := c.job.backLimit()
+	err, late := within(ctx, limit, func(ctx context.Context) error {
+		var err error
+		if c.job.Action != "root" && c.root.storePath(currentConfiguration) != c.before.Bundle {
+			err = keepCurrent(c.root, nix.StorePath(c.before.Bundle))
+		}
+		return errors.Join(err, c.putBack(ctx, again))
+	})
+	if late && err != nil {
+		err = fmt.Errorf("what boots could not be put back: %s", lateText(limit))
+	}
+	return err
+}
+
+// putBack makes the profile what it was, by its generation's number and not by making another one, and lets the system that
+// it stands for write the boot loader again, which may be half of each.
+func (c *committer) putBack(ctx context.Context, again bool) error {
+	before := profile{c.before.Profile, c.before.Generation}
+	moved := c.root.readProfile() != before
+	if c.job.Action == "root" || before.toplevel == "" || before.toplevel == string(c.job.Toplevel) || !moved && !again {
+		return nil
+	}
+	var err error
+	switch {
+	case !moved:
+	case before.generation > 0:
+		err = c.runner.Run(ctx, run.Command{
+			Argv: []string{"nix-env", "-p", c.root.path(systemProfile), "--switch-generation", strconv.Itoa(before.generation)}, Out: c.log, Err: c.log,
+		})
+	default:
+		err = setProfile(ctx, c.runner, c.root, before.toplevel, c.log)
+	}
+	if err != nil {
+		return fmt.Errorf("the system profile could not be put back: %w", err)
+	}
+	job := c.job
+	job.Toplevel, job.back = nix.StorePath(before.toplevel), true
+	if status := switchTo(ctx, c.root, job, "boot", c.log); status.failed() {
+		return fmt.Errorf("the boot loader could not be put back: exit status %d %s", status.Status, status.Error)
+	}
+	return nil
+}

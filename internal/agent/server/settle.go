@@ -1,0 +1,158 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"ferry/internal/agent"
+	"ferry/internal/run"
+)
+
+// settleLimit is how long ferry waits for a switch that nobody minds any more before it is told of it.
+const settleLimit = time.Minute
+
+// unended are the folders of the switches that have not ended, but the one in own.
+func (r root) unended(own string) []string {
+	files, err := filepath.Glob(r.path(filepath.Join(jobsFolder, "*-"+string(JobSwitch), jobFile)))
+	if err != nil {
+		return nil
+	}
+	var dirs []string
+	for _, file := range files {
+		dir := filepath.Dir(file)
+		if _, ended, _ := readStatus(dir); !ended && dir != own {
+			dirs = append(dirs, dir)
+		}
+	}
+	return dirs
+}
+
+// neverBegins makes sure that a switch that was only written down does not begin any more; false if it has begun.
+func (r root) neverBegins(dir string) bool {
+	if !claim(dir) {
+		return false
+	}
+	_ = os.Remove(r.armedProgram(dir))
+	return os.RemoveAll(dir) == nil
+}
+
+// settle waits until the switches of other deployments that nobody minds any more have ended, each by a process of its own, or
+// gives the one that has not. One that could not go back, and goes on trying, is left to the job that replaces it.
+func (s *server) settle(ctx context.Context) *agent.Lock {
+	for _, dir := range s.root().unended("") {
+		job, err := readJob(dir)
+		if err != nil || job.Session == s.opts.Session || s.root().neverBegins(dir) {
+			continue
+		}
+		over := func() bool {
+			state, _ := readState(dir)
+			_, ended, _ := readStatus(dir)
+			return ended || state.Phase == agent.Stranded && running(dir)
+		}
+		if over() {
+			continue
+		}
+		s.startSuccessor(ctx, dir, job)
+		for end := time.Now().Add(settleLimit); !over(); {
+			if time.Now().After(end) || ctx.Err() != nil {
+				return &agent.Lock{Who: job.Who, From: job.Server.clientHost(), Since: s.root().modified(filepath.Join(jobsFolder, filepath.Base(dir), jobFile)), Bundle: string(job.Bundle)}
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+	return nil
+}
+
+// settle ends the switches of others before the job in own begins, which holds the jobs' lock: one that nobody minds any more
+// goes where it should, and one that goes on trying to go back is left, because what it goes back to is taken over.
+func (r root) settle(ctx context.Context, own string, log io.Writer) error {
+	for _, dir := range r.unended(own) {
+		if r.neverBegins(dir) {
+			continue
+		}
+		var err error
+		if running(dir) {
+			err = r.replace(ctx, dir)
+		} else {
+			_, _ = fmt.Fprintf(log, "ferry: the switch %s was not ended: settling it first\n", switchName(dir))
+			err = succeedIn(ctx, r, dir, succession{locked: true, once: true})
+		}
+		if err != nil {
+			return fmt.Errorf("the switch %s before this one could not be settled: %w", switchName(dir), err)
+		}
+	}
+	return nil
+}
+
+// replace makes a switch end that could not go back and goes on trying.
+func (r root) replace(ctx context.Context, dir string) error {
+	text := []byte(`{"verdict":"` + string(agent.VerdictLeave) + `","reason":"another deployment has begun"}`)
+	for end := time.Now().Add(settleLimit); ; time.Sleep(20 * time.Millisecond) {
+		switch _, ended, err := readStatus(dir); {
+		case err != nil:
+			return err
+		case ended:
+			return nil
+		case time.Now().After(end):
+			return errors.New("it does not end")
+		case ctx.Err() != nil:
+			return ctx.Err()
+		}
+		if readVerdict(dir).Verdict == agent.VerdictLeave {
+			continue
+		}
+		if err := writeFile(filepath.Join(dir, verdictFile), text); err != nil {
+			return err
+		}
+	}
+}
+
+// wayBackOf is what a machine goes back to that runs a system which was to be gone back from, and could not be; "" for any
+// other.
+func (r root) wayBackOf(current string) string {
+	if current == "" || current == r.storePath(systemProfile) {
+		return ""
+	}
+	files, err := filepath.Glob(r.path(filepath.Join(jobsFolder, "*-"+string(JobSwitch), statusFile)))
+	if err != nil {
+		return ""
+	}
+	for _, file := range files {
+		dir := filepath.Dir(file)
+		status, ended, _ := readStatus(dir)
+		if !ended || status.Outcome != agent.SwitchStranded {
+			continue
+		}
+		job, err := readJob(dir)
+		if err != nil || string(job.Toplevel) != current {
+			continue
+		}
+		if state, err := readState(dir); err == nil && state.Before.Current != current && r.exists(state.Before.Current) {
+			return state.Before.Current
+		}
+	}
+	return ""
+}
+
+// RunSettle settles the switches that nobody minds any more, for a deployment that is none of ferry's.
+func RunSettle(ctx context.Context) error { return settleAll(ctx, root{}, os.Stderr) }
+
+func settleAll(ctx context.Context, r root, log io.Writer) error {
+	work, err := tryLockWork(r, Job{Kind: JobActivate, Who: "a deployment by hand"}, time.Now())
+	if err != nil {
+		return err
+	}
+	if work == nil {
+		return errors.New("another deployment is at work")
+	}
+	defer work.release()
+	if err := r.settle(ctx, "", log); err != nil {
+		return errors.New(run.Clean(err.Error()))
+	}
+	return nil
+}
