@@ -2,6 +2,7 @@ package safe_test
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -9,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -144,31 +146,68 @@ func TestAttachFinishesWhatAnotherFerryBegan(t *testing.T) {
 	})
 }
 
-// TestAttachMakesTheChecksOfTheDeployment has them made by the ferry that comes later, as the deployment said, whatever the
-// inventory says by then.
-func TestAttachMakesTheChecksOfTheDeployment(t *testing.T) {
+// TestAttachMakesTheChecksOfItsInventory has them made by the ferry that comes later, as its own inventory has them: what the target
+// says that there is to be asked is not asked from here, by the target's root either.
+func TestAttachMakesTheChecksOfItsInventory(t *testing.T) {
 	t.Parallel()
 	x := newTrial(t, "alice", lab.Options{})
+	var requests atomic.Int32
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			requests.Add(1)
+			_ = conn.Close()
+		}
+	}()
+	hostile := fmt.Sprintf(`"checks":{"units":"no-new","http":[{"url":"http://%s/","status":200,"from":"here","timeout":2}],"commands":[{"run":["touch","/run/asked"],"timeout":5}]}`, listener.Addr())
+	const passes, fails = `commands = [ { run = [ "true" ]; } ];`, `commands = [ { run = [ "false" ]; } ];`
 	for _, c := range []struct {
-		name, check string
-		status      int
-		says        string
+		name, deployed, attached string
+		status                   int
+		says                     []string
 	}{
-		{"and they pass", "true", 0, "web | command true: ok\n"},
-		{"and one does not", "false", 4, "web: check: command false: exit status 1; the target went back to nixos-system-web-"},
+		{"the same, and they pass", passes, passes, 0, []string{"web | command true: ok\n"}},
+		{"the same, and one does not", fails, fails, 4, []string{"web: check: command false: exit status 1; the target went back to nixos-system-web-"}},
+		{"others", fails, passes, 0, []string{"web: note: this deployment was begun with other checks than the inventory has for web: those of the inventory are made\n", "web | command true: ok\n"}},
+		{"none any more", passes, "", 4, []string{
+			"web: note: this deployment waits for checks, and the inventory has none for web: it is only watched, and goes back unless the ferry that began it is still there\n",
+			"hint: attach with the inventory that it was deployed with: checks are only made as one's own inventory has them\n",
+		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			x := x.in(t)
 			before, greeting := x.State(), x.rewrite("")
-			x.checked(fmt.Sprintf(`commands = [ { run = [ %q ]; } ];`, c.check))
-			x.dies(x.begin(confirm))
+			x.checked(c.deployed)
+			var flags []string
+			if c.attached == "" {
+				// Nobody confirms it.
+				flags = []string{"--confirm-timeout", "30s"}
+			}
+			x.dies(x.begin(confirm, flags...))
 			x.goOn(confirm)
-			x.checked("")
+			// In place: it is the file that is locked.
+			edit := fmt.Sprintf(`f=$(echo %s/job.json); sed '1s!{!{%s,!; s!"switch":{!&%s,!' "$f" >/run/edited && cat /run/edited >"$f" && grep -c %s "$f"`, folder, hostile, hostile, listener.Addr())
+			x.OnTarget("sh", "-c", edit)
+			x.checked(c.attached)
 			o := x.attaches()
 			if o.Status != c.status {
 				t.Errorf("status %d, want %d", o.Status, c.status)
 			}
-			o.Says(t, c.says)
+			o.Says(t, c.says...)
+			if n := requests.Load(); n != 0 {
+				t.Errorf("%d requests as the target says", n)
+			}
+			if got := x.OnTarget("sh", "-c", "ls /run/asked 2>/dev/null; true"); got != "" {
+				t.Errorf("a command was run as the target says: %s", got)
+			}
 			if c.status == 0 {
 				x.isNew(greeting)
 			} else {

@@ -1,8 +1,6 @@
 package agent
 
 import (
-	"encoding/json"
-
 	"ferry/internal/nix"
 )
 
@@ -62,8 +60,9 @@ func ConfirmFolder(job string) string { return "/run/ferry/" + job + "-switch/co
 type Switch struct {
 	Limits Limits `json:"limits"`
 	Units  Units  `json:"units,omitempty"`
-	// Checks are ferry's own, for whoever attaches to the switch later.
-	Checks json.RawMessage `json:"checks,omitempty"`
+	// Awaits names the checks that ferry makes, by a hash, for whoever attaches to the switch later: that ferry makes those that it
+	// knows itself, and has to know whether they are the same.
+	Awaits string `json:"awaits,omitempty"`
 	// Unsafe goes on where no way back can be armed: without systemd, or without a system that could be returned to.
 	Unsafe bool `json:"unsafe,omitempty"`
 }
@@ -93,12 +92,13 @@ type SwitchResult struct {
 	Log        string   `json:"log"`     // where the whole log is on the target
 
 	// What the switch is about, for who attaches to it.
-	Toplevel nix.StorePath   `json:"toplevel"`
-	Bundle   nix.StorePath   `json:"bundle,omitempty"`
-	Action   string          `json:"action"`
-	Who      string          `json:"who"`
-	Before   string          `json:"before"` // toplevel that ran before
-	Checks   json.RawMessage `json:"checks,omitempty"`
+	Toplevel nix.StorePath `json:"toplevel"`
+	Bundle   nix.StorePath `json:"bundle,omitempty"`
+	Action   string        `json:"action"`
+	Who      string        `json:"who"`
+	Before   string        `json:"before"` // toplevel that ran before
+	// Awaits is [Switch.Awaits]; "": the switch is committed without checks.
+	Awaits string `json:"awaits,omitempty"`
 	// Left is how many seconds there are until the target goes back by itself, in the phases Waiting and Confirmed, or tries it
 	// again, in the phase Stranded.
 	Left int `json:"left,omitempty"`

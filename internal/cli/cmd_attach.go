@@ -22,7 +22,10 @@ func (a *app) attachCommand() *cobra.Command {
 		Short: "Follow a deployment that goes on at its target, and finish it",
 		Long: `Follow the deployment on a node's target that was begun last, from its first line on: after a lost connection, a
 Ctrl-C, or a laptop that fell asleep. If the target waits to be confirmed, it is confirmed over a new connection and
-committed, as the deployment that began it would have done. A deployment that is over tells how it ended.`,
+committed, as the deployment that began it would have done. A deployment that is over tells how it ended.
+
+The node's checks are made as the inventory here has them, whatever the target says. Where the deployment was begun with
+others, that is said; where it waits for checks and the inventory has none for the node, it is only watched.`,
 		Example:           "  ferry attach pi",
 		ValidArgsFunction: a.completeNodes(&o.nodeFlags),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -480,7 +480,7 @@ func (d *deployment) commit(ctx context.Context, ready built, action string, bef
 
 // keepHere keeps the bundle that the node has now by a GC root of this machine. It says what was deployed from here, and is the
 // base of the next ship's differences; so what was gone back from does not count. What waits to be deployed is kept as the
-// bundle built last.
+// bundle built last. result.Bundle must be what this deployment has shipped, or else be ours (see isOurs).
 func (d *deployment) keepHere(ctx context.Context, result Result) {
 	link, tried := d.opts.Roots.Deployed(d.inv.File, d.node.Name), d.opts.Roots.Tried(d.inv.File, d.node.Name)
 	switch result.Outcome {
@@ -492,7 +492,7 @@ func (d *deployment) keepHere(ctx context.Context, result Result) {
 		return
 	}
 	if _, err := os.Lstat(string(result.Bundle)); result.Bundle == "" || err != nil {
-		// A rollback may be to a bundle that was never here.
+		// The target may have what was never here.
 		return
 	}
 	// The node has it, whether or not the user wants an end now.

@@ -62,7 +62,7 @@ func Rollback(ctx context.Context, inv *inventory.Inventory, node inventory.Node
 	if result.Bundle == "" {
 		d.note("what this system was made of is not on the target: the link /etc/nixos/current-configuration is gone")
 	}
-	d.keepHere(ctx, result)
+	d.keepIfOurs(ctx, result)
 	return result, nil
 }
 

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -13,9 +12,7 @@ import (
 
 	"ferry/internal/agent"
 	"ferry/internal/health"
-	"ferry/internal/inventory"
 	"ferry/internal/nix"
-	"ferry/internal/run"
 )
 
 // switching is ferry's side of a guarded switch. The target itself goes back unless ferry comes back over a new connection;
@@ -29,6 +26,8 @@ type switching struct {
 	expect   agent.Token
 	limits   agent.Limits
 	checks   health.Checks
+	// watching says that the end is awaited, and that nothing is said about how it shall end.
+	watching bool
 	log      *lineWriter
 	step     Step
 	begin    time.Time
@@ -50,14 +49,13 @@ func (d *deployment) guarded(ctx context.Context, ready built, before agent.Fact
 	if !s.checks.Empty() {
 		s.limits.Checks = wholeSeconds(s.checks.Timeout() + checksSlack)
 	}
-	// For whoever attaches to it.
-	checks, err := json.Marshal(s.checks)
+	awaits, err := nameOf(s.checks)
 	if err != nil {
 		return d.fail(Activate, Unchanged, err)
 	}
 	request := agent.Request{
 		Job: d.job, Toplevel: ready.toplevel, Bundle: ready.bundle, Action: string(d.opts.Action), ForceNotNixOS: d.opts.ForceNotNixOS,
-		Switch: &agent.Switch{Limits: s.limits, Units: agent.Units(s.checks.Units), Checks: checks, Unsafe: d.opts.Unsafe},
+		Switch: &agent.Switch{Limits: s.limits, Units: agent.Units(s.checks.Units), Awaits: awaits, Unsafe: d.opts.Unsafe},
 		Record: d.record(),
 	}
 	d.link.patience = retryFor + d.opts.Limits.Confirm + time.Duration(s.limits.Checks)*time.Second
@@ -91,57 +89,6 @@ func (d *deployment) guarded(ctx context.Context, ready built, before agent.Fact
 		return settled(d.install(soft, ready, before, result))
 	}
 	return s.conclude(got, result)
-}
-
-// Attach follows the switch on a node's target that was begun last, from its first line on, and finishes it as the deployment
-// that began it would have. A failure is an [*Error].
-func Attach(ctx context.Context, inv *inventory.Inventory, node inventory.Node, opts Options) (Result, error) {
-	d, err := newDeployment(inv, node, opts, false)
-	if err != nil {
-		return Result{}, err
-	}
-	defer d.link.close()
-	done := d.start(Connect)
-	facts, err := d.link.open(ctx)
-	if err != nil {
-		return Result{}, d.fail(Connect, Unchanged, err)
-	}
-	done(run.Clean(facts.Host))
-	s := d.newSwitching("", "", facts)
-	soft, release := soften(ctx, opts.Leave, func() { s.note(s.comeBack()) })
-	defer release()
-	s.enter(Activate)
-	var got agent.SwitchResult
-	err = d.link.do(soft, func(session *agent.Session) error {
-		var err error
-		got, err = session.Switch(soft, agent.Request{Job: s.job, Token: &s.expect, Offset: s.log.total}, s.log, s.phase)
-		return err
-	})
-	if err == nil && len(got.Checks) > 0 {
-		if err = json.Unmarshal(got.Checks, &s.checks); err != nil {
-			err = fmt.Errorf("the checks that the target remembers cannot be read: %w", err)
-		}
-	}
-	if err == nil {
-		s.job, s.toplevel, s.before.Current = got.Job, got.Toplevel, got.Before
-		if got.Outcome == "" {
-			if d.link.interactive() {
-				d.note(provesLess)
-			}
-			d.link.patience = retryFor + time.Duration(got.Left)*time.Second
-			got, err = s.finish(soft, d.link.do, got)
-		}
-	}
-	s.log.flush()
-	result := Result{Bundle: got.Bundle, Toplevel: got.Toplevel}
-	if err != nil {
-		return result, s.broken(err, &result)
-	}
-	if err := s.conclude(got, &result); err != nil {
-		return result, err
-	}
-	d.keepHere(ctx, result)
-	return result, nil
 }
 
 func (d *deployment) record() agent.Record {
@@ -205,6 +152,7 @@ func (s *switching) finish(ctx context.Context, again again, waits agent.SwitchR
 	request := agent.Request{Job: s.job, Token: &s.expect}
 	left := time.Duration(waits.Left) * time.Second
 	switch {
+	case s.watching:
 	case !s.checks.Empty():
 		request.Verdict, request.Reason = s.check(ctx, waits.Phase, left)
 	case s.link.address().Local():
@@ -308,7 +256,11 @@ func (s *switching) restarted(step Step, now agent.Facts, result *Result) error 
 
 // conclude makes of the end of a switch what the deployment gives.
 func (s *switching) conclude(got agent.SwitchResult, result *Result) error {
-	result.Failed, result.Generation, result.Bundle = got.Failed, got.Generation, got.Bundle
+	result.Failed, result.Generation = got.Failed, got.Generation
+	if s.what == agent.ActionRollback && got.Bundle == "" {
+		// It was collected there.
+		result.Bundle = ""
+	}
 	if got.Trouble != "" {
 		s.note(got.Trouble)
 	}

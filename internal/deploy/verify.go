@@ -149,7 +149,8 @@ func (l *look) derivationOf(ctx context.Context, bundle, toplevel nix.StorePath)
 	if drv != "" {
 		return drv, nil
 	}
-	if _, err := os.Stat(string(bundle) + "/configuration.nix"); err != nil {
+	// What it is evaluates programs of its own choice: only what ferry itself has made.
+	if !l.isOurs(ctx, bundle, toplevel) {
 		return "", nil
 	}
 	again, err := l.instantiate(ctx, string(bundle)+"/nixpkgs", string(bundle)+"/configuration.nix")

@@ -74,22 +74,30 @@ func (inv *Inventory) needed(node Node) []string {
 
 // ChecksOf are the node's checks, with what they run in the source that the node has.
 func (inv *Inventory) ChecksOf(ctx context.Context, node Node) (health.Checks, error) {
-	checks := node.Checks
 	s, err := inv.SourceOf(ctx, node)
-	if err != nil || s.Path == inv.Source.Path {
-		return checks, err
+	if err != nil {
+		return node.Checks, err
+	}
+	return inv.ChecksIn(node, s.Path), nil
+}
+
+// ChecksIn are the node's checks, with what they run in source, which may be that of an earlier deployment.
+func (inv *Inventory) ChecksIn(node Node, source nix.StorePath) health.Checks {
+	checks := node.Checks
+	if source == inv.Source.Path {
+		return checks
 	}
 	checks.Commands = slices.Clone(checks.Commands)
 	for i := range checks.Commands {
 		run := slices.Clone(checks.Commands[i].Run)
 		for j, word := range run {
 			if rel, inside := strings.CutPrefix(word, string(inv.Source.Path)+"/"); inside {
-				run[j] = string(s.Path) + "/" + rel
+				run[j] = string(source) + "/" + rel
 			}
 		}
 		checks.Commands[i].Run = run
 	}
-	return checks, nil
+	return checks
 }
 
 // snapshotValid is snapshot where nobody finds out later that the source is in the store only in part.

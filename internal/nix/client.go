@@ -137,8 +137,12 @@ func (c *Client) NarHash(ctx context.Context, p StorePath) (string, error) {
 	return sri, nil
 }
 
-// Root makes link a symbolic link to p that is a GC root, and the folders above it. p must be valid; nothing is fetched.
+// Root makes link a symbolic link to p that is a GC root, and the folders above it. p must be valid, and no derivation, which would be
+// built; nothing is fetched.
 func (c *Client) Root(ctx context.Context, link string, p StorePath) error {
+	if p.IsDerivation() {
+		return fmt.Errorf("make a GC root: %s is a derivation, which would be built", p)
+	}
 	link, err := prepareRoot(link)
 	if err != nil {
 		return fmt.Errorf("make a GC root: %w", err)

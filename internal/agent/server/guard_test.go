@@ -271,11 +271,11 @@ func TestChecksAreAwaitedAfterTheConfirmation(t *testing.T) {
 			f := m.connect(locked("s1"))
 			begin := guarded("switch")
 			begin.Switch.Limits.Checks = 1
-			begin.Switch.Checks = []byte(`{"units":"none"}`)
+			begin.Switch.Awaits = "a name"
 			r, _ := f.ask(begin)
 			waits(t, r)
-			if string(r.Switch.Checks) != `{"units":"none"}` {
-				t.Errorf("the checks are %s", r.Switch.Checks)
+			if r.Switch.Awaits != "a name" {
+				t.Errorf("the checks are %q", r.Switch.Awaits)
 			}
 			m.confirm(tokenName, tokenText)
 			r, _ = f.ask(c.finish)

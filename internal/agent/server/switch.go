@@ -226,7 +226,9 @@ func (s *server) followSwitch(ctx context.Context, dir string, job Job, offset i
 		Toplevel: job.Toplevel, Bundle: job.Bundle, Action: job.Action, Who: job.Who, Before: state.Before.Current,
 	}
 	if job.Switch != nil {
-		result.Checks = job.Switch.Checks
+		if result.Awaits = job.Switch.Awaits; result.Awaits == "" && job.Switch.Limits.Checks > 0 {
+			result.Awaits = "some"
+		}
 	}
 	if err != nil {
 		result.Left = int(max(0, state.Deadline-uptime()) / 1000)
