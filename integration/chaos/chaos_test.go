@@ -13,7 +13,7 @@ import (
 func TestWhateverHappensATargetIsWhole(t *testing.T) {
 	c := &campaign{
 		seed: *seed, begin: time.Now(), next: *first, last: *first + *rounds,
-		kinds: map[string]int{}, statuses: map[string]int{}, hits: map[string]int{},
+		kinds: map[string]int{}, statuses: map[string]int{}, actions: map[string]int{}, hits: map[phase]int{},
 	}
 	if c.seed == 0 {
 		c.seed = uint64(time.Now().UnixNano()) % 1_000_000
@@ -27,6 +27,15 @@ func TestWhateverHappensATargetIsWhole(t *testing.T) {
 	}
 	wait.Wait()
 	t.Log(c.report())
+	// Of fewer, a fifth says little.
+	if c.played < 100 {
+		return
+	}
+	for _, one := range mostly {
+		if c.hits[one] < c.played/5 {
+			t.Errorf("seed %d: the phase %s was hit in %d of %d rounds: less than a fifth", c.seed, one, c.hits[one], c.played)
+		}
+	}
 }
 
 // campaign is a run of rounds.
@@ -36,10 +45,11 @@ type campaign struct {
 	// building is held by who builds the systems.
 	building sync.Mutex
 
-	mu                    sync.Mutex
-	next, last            int
-	played, violated      int
-	kinds, statuses, hits map[string]int // counts by name; hits by the phase in which a fault struck
+	mu                       sync.Mutex
+	next, last               int
+	played, violated         int
+	kinds, statuses, actions map[string]int // counts by name
+	hits                     map[phase]int  // rounds in which a fault struck in a phase
 }
 
 // work plays rounds on one target until there are no more.
@@ -89,9 +99,10 @@ func (c *campaign) count(r *round) {
 	for _, kind := range r.plan.kinds() {
 		c.kinds[kind]++
 	}
-	for _, phase := range r.hits {
-		c.hits["a fault: "+phase]++
+	for phase := range slices.Values(slices.Compact(slices.Sorted(slices.Values(r.hits)))) {
+		c.hits[phase]++
 	}
+	c.actions[string(r.plan.action)]++
 	if code, ended := r.ferry.wait(0); ended {
 		status := fmt.Sprintf("status %d", code)
 		if code < 0 {
@@ -107,7 +118,11 @@ func (c *campaign) report() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "seed %d: %d rounds on %d targets in %v, %d of them with a violation\n",
 		c.seed, c.played, *targets, time.Since(c.begin).Round(time.Second), c.violated)
-	for _, counts := range []map[string]int{c.statuses, c.hits, c.kinds} {
+	hits := map[string]int{}
+	for one, n := range c.hits {
+		hits[fmt.Sprintf("a fault while %s (%d %%)", one, 100*n/max(1, c.played))] = n
+	}
+	for _, counts := range []map[string]int{c.actions, c.statuses, hits, c.kinds} {
 		var lines []string
 		for what, n := range counts {
 			lines = append(lines, fmt.Sprintf("%5d  %s\n", n, what))

@@ -11,33 +11,67 @@ import (
 type fault struct {
 	name string
 	// do makes it happen, and if it does not last returns when it is over. Its error only says that there was nothing to hurt.
+	// What the world outside does about it when all is over, as somebody who plugs a cable in, it leaves to round.owe.
 	do func(ctx context.Context, r *round, s strike) error
-	// mend is what the world outside does when all is over, as somebody who plugs a cable in; nil: nothing.
-	mend func(ctx context.Context, r *round) error
+	// in are the phases in which there is something to hurt; nil: all.
+	in []phase
 	// leave: the user gives up. restart: the target starts again.
 	leave, restart bool
+	// mounts: a folder is mounted on, which two of them would get wrong. moves: it is on another file system meanwhile, and what is
+	// written there would be gone with the power.
+	mounts, moves bool
 }
 
-// Scripts for the target. A full file system has room for names, and for nothing in the files.
-const (
-	fillRun    = "mount -o remount,size=$(du -sk /run | cut -f1)k /run; dd if=/dev/zero of=/run/filler bs=4k 2>/dev/null; true"
-	emptyRun   = "rm -f /run/filler; mount -o remount,size=100m /run"
-	fillStore  = "dd if=/dev/zero of=/nix/filler bs=64k 2>/dev/null; dd if=/dev/zero of=/nix/filler2 bs=1k 2>/dev/null; true"
-	emptyStore = "rm -f /nix/filler*"
+// The phases in which some parts of ferry are there.
+var (
+	guarded = []phase{arming, activating, waiting, confirmed, committing, rollingBack}
+	shipped = []phase{preparing}
+)
 
+// faults are all that can happen, each as likely as the others that can happen in the same phase.
+func faults() []fault {
+	all := [][]fault{networkFaults(), processFaults(), powerFaults(), diskFaults(), otherFaults()}
+	var list []fault
+	for _, some := range all {
+		list = append(list, some...)
+	}
+	return list
+}
+
+// on is a fault that a script on the target makes.
+func on(script string) func(context.Context, *round, strike) error {
+	return func(ctx context.Context, r *round, _ strike) error { return r.sh(ctx, script) }
+}
+
+// untilTheEnd is one that another script mends when all is over.
+func untilTheEnd(begin, end string) func(context.Context, *round, strike) error {
+	return func(ctx context.Context, r *round, _ strike) error {
+		r.owe(func(ctx context.Context) error { return r.sh(ctx, end) })
+		return r.sh(ctx, begin)
+	}
+}
+
+// forAWhile is one that another script mends after a while.
+func forAWhile(begin, end string) func(context.Context, *round, strike) error {
+	return func(ctx context.Context, r *round, s strike) error {
+		// Its end may be in vain, on a machine that is off at that moment.
+		r.owe(func(ctx context.Context) error { return r.sh(ctx, end) })
+		if err := r.sh(ctx, begin); err != nil {
+			return err
+		}
+		pause(ctx, s.lasts)
+		return r.sh(ctx, end)
+	}
+}
+
+// Scripts for the network.
+const (
 	hole   = "while read -r i a gateway; do ip route replace blackhole $gateway/32; done </etc/lab/lease"
 	noHole = "while read -r i a gateway; do ip route del blackhole $gateway/32 2>/dev/null; done </etc/lab/lease; true"
 
-	// killSuccessor waits for the process that the timer starts, and kills it a little later.
-	killSuccessor = `for i in $(seq 200); do
-	if pgrep -f '^[/]var/lib/ferry/(agent|armed)-[^ ]* rollback' >/dev/null; then
-		sleep %.3f
-		%s
-		exit
-	fi
-	sleep 0.2
-done
-exit 1`
+	// An interface that was down has lost its routes; whoever puts it up again sees to that.
+	interfaceDown = "ip link set host0 down"
+	interfaceUp   = "ip link set host0 up; while read -r i a gateway; do ip address replace $a dev $i; ip route replace default via $gateway dev $i; done </etc/lab/lease"
 
 	// stopSSHD is not undone by who did it, and not by ferry if nothing was left for it to undo.
 	stopSSHD  = "touch /run/sshd-was-stopped; systemctl stop sshd"
@@ -47,99 +81,66 @@ done
 systemctl start sshd`
 )
 
-// killing is a script that kills ferry's processes on the target: pattern is of what stands behind the program.
-func killing(pattern string) string {
-	return fmt.Sprintf("pkill -9 -f '^[/]var/lib/ferry/(agent|armed)-[^ ]* %s'", pattern)
-}
-
-// faults are all that can happen, each as likely as the others.
-func faults() []fault {
-	onTarget := func(script string) func(context.Context, *round, strike) error {
-		return func(ctx context.Context, r *round, _ strike) error { return r.sh(ctx, script) }
-	}
-	mending := func(script string) func(context.Context, *round) error {
-		return func(ctx context.Context, r *round) error { return r.sh(ctx, script) }
-	}
-	forAWhile := func(begin, end string) func(context.Context, *round, strike) error {
-		return func(ctx context.Context, r *round, s strike) error {
-			if err := r.sh(ctx, begin); err != nil {
-				return err
-			}
-			pause(ctx, s.lasts)
-			return r.sh(ctx, end)
-		}
-	}
+func networkFaults() []fault {
 	return []fault{
 		{name: "link down for a while", do: linkDownForAWhile},
-		{name: "link down until all is over", do: linkDown, mend: linkUp},
-		{name: "link down and the user leaves", do: linkDown, mend: linkUp, leave: true},
-		{name: "black hole for a while", do: forAWhile(hole, noHole), mend: mending(noHole)},
-		{name: "black hole until all is over", do: onTarget(hole), mend: mending(noHole)},
-		{name: "sshd killed", do: onTarget("pkill -9 -x sshd")},
-		{name: "sshd stopped", do: onTarget(stopSSHD), mend: mending(startSSHD)},
-		{name: "ferry killed", do: signals(syscall.SIGKILL)},
-		{name: "ferry terminated", do: signals(syscall.SIGTERM)},
-		{name: "Ctrl-C", do: signals(syscall.SIGINT)},
-		{name: "Ctrl-C twice", do: signals(syscall.SIGINT, syscall.SIGINT)},
-		{name: "agent killed", do: onTarget(killing("serve"))},
-		{name: "guard killed", do: onTarget(killing("job"))},
-		{name: "guard or its successor killed", do: onTarget(killing("(job|rollback)"))},
-		{name: "agent and guard killed", do: onTarget(killing("(job|serve)"))},
-		{name: "ferry, agent and guard killed", do: func(ctx context.Context, r *round, s strike) error {
-			if err := signals(syscall.SIGKILL)(ctx, r, s); err != nil {
-				return err
-			}
-			return r.sh(ctx, killing("(job|serve)"))
-		}},
-		{name: "ferry, agent, guard and its successor killed", do: func(ctx context.Context, r *round, s strike) error {
-			_ = signals(syscall.SIGKILL)(ctx, r, s)
-			if err := r.sh(ctx, killing("(job|serve)")); err != nil {
-				return err
-			}
-			return r.sh(ctx, fmt.Sprintf(killSuccessor, (s.lasts/6).Seconds(), killing("rollback")))
-		}},
-		{name: "power cut", do: powerCut, restart: true},
-		{name: "power cut, and ferry killed", restart: true, do: func(ctx context.Context, r *round, s strike) error {
-			_ = signals(syscall.SIGKILL)(ctx, r, s)
-			return powerCut(ctx, r, s)
-		}},
-		{name: "reboot by somebody else", do: reboot, restart: true},
-		{name: "/run full for a while", do: forAWhile(fillRun, emptyRun), mend: mending(emptyRun)},
-		{name: "/run full until all is over", do: onTarget(fillRun), mend: mending(emptyRun)},
-		{name: "store full for a while", do: forAWhile(fillStore, emptyStore), mend: mending(emptyStore)},
-		{name: "store full until all is over", do: onTarget(fillStore), mend: mending(emptyStore)},
-		{name: "another deployment", do: func(_ context.Context, r *round, _ strike) error { return r.another() }},
+		{name: "link down until all is over", do: linkDown},
+		{name: "link down and the user leaves", do: linkDown, leave: true},
+		{name: "packets are lost for a while", do: losePackets},
+		{name: "black hole for a while", do: forAWhile(hole, noHole)},
+		{name: "black hole until all is over", do: untilTheEnd(hole, noHole)},
+		{name: "interface down for a while", do: forAWhile(interfaceDown, interfaceUp)},
+		{name: "sshd killed", do: on("pkill -9 -x sshd")},
+		{name: "sshd stopped", do: untilTheEnd(stopSSHD, startSSHD)},
 	}
 }
 
-func linkDown(ctx context.Context, r *round, _ strike) error {
+func (r *round) plug(ctx context.Context, in bool) error {
 	r.power.Lock()
 	defer r.power.Unlock()
+	if in {
+		return r.Target.LinkUp(ctx)
+	}
 	return r.Target.LinkDown(ctx)
 }
 
-func linkUp(ctx context.Context, r *round) error { return r.Target.LinkUp(ctx) }
+func linkDown(ctx context.Context, r *round, _ strike) error {
+	r.owe(func(ctx context.Context) error { return r.plug(ctx, true) })
+	return r.plug(ctx, false)
+}
 
 func linkDownForAWhile(ctx context.Context, r *round, s strike) error {
 	if err := linkDown(ctx, r, s); err != nil {
 		return err
 	}
 	pause(ctx, s.lasts)
-	return linkUp(ctx, r)
+	return r.plug(ctx, true)
 }
 
-// signals sends ferry signals, one after another.
-func signals(all ...syscall.Signal) func(context.Context, *round, strike) error {
-	return func(ctx context.Context, r *round, s strike) error {
-		for i, signal := range all {
-			if i > 0 {
-				pause(ctx, s.lasts/6)
-			}
-			if err := r.ferry.signal(signal); err != nil {
-				return err
-			}
+// losePackets pulls the cable and plugs it in again, many times, and each time for longer than the one before.
+func losePackets(ctx context.Context, r *round, s strike) error {
+	end := time.Now().Add(2 * s.lasts)
+	for gap := 50 * time.Millisecond; time.Now().Before(end) && ctx.Err() == nil; gap += gap / 4 {
+		if err := linkDown(ctx, r, s); err != nil {
+			return err
 		}
-		return nil
+		pause(ctx, gap)
+		if err := r.plug(ctx, true); err != nil {
+			return err
+		}
+		pause(ctx, 100*time.Millisecond)
+	}
+	return nil
+}
+
+func powerFaults() []fault {
+	return []fault{
+		{name: "power cut", do: powerCut, restart: true},
+		{name: "power cut, and ferry killed", restart: true, do: func(ctx context.Context, r *round, s strike) error {
+			_ = signals(syscall.SIGKILL)(ctx, r, s)
+			return powerCut(ctx, r, s)
+		}},
+		{name: "reboot by somebody else", do: reboot, restart: true},
 	}
 }
 
@@ -193,6 +194,30 @@ func reboot(ctx context.Context, r *round, _ strike) error {
 
 // bootLimit is how long a machine may take to start, on a busy computer.
 const bootLimit = 90 * time.Second
+
+// A clock that is set is not seen by who counts on the monotonic one. What is left of it are the times of files: what was written
+// before is then from the future, or from long ago. (The lab's machines have this machine's clock.)
+const clockSet = `find /run/ferry /var/lib/ferry /var/log/ferry -exec touch --no-dereference --date '%s' {} + 2>/dev/null; true`
+
+func otherFaults() []fault {
+	return []fault{
+		{name: "clock set back", do: on(fmt.Sprintf(clockSet, "1 year"))},
+		{name: "clock set on", do: on(fmt.Sprintf(clockSet, "1 year ago"))},
+		{name: "garbage collected there", do: on("nix-store --gc >/dev/null 2>&1")},
+		{name: "garbage collected here", do: func(ctx context.Context, r *round, _ strike) error {
+			_, err := r.Builder.Output(ctx, "nix-store", "--gc")
+			return err
+		}},
+		{name: "garbage collected at both ends", do: func(ctx context.Context, r *round, _ strike) error {
+			if err := r.sh(ctx, "nix-store --gc >/dev/null 2>&1"); err != nil {
+				return err
+			}
+			_, err := r.Builder.Output(ctx, "nix-store", "--gc")
+			return err
+		}},
+		{name: "another deployment", do: func(_ context.Context, r *round, _ strike) error { return r.another() }},
+	}
+}
 
 func pause(ctx context.Context, d time.Duration) {
 	select {

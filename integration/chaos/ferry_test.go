@@ -17,9 +17,15 @@ type ferry struct {
 	ended chan struct{}
 }
 
-// start starts ferry deploy for a node of the project, as for a person who has the password at hand.
-func (m *machine) start(node string, flags ...string) (*ferry, error) {
-	return m.startCommand("deploy", node, flags...)
+// start starts ferry for a node of the project, as for a person who has the password at hand.
+func (m *machine) start(a action, node string, flags ...string) (*ferry, error) {
+	switch a {
+	case doRollback:
+		return m.startCommand("rollback", node, flags...)
+	case doReboot:
+		return m.startCommand("deploy", node, append(flags, "--reboot", "--reboot-timeout=30s")...)
+	}
+	return m.startCommand("deploy", node, append(flags, "--action="+string(a))...)
 }
 
 func (m *machine) startCommand(command, node string, flags ...string) (*ferry, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"time"
 )
@@ -13,7 +14,10 @@ type look struct {
 	runs, profile, boots string // toplevels
 	kept                 string // the toplevel of the bundle that is kept
 	logins               []string
-	back                 string // the GC root of a way back
+	journal              []string // what has come to the journal in this round
+
+	// What the target says of its files: see invariant_test.go.
+	armed, accounts, store, open string
 
 	etc, greeting, unit string // what of the system is in /etc, in a file there, and in the unit that runs
 	active              string // of the units
@@ -27,7 +31,6 @@ echo runs=$(readlink -f /run/current-system)
 echo profile=$(readlink -f /nix/var/nix/profiles/system)
 echo kept=$(readlink -f /etc/nixos/current-configuration/profile)
 echo logins=$(sort -u ` + loginsFile + `)
-echo back=$(readlink /nix/var/nix/gcroots/ferry/back)
 echo etc=$(readlink -f /etc/static)
 echo greeting=$(cat /etc/greeting)
 echo unit=$(tr '\0' '\n' <"/proc/$(systemctl show -p MainPID --value greeter)/environ" | sed -n 's/^GREETING=//p')
@@ -40,8 +43,11 @@ done
 true
 `
 
-// look looks at the target.
-func (m *machine) look(ctx context.Context) (look, error) {
+// journalScript prints the journal's lines from one on.
+const journalScript = "cat /var/log/ferry/deployments.jsonl 2>/dev/null | tail -n +%d"
+
+// look looks at the target; all that its store has is read as well, if asked for.
+func (m *machine) look(ctx context.Context, contents bool) (look, error) {
 	out, err := m.Target.Output(ctx, "sh", "-c", lookScript)
 	if err != nil {
 		return look{}, err
@@ -55,8 +61,15 @@ func (m *machine) look(ctx context.Context) (look, error) {
 	if err != nil {
 		return look{}, err
 	}
+	verify := fmt.Sprintf(storeScript, "")
+	if contents {
+		verify = fmt.Sprintf(storeScript, "--check-contents")
+	}
+	journal := m.says(ctx, fmt.Sprintf(journalScript, m.entries+1))
 	return look{
-		runs: said["runs"], profile: said["profile"], boots: boots, kept: said["kept"], back: said["back"],
+		runs: said["runs"], profile: said["profile"], boots: boots, kept: said["kept"],
+		journal: slices.DeleteFunc(strings.Split(journal, "\n"), func(line string) bool { return line == "" }),
+		armed:   m.says(ctx, armedScript), accounts: m.says(ctx, accountsScript), store: m.says(ctx, verify), open: m.says(ctx, protectionScript()),
 		logins: strings.Fields(said["logins"]),
 		etc:    said["etc"], greeting: said["greeting"], unit: said["unit"], active: said["active"],
 		failed: said["failed"], strays: said["strays"], stale: said["stale"] != "",
@@ -65,8 +78,8 @@ func (m *machine) look(ctx context.Context) (look, error) {
 
 // describe says what the target is, with the systems' names.
 func (l look) describe(m *machine) string {
-	return fmt.Sprintf("it runs %s and boots %s, its profile is %s, it keeps %s, its way back is %s; /etc is %s and says %q, its unit %q; units %s; failed: %s",
-		m.nameOf(l.runs), m.nameOf(l.boots), m.nameOf(l.profile), m.nameOf(l.kept), m.nameOf(l.back), m.nameOf(strings.TrimSuffix(l.etc, "/etc")),
+	return fmt.Sprintf("it runs %s and boots %s, its profile is %s, it keeps %s; /etc is %s and says %q, its unit %q; units %s; failed: %s",
+		m.nameOf(l.runs), m.nameOf(l.boots), m.nameOf(l.profile), m.nameOf(l.kept), m.nameOf(strings.TrimSuffix(l.etc, "/etc")),
 		l.greeting, l.unit, l.active, l.failed)
 }
 
@@ -93,24 +106,28 @@ func (l look) whole(m *machine) (violations []string) {
 	if l.strays != "" {
 		violations = append(violations, "processes of an activation are left: "+l.strays)
 	}
-	return violations
+	if l.armed != "" {
+		violations = append(violations, "something is armed: "+l.armed)
+	}
+	if l.store != "" {
+		violations = append(violations, "the store does not verify: "+l.store)
+	}
+	if m.accounts != "" && l.accounts != m.accounts {
+		violations = append(violations, "accounts or keys have changed:\n"+changed(m.accounts, l.accounts))
+	}
+	return append(violations, unprotected(l.open)...)
 }
 
 // Scripts that say what of ferry's is at work: of a switch, and at all.
 const (
 	workScript = `pgrep -af '^/var/lib/ferry/(agent|armed)-[^ ]* (job|rollback)' && exit
 systemctl list-units --all --plain --no-legend 'ferry-*'`
-	leftScript = `pgrep -af '^/var/lib/ferry/agent-|[n]ix-store --serve' && exit
+	leftScript = `pgrep -af '^/var/lib/ferry/(agent|armed)-|[n]ix-store --serve' && exit
 for lock in /run/ferry/lock /run/ferry/work; do [ ! -e $lock ] || flock -n $lock true || echo $lock is held; done
 systemctl list-units --all --plain --no-legend 'ferry-*'
 ls -d /run/ferry/*/confirm 2>/dev/null
 find /var/lib/ferry /tmp -name '.new-*' -o -name 'ferry*' ! -path /var/lib/ferry`
 )
-
-// phaseScript shows the state of the last switch, if the round has had one.
-const phaseScript = `for state in $(ls -t /run/ferry/*-switch/state 2>/dev/null | head -n 1); do
-	[ ! "$state" -nt ` + roundFile + ` ] || cat "$state"
-done`
 
 // says runs a script of that kind.
 func (m *machine) says(ctx context.Context, script string) string {
@@ -134,6 +151,19 @@ func (m *machine) awaitQuiet(ctx context.Context) (left string) {
 			return left
 		}
 		pause(ctx, wait)
+	}
+}
+
+// awaitQuietHere waits until no process is left on the builder, and says which are.
+func (m *machine) awaitQuietHere(ctx context.Context) string {
+	for deadline := time.Now().Add(quietLimit); ; pause(ctx, 50*time.Millisecond) {
+		left, err := m.leftHere()
+		if err != nil {
+			return err.Error()
+		}
+		if left == "" || time.Now().After(deadline) || ctx.Err() != nil {
+			return left
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package chaos_test
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 	"sync"
 	"testing"
@@ -16,36 +17,41 @@ type machine struct {
 	*site.Site
 	login     string
 	toplevels map[string]string // by the systems' names
-	// usual is how long a deployment of a system takes that is not hurt.
-	usual map[string]time.Duration
-	turn  int
+	// usual is how long a deployment of a system takes that is not hurt, and usually how long each phase does.
+	usual   map[string]time.Duration
+	usually map[phase]time.Duration
+	turn    int
 	// power is held by who switches the target or its cable.
 	power *sync.Mutex
 	now   look // how the last round left it
+	// previous ran before the last deployment: ferry rollback returns to it.
+	previous string
+	accounts string // who may log in, and how: no deployment here changes that
+	entries  int    // how many lines the journal had
 }
 
 // storeLimit is the size of a target's store, which is filled up at times.
 const storeLimit = 96 << 20
 
 // loginsFile is a file of the target, on disk: what ran there when somebody logged in, written by sshd for each session, on
-// whatever connection. It owes nothing to ferry.
+// whatever connection. It owes nothing to ferry, and is where no fault fills or protects anything.
 const (
-	loginsFile = "/var/log/logins"
+	loginsFile = "/srv/logins"
 	// roundFile is made when a round begins.
-	roundFile = "/var/log/round"
+	roundFile = "/srv/round"
 	sshrc     = "readlink -f /run/current-system >>" + loginsFile + " 2>/dev/null\n"
 )
 
 // newMachine makes a target that runs a system that ferry has deployed. Every other one is deployed to as root.
 func newMachine(t *testing.T, number int, building *sync.Mutex) *machine {
 	t.Helper()
-	login, home := "alice", "/home/alice"
-	if number%2 == 0 {
-		login, home = "root", "/root"
+	who, home := "alice", "/home/alice"
+	if *login == "root" || *login == "" && number%2 == 0 {
+		who, home = "root", "/root"
 	}
-	s := site.New(t, site.Options{Login: login, Target: lab.Options{StoreLimit: storeLimit}})
-	m := &machine{Site: s, login: login, usual: map[string]time.Duration{}, power: new(sync.Mutex)}
-	m.toplevels = writeProject(s, login, building)
+	s := site.New(t, site.Options{Login: who, Alone: true, Target: lab.Options{StoreLimit: storeLimit}})
+	m := &machine{Site: s, login: who, usual: map[string]time.Duration{}, usually: maps.Clone(firstGuess), power: new(sync.Mutex)}
+	m.toplevels = writeProject(s, who, building)
 	var all []string
 	for _, toplevel := range m.toplevels {
 		all = append(all, toplevel)
@@ -84,7 +90,12 @@ func writeProject(s *site.Site, login string, building *sync.Mutex) map[string]s
 		fmt.Fprintf(&list, "(import %s/nixos { configuration = %s/%s; system = %q; }).system\n", s.Nixpkgs, s.Project, file, s.Target.System())
 	}
 	s.Write("ferry.nix", fmt.Sprintf("{\n  nixpkgs = %q;\n%s}\n", s.Nixpkgs, nodes.String()))
-	built := strings.Fields(s.Must("nix-build", "--no-out-link", "-E", "[ "+list.String()+" ]"))
+	// They stay when garbage is collected, and so does what is pinned.
+	s.Must("nix-store", "--realise", s.Nixpkgs, "--add-root", s.Project+"-nixpkgs", "--indirect")
+	built := strings.Fields(s.Must("nix-build", "--out-link", s.Project+"-systems", "-E", "[ "+list.String()+" ]"))
+	for i, link := range built {
+		built[i] = strings.TrimSpace(s.Must("readlink", "-f", link))
+	}
 	toplevels := map[string]string{}
 	for i, sys := range systems() {
 		if i >= len(built) {
@@ -143,17 +154,28 @@ func (m *machine) took(s system, d time.Duration) {
 	m.usual[s.name] = d
 }
 
+// tookEach remembers how long each phase has taken of a deployment that was left alone.
+func (m *machine) tookEach(lasts map[phase]time.Duration) {
+	for one, d := range lasts {
+		if m.usually[one] > 0 {
+			m.usually[one] = (3*m.usually[one] + d) / 4
+		}
+	}
+}
+
 // plainDeployment deploys as anybody would, with the default limits, and says what is wrong afterwards.
 func (m *machine) plainDeployment(t *testing.T, tell func(string, ...any)) (violations []string) {
 	t.Helper()
 	m.turn++
 	next := m.good(m.turn)
-	begin := time.Now()
-	f, err := m.start(next.name)
+	begin, ran := time.Now(), m.now.runs
+	watch := startWatch(t.Context(), m.Target, false)
+	f, err := m.start(doSwitch, next.name)
 	if err != nil {
 		t.Fatal(err)
 	}
 	status, ended := f.wait(4 * time.Minute)
+	lasts := watch.end()
 	if tell != nil {
 		tell("the next, plain deployment of %s ended with status %d after %v", next.name, status, time.Since(begin).Round(time.Millisecond))
 	}
@@ -162,15 +184,24 @@ func (m *machine) plainDeployment(t *testing.T, tell func(string, ...any)) (viol
 		return []string{fmt.Sprintf("the next, plain deployment of %s ended with status %d:\n%s", next.name, status, f.output())}
 	}
 	m.took(next, time.Since(begin))
+	m.tookEach(lasts)
+	m.previous = ran
 	if left := m.awaitQuiet(t.Context()); left != "" {
 		violations = append(violations, "after the next, plain deployment there is left: "+left)
 	}
-	m.now, err = m.look(t.Context())
+	if here := m.awaitQuietHere(t.Context()); here != "" {
+		violations = append(violations, "after the next, plain deployment there is left here: "+here)
+	}
+	m.now, err = m.look(t.Context(), false)
 	if err != nil {
 		return append(violations, err.Error())
 	}
+	m.entries += len(m.now.journal)
+	if m.accounts == "" {
+		m.accounts = m.now.accounts
+	}
 	new := m.toplevels[next.name]
-	if is := m.now; is.runs != new || is.boots != new || is.profile != new || is.kept != new || is.back != "" {
+	if is := m.now; is.runs != new || is.boots != new || is.profile != new || is.kept != new {
 		violations = append(violations, fmt.Sprintf("after the next, plain deployment, of %s: %s", next.name, is.describe(m)))
 	}
 	return append(violations, m.now.whole(m)...)

@@ -1,5 +1,6 @@
-// Package chaos_test hurts deployments at random: it picks faults, strikes with them at random moments, and looks each time at
-// one thing only: that the target answers, runs the old system or the new one, whole, and never boots what was not confirmed.
+// Package chaos_test hurts deployments at random: it picks a phase, a fault and a moment in the phase, and looks each time at one
+// thing only: that the target answers, runs the old system or the new one, whole, never boots what was not confirmed, has written
+// down what became of it, and has nothing left of the deployment.
 //
 // Without flags it is a short run of known faults, for every day; make chaos is the long one, with a seed of its own.
 package chaos_test
@@ -17,6 +18,7 @@ var (
 	first   = flag.Int("first", 1, "begin with round `N` of the seed: one round can be repeated without those before it")
 	rounds  = flag.Int("rounds", 12, "how many deployments are hurt")
 	limit   = flag.Duration("time", 10*time.Minute, "begin no round after that `TIME`")
+	login   = flag.String("login", "", "as whom all targets are deployed to; else alice and root by turns")
 	targets = flag.Int("targets", 3, "on how many targets at once")
 	stop    = flag.Bool("stop", false, "end with the first violation")
 )

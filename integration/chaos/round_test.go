@@ -19,13 +19,15 @@ type round struct {
 	system system
 	ferry  *ferry
 	before look
+	watch  *watch
 
 	mu         sync.Mutex
 	timeline   []string
 	violations []string
 	others     []*ferry // further deployments at the same time
 	last       time.Time
-	hits       []string // the phases in which faults were not in vain
+	hits       []phase // in which faults were not in vain
+	owed       []func(context.Context) error
 }
 
 // hurried are the limits of a deployment that is hurt: what it waits for takes the time of these tests.
@@ -34,10 +36,8 @@ var hurried = [...]string{"--confirm-timeout=3s", "--activation-timeout=5s", "--
 // play plays a round, and leaves the machine as the next one finds it.
 func (m *machine) play(t *testing.T, p plan) *round {
 	t.Helper()
-	r := &round{machine: m.in(t), plan: p, before: m.now, system: p.system}
-	if r.system.name == "" {
-		r.system = m.good(p.spare)
-	}
+	r := &round{machine: m.in(t), before: m.now}
+	r.plan, r.system = r.settle(p)
 	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	defer cancel()
 	m.turn++
@@ -46,58 +46,139 @@ func (m *machine) play(t *testing.T, p plan) *round {
 	if err := r.sh(ctx, ": >"+loginsFile+"; touch "+roundFile); err != nil {
 		t.Fatal(err)
 	}
-	takes := m.takes(r.system)
-	flags := hurried[:]
-	if len(p.kinds()) == 1 && p.kinds()[0] == "none" {
+	flags, node := hurried[:], r.system.name
+	if p.harmless() {
 		flags = nil
 	}
+	if r.plan.action == doRollback {
+		// Of those that are here any one does: what is returned to is the target's to say.
+		node = r.nameOf(r.before.runs)
+	}
+	r.watch = startWatch(ctx, r.Target, p.action == doReboot)
 	r.begin, r.last = time.Now(), time.Now()
 	var err error
-	if r.ferry, err = r.start(r.system.name, flags...); err != nil {
+	if r.ferry, err = r.start(r.plan.action, node, flags...); err != nil {
 		t.Fatal(err)
 	}
-	r.note("ferry deploys %s to a target that runs %s; such a deployment takes %v", r.system.name, m.nameOf(r.before.runs), takes.Round(time.Millisecond))
-	r.strike(ctx, takes)
+	r.note("ferry is to %s to %s a target that runs %s", r.plan.action, r.system.name, m.nameOf(r.before.runs))
+	r.strike(ctx)
 	status := r.outlast(ctx)
 	after := r.isWell(ctx, status)
+	lasts := r.watch.end()
 	if len(p.strikes) == 0 {
 		m.took(r.system, r.last.Sub(r.begin))
+		m.tookEach(lasts)
 	}
 	if len(r.violations) == 0 {
 		m.now = after
+		m.entries += len(after.journal)
 		r.violations = m.plainDeployment(t, r.note)
 	}
 	r.report(ctx, status)
 	return r
 }
 
-// strike starts the plan's faults, and returns when all have happened and those that do not last are over, or at least
-// are not waited for any more.
-func (r *round) strike(ctx context.Context, takes time.Duration) {
+// settle makes a plan one for this machine: which system is brought, and whether there is one to return to.
+func (r *round) settle(p plan) (plan, system) {
+	if p.system.name != "" {
+		return p, p.system
+	}
+	if p.action == doRollback {
+		for _, s := range systems() {
+			if r.toplevels[s.name] == r.previous && s.fate == mayStay && r.previous != r.before.runs {
+				return p, s
+			}
+		}
+		p.action = doSwitch
+	}
+	return p, r.good(p.spare)
+}
+
+// owe remembers what the world outside does when all is over.
+func (r *round) owe(mend func(context.Context) error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.owed = append(r.owed, mend)
+}
+
+// strike starts the plan's faults, and returns when all have happened and those that do not last are over, or when there is
+// nothing any more that they could hurt.
+func (r *round) strike(ctx context.Context) {
+	waits, giveUp := context.WithCancel(ctx)
+	defer giveUp()
 	var wait sync.WaitGroup
 	for _, s := range r.plan.strikes {
-		wait.Go(func() {
-			pause(ctx, time.Until(r.begin.Add(time.Duration(s.at*float64(takes)))))
-			phase := r.phase(ctx)
-			r.note("fault: %s (%s)", s.fault.name, phase)
-			if err := s.fault.do(ctx, r, s); err != nil {
-				r.note("fault: %s: in vain: %v", s.fault.name, err)
-				return
-			}
-			r.note("fault: %s: done", s.fault.name)
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			r.hits = append(r.hits, phase)
-		})
+		wait.Go(func() { r.strikeIn(ctx, waits, s) })
 	}
-	wait.Wait()
-	r.last = time.Now()
+	struck := make(chan struct{})
+	go func() {
+		wait.Wait()
+		close(struck)
+	}()
+	var quiet time.Time
+	for {
+		select {
+		case <-struck:
+			r.last = time.Now()
+			return
+		case <-time.After(200 * time.Millisecond):
+		}
+		if r.goesOn(ctx) {
+			quiet = time.Time{}
+			continue
+		}
+		if quiet.IsZero() {
+			quiet = time.Now()
+		}
+		// A ferry that is there may begin yet, or begin again.
+		if r.ferry.isOver() || time.Since(quiet) > 2*r.takes(r.system)+2*time.Second {
+			giveUp()
+		}
+	}
+}
+
+// goesOn tells whether something may still happen by itself: a target that could not go back waits for the world to be well.
+func (r *round) goesOn(ctx context.Context) bool {
+	switch now, _ := r.watch.is(); now {
+	case stranded:
+		return false
+	case preparing, ended:
+		return r.plan.action == doReboot && !r.ferry.isOver() || r.says(ctx, workScript) != ""
+	}
+	return true
+}
+
+// strikeIn strikes in the phase that the plan says, if that comes before the others have to be given up.
+func (r *round) strikeIn(ctx, waits context.Context, s strike) {
+	since, _ := r.watch.await(waits, s.phase)
+	if waits.Err() == nil {
+		pause(waits, time.Until(since.Add(time.Duration(s.within*float64(r.usually[s.phase])))))
+	}
+	if waits.Err() != nil {
+		r.note("fault: %s: in vain: it was never %s", s.fault.name, s.phase)
+		return
+	}
+	now, _ := r.watch.is()
+	r.note("fault: %s (while %s)", s.fault.name, now)
+	if err := s.fault.do(ctx, r, s); err != nil {
+		r.note("fault: %s: in vain: %v", s.fault.name, err)
+		return
+	}
+	r.note("fault: %s: done", s.fault.name)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.hits = append(r.hits, now)
 }
 
 // outlast waits until all that was begun has come to its end, with some help of the world outside, and gives ferry's status.
 func (r *round) outlast(ctx context.Context) int {
 	status, over := r.ferry.wait(0)
-	for limit := 2*r.takes(r.system) + 2*time.Second; !over; status, over = r.ferry.wait(200 * time.Millisecond) {
+	limit := 2*r.takes(r.system) + 2*time.Second
+	if r.plan.action == doReboot {
+		// While the machine is off, nothing goes on there.
+		limit += 15 * time.Second
+	}
+	for ; !over; status, over = r.ferry.wait(200 * time.Millisecond) {
 		if time.Since(r.last) > limit && r.says(ctx, workScript) == "" {
 			break
 		}
@@ -110,7 +191,7 @@ func (r *round) outlast(ctx context.Context) int {
 		if len(r.plan.strikes) == 0 {
 			r.last = time.Now()
 		}
-		if r.plan.attaches && (status == 5 || status == -1) {
+		if r.plan.attaches && r.plan.action != doBoot && r.plan.action != doReboot && (status == 5 || status == -1) {
 			r.attach()
 		}
 	} else {
@@ -121,12 +202,9 @@ func (r *round) outlast(ctx context.Context) int {
 		status, over = r.ferry.wait(20 * time.Second)
 		r.note("the user has left: %v, status %d", over, status)
 	}
-	for _, s := range r.plan.strikes {
-		if s.fault.mend == nil {
-			continue
-		}
-		if err := s.fault.mend(ctx, r); err != nil {
-			r.violates("after %s: %v", s.fault.name, err)
+	for _, mend := range slices.Backward(r.owed) {
+		if err := mend(ctx); err != nil {
+			r.violates("the world cannot be made well: %v", err)
 		}
 	}
 	r.note("the world is well")
@@ -147,7 +225,7 @@ func (r *round) another() error {
 	if next.name == r.system.name {
 		next = r.good(r.plan.spare + 2)
 	}
-	f, err := r.start(next.name, hurried[:]...)
+	f, err := r.start(doSwitch, next.name, hurried[:]...)
 	if err != nil {
 		return err
 	}
@@ -184,7 +262,10 @@ func (r *round) isWell(ctx context.Context, status int) look {
 	if err := r.answers(ctx); err != nil {
 		r.violates("the target does not answer: %v", err)
 	}
-	after, err := r.look(ctx)
+	if left := r.awaitQuietHere(ctx); left != "" {
+		r.violates("there is left here: %s", left)
+	}
+	after, err := r.look(ctx, r.plan.round%4 == 0)
 	if err != nil {
 		r.violates("%v", err)
 		return after
@@ -195,107 +276,6 @@ func (r *round) isWell(ctx context.Context, status int) look {
 		r.note("%s", after.describe(r.machine))
 	}
 	return after
-}
-
-// judge compares what the target is with what it was and what ferry said.
-func (r *round) judge(after look, status int) {
-	type deployed struct {
-		system string
-		fate   fate
-		status int
-	}
-	all := []deployed{{r.system.name, r.system.fate, status}}
-	for _, f := range r.others {
-		code, _ := f.wait(0)
-		all = append(all, deployed{f.node, mayStay, code})
-	}
-	may := []string{r.before.runs} // may run and boot
-	boots := []string{}            // may boot, and run after a restart
-	changed := false
-	for _, d := range all {
-		toplevel := r.toplevels[d.system]
-		switch d.status {
-		case 0:
-			if d.fate == mustGo {
-				r.violates("ferry has deployed %s, and says that all is well", d.system)
-			}
-			changed = changed || d.fate == mayStay
-			fallthrough
-		case 5, -1:
-			switch d.fate {
-			case mayStay:
-				may = append(may, toplevel)
-			case bootsOnly:
-				boots = append(boots, toplevel)
-			case mustGo:
-			}
-		case 1, 4, 130:
-		default:
-			r.violates("ferry for %s ended with status %d", d.system, d.status)
-		}
-	}
-	if changed {
-		may = may[1:]
-	}
-	if len(r.plan.kinds()) == 1 && r.plan.kinds()[0] == "none" && status != 0 {
-		r.violates("nothing has happened, and ferry ended with status %d", status)
-	}
-	mayBoot := append(may, boots...)
-	if len(boots) > 0 && status == 0 {
-		mayBoot = boots
-	}
-	mayRun := may
-	if r.plan.restarts() {
-		mayRun = append(may, boots...)
-	}
-	r.mustBe("runs", after.runs, mayRun)
-	r.mustBe("boots", after.boots, mayBoot)
-	r.mustBe("has the profile", after.profile, mayBoot)
-	r.mustBe("keeps", after.kept, append(mayBoot, r.before.runs))
-	r.agrees(after, boots)
-}
-
-// agrees checks that the target is of one piece, and that it boots only what somebody has reached while it ran.
-func (r *round) agrees(after look, boots []string) {
-	for what, toplevel := range map[string]string{"boots": after.boots, "has the profile": after.profile} {
-		if toplevel != r.before.boots && !slices.Contains(after.logins, toplevel) && !slices.Contains(boots, toplevel) {
-			r.violates("it %s %s, which nobody has reached", what, r.nameOf(toplevel))
-		}
-	}
-	if after.runs != after.boots && !slices.Contains(boots, after.boots) {
-		r.violates("it runs %s and boots %s", r.nameOf(after.runs), r.nameOf(after.boots))
-	}
-	// Power that goes during the commit leaves what has been done of it.
-	if r.plan.restarts() {
-		return
-	}
-	if after.profile != after.boots || after.kept != after.boots {
-		r.violates("it boots %s, its profile is %s, and it keeps %s", r.nameOf(after.boots), r.nameOf(after.profile), r.nameOf(after.kept))
-	}
-	if after.back != "" {
-		r.violates("the way back to %s is still kept", r.nameOf(after.back))
-	}
-}
-
-func (r *round) mustBe(does, is string, want []string) {
-	if slices.Contains(want, is) {
-		return
-	}
-	var names []string
-	for _, toplevel := range want {
-		names = append(names, r.nameOf(toplevel))
-	}
-	r.violates("it %s %s instead of %s", does, r.nameOf(is), strings.Join(names, " or "))
-}
-
-// phase is what the target says that a switch does there, that began in this round.
-func (r *round) phase(ctx context.Context) string {
-	for field := range strings.SplitSeq(r.says(ctx, phaseScript), ",") {
-		if name, found := strings.CutPrefix(field, `{"phase":`); found {
-			return strings.Trim(name, `"`)
-		}
-	}
-	return "no switch"
 }
 
 // sh runs a script on the target.
@@ -335,7 +315,7 @@ func (r *round) report(ctx context.Context, status int) {
 		r.T.Logf("%s, of %s: status %d after %v, then %s", r.plan, r.system.name, status, time.Since(r.begin).Round(100*time.Millisecond), r.timeline[len(r.timeline)-1][10:])
 		return
 	}
-	r.T.Errorf("seed %d, %s (login %s)\nviolated:\n  %s\n\ntimeline:\n  %s\n\nferry:\n%s", r.plan.seed, r.plan, r.login,
+	r.T.Errorf("seed %d, %s (login %s)\nagain: make chaos CHAOS='-seed %d -first %d -rounds 1 -targets 1 -login %s'\nviolated:\n  %s\n\ntimeline:\n  %s\n\nferry:\n%s", r.plan.seed, r.plan, r.login, r.plan.seed, r.plan.round, r.login,
 		strings.Join(r.violations, "\n  "), strings.Join(r.timeline, "\n  "), r.ferry.output())
 	for _, f := range r.others {
 		r.T.Logf("the other ferry, for %s:\n%s", f.node, f.output())

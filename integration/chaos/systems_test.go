@@ -16,6 +16,8 @@ type system struct {
 	fate fate
 	// patience is roughly how much longer than others its deployment takes, in seconds: what it does wrong is waited for.
 	patience float64
+	// passes are the phases that its deployment goes through when nothing happens to it; nil: all.
+	passes []phase
 }
 
 // fate is how far a system may come.
@@ -28,10 +30,11 @@ const (
 )
 
 // pauses are where a deployment takes its time on the target, as a real one does: so that what happens at a random moment
-// happens there as well.
+// happens there as well. The boot loader can boot an entry once, so that every one of them can be tried by a reboot.
 const pauses = `
-  system.activationScripts.pause = "sleep 0.3";
-  system.preSwitchChecks.pause = "[ $2 != boot ] || sleep 0.3";
+  boot.loader.lab.tryOnce = true;
+  system.activationScripts.pause = "sleep 0.4";
+  system.preSwitchChecks.pause = "[ $2 != boot ] || sleep 0.4";
 `
 
 // ends is a part of a configuration: its switch-to-configuration ends like that.
@@ -44,33 +47,40 @@ func checked(checks string) string { return "    checks = { " + checks + " };\n"
 
 // systems are what is deployed. There are enough that may stay to always have another one than the one that runs.
 func systems() []system {
+	var (
+		refused   = []phase{arming, activating}
+		cannotRun = []phase{arming, activating, rollingBack}
+		cutOff    = []phase{arming, activating, waiting, rollingBack}
+		unchecked = []phase{arming, activating, waiting, confirmed, rollingBack}
+		cannotDo  = []phase{arming, activating, waiting, committing, rollingBack}
+	)
 	good := []system{
 		{name: "one"}, {name: "two"}, {name: "three"},
 		{name: "checked", node: checked(`commands = [ { run = [ "sleep" "0.3" ]; } ];`)},
 	}
 	bad := []system{
-		{name: "refuses", more: ends("test", "check", 1)},
-		{name: "activation-fails", more: `system.activationScripts.broken = "false";`},
-		{name: "reload-fails", more: ends("test", "end", 3)},
-		{name: "unit-fails", more: `systemd.services.broken = { wantedBy = [ "multi-user.target" ]; serviceConfig.ExecStart = "/no/such/program"; };`},
-		{name: "panics", more: ends("test", "end", 101)},
-		{name: "boot-loader-fails", more: ends("boot", "boot", 1)},
-		{name: "no-boot", more: `system.preSwitchChecks.full = "[ $2 != boot ]";`},
-		{name: "hangs", more: `system.activationScripts.hang = "/usr/bin/setsid -f sleep 7771; sleep 7772";`, patience: 5},
-		{name: "without-dhcp", more: `networking.useDHCP = false;`, patience: 4},
-		{name: "wrong-address", more: `networking.interfaces.host0.ipv4.addresses = [ { address = "192.0.2.7"; prefixLength = 24; } ];`, patience: 4},
-		{name: "black-hole", more: `networking.localCommands = "while read -r i a gateway; do ip route replace blackhole $gateway/32; done </etc/lab/lease";`, patience: 4},
-		{name: "link-down", more: `system.activationScripts.cut = "ip link set host0 down";`, patience: 4},
-		{name: "stops-sshd", patience: 4, more: `systemd.services.cut = { wantedBy = [ "multi-user.target" ];
+		{name: "refuses", passes: refused, more: ends("test", "check", 1)},
+		{name: "activation-fails", passes: cannotRun, more: `system.activationScripts.broken = "false";`},
+		{name: "reload-fails", passes: cannotRun, more: ends("test", "end", 3)},
+		{name: "unit-fails", passes: cannotRun, more: `systemd.services.broken = { wantedBy = [ "multi-user.target" ]; serviceConfig.ExecStart = "/no/such/program"; };`},
+		{name: "panics", passes: cannotRun, more: ends("test", "end", 101)},
+		{name: "boot-loader-fails", passes: cannotDo, more: ends("boot", "boot", 1)},
+		{name: "no-boot", passes: cannotDo, more: `system.preSwitchChecks.full = "[ $2 != boot ]";`},
+		{name: "hangs", passes: cannotRun, more: `system.activationScripts.hang = "/usr/bin/setsid -f sleep 7771; sleep 7772";`, patience: 5},
+		{name: "without-dhcp", passes: cutOff, more: `networking.useDHCP = false;`, patience: 4},
+		{name: "wrong-address", passes: cutOff, more: `networking.interfaces.host0.ipv4.addresses = [ { address = "192.0.2.7"; prefixLength = 24; } ];`, patience: 4},
+		{name: "black-hole", passes: cutOff, more: `networking.localCommands = "while read -r i a gateway; do ip route replace blackhole $gateway/32; done </etc/lab/lease";`, patience: 4},
+		{name: "link-down", passes: cutOff, more: `system.activationScripts.cut = "ip link set host0 down";`, patience: 4},
+		{name: "stops-sshd", passes: cutOff, patience: 4, more: `systemd.services.cut = { wantedBy = [ "multi-user.target" ];
     serviceConfig.ExecStart = "${pkgs.busybox}/bin/busybox sh -c 'systemctl stop sshd; exec sleep 100000'"; };`},
-		{name: "without-sshd", patience: 4},
-		{name: "check-fails", node: checked(`commands = [ { run = [ "false" ]; } ];`)},
-		{name: "page-is-missing", node: checked(`http = [ { url = "http://localhost:81/"; from = "target"; timeout = 1; } ];`), patience: 1},
+		{name: "without-sshd", passes: cutOff, patience: 4},
+		{name: "check-fails", passes: unchecked, node: checked(`commands = [ { run = [ "false" ]; } ];`)},
+		{name: "page-is-missing", passes: unchecked, node: checked(`http = [ { url = "http://localhost:81/"; from = "target"; timeout = 1; } ];`), patience: 1},
 	}
 	for i := range bad {
 		bad[i].fate = mustGo
 	}
-	return append(append(good, bad...), system{name: "needs-a-reboot", more: ends("test", "check", 100), fate: bootsOnly})
+	return append(append(good, bad...), system{name: "needs-a-reboot", more: ends("test", "check", 100), fate: bootsOnly, passes: []phase{arming, activating, committing}})
 }
 
 // configuration is the system's, a Nix expression.

@@ -46,6 +46,16 @@ func (t *Target) Output(ctx context.Context, argv ...string) ([]byte, error) {
 	return out, nil
 }
 
+// Inside is where a file of the running machine is found from the test, with what the machine has mounted itself; "" while it is
+// off. An absolute link on the way leads out of the machine: it is for files of which that is known.
+func (t *Target) Inside(path string) string {
+	on := t.current()
+	if on == nil {
+		return ""
+	}
+	return fmt.Sprintf("/proc/%d/root%s", on.pidOne(), path)
+}
+
 // ReadFile reads a file of the machine as it sees it.
 func (t *Target) ReadFile(ctx context.Context, path string) ([]byte, error) {
 	return t.Output(ctx, "cat", "--", path)
