@@ -3,6 +3,7 @@ package chaos_test
 import (
 	"fmt"
 	"io/fs"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -82,6 +83,21 @@ systemctl list-unit-files --no-legend 'ferry-*' 2>/dev/null
 ls -d /etc/systemd/system.control/*ferry* /run/systemd/transient/ferry-* /run/systemd/system/ferry-* /var/lib/ferry/reboot /var/lib/ferry/armed-* \
 	/nix/var/nix/gcroots/ferry/back /nix/var/nix/gcroots/ferry/reboot-* /etc/lab/efivars/LoaderEntryOneShot 2>/dev/null
 true`
+
+// remains are what a machine that was restarted in the middle has on its disk until the next deployment: nothing starts it.
+var remains = []string{"/nix/var/nix/gcroots/ferry/back", "/var/lib/ferry/armed-"}
+
+// stillArmed says what armedScript has printed, but for what may remain.
+func stillArmed(said string, restarted bool) (violations []string) {
+	for line := range strings.Lines(said) {
+		line = strings.TrimSpace(line)
+		mayRemain := slices.ContainsFunc(remains, func(name string) bool { return strings.HasPrefix(line, name) })
+		if line != "" && !(restarted && mayRemain) {
+			violations = append(violations, "something is armed: "+line)
+		}
+	}
+	return violations
+}
 
 // changed are the lines that two texts do not have in common.
 func changed(before, after string) string {

@@ -106,9 +106,6 @@ func (l look) whole(m *machine) (violations []string) {
 	if l.strays != "" {
 		violations = append(violations, "processes of an activation are left: "+l.strays)
 	}
-	if l.armed != "" {
-		violations = append(violations, "something is armed: "+l.armed)
-	}
 	if l.store != "" {
 		violations = append(violations, "the store does not verify: "+l.store)
 	}

@@ -204,5 +204,5 @@ func (m *machine) plainDeployment(t *testing.T, tell func(string, ...any)) (viol
 	if is := m.now; is.runs != new || is.boots != new || is.profile != new || is.kept != new {
 		violations = append(violations, fmt.Sprintf("after the next, plain deployment, of %s: %s", next.name, is.describe(m)))
 	}
-	return append(violations, m.now.whole(m)...)
+	return append(append(violations, m.now.whole(m)...), stillArmed(m.now.armed, false)...)
 }
