@@ -16,7 +16,7 @@ import (
 var (
 	seed    = flag.Uint64("seed", 2735, "what the faults and their moments follow from; 0: the clock's")
 	first   = flag.Int("first", 1, "begin with round `N` of the seed: one round can be repeated without those before it")
-	rounds  = flag.Int("rounds", 12, "how many deployments are hurt")
+	rounds  = flag.Int("rounds", 10, "how many deployments are hurt")
 	limit   = flag.Duration("time", 10*time.Minute, "begin no round after that `TIME`")
 	login   = flag.String("login", "", "as whom all targets are deployed to; else alice and root by turns")
 	targets = flag.Int("targets", 3, "on how many targets at once")
