@@ -31,6 +31,8 @@ type Tree struct {
 	gitDir string // the repository, as far as it is this work tree's
 	common string // the repository, as far as it is all its work trees'
 	config string // what git reads instead of the repository's configuration
+	// attributes is the file of attributes that a configuration names, or "".
+	attributes string
 }
 
 // Error is a repository that git cannot be asked about.
@@ -72,7 +74,7 @@ func Find(ctx context.Context, runner *run.Runner, dir string) (tree Tree, found
 	if t.Root, err = rootOf(candidates, t.gitDir, places[2]); err != nil {
 		return Tree{}, false, "", err
 	}
-	if t.config, err = t.harmless(ctx); err != nil {
+	if t.config, t.attributes, err = t.harmless(ctx); err != nil {
 		return Tree{}, false, "", err
 	}
 	return t.In(t.Root), true, "", nil
@@ -159,8 +161,15 @@ func (t Tree) In(dir string) Tree {
 	return t
 }
 
-// Common is the part of the repository that all of its work trees share.
-func (t Tree) Common() string { return t.common }
+// Attributes are the files outside of the work tree that say which attributes its files have, as far as git's settings name them. They need
+// not be there.
+func (t Tree) Attributes() []string {
+	files := []string{filepath.Join(t.common, "info/attributes")}
+	if t.attributes != "" {
+		files = append(files, t.attributes)
+	}
+	return files
+}
 
 // Output runs git in the folder and returns its output. args must be a command that reads; its failure is an [*Error] that wraps a
 // [*run.Error].

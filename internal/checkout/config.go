@@ -28,15 +28,23 @@ func isStored(name string) bool {
 	return submodule && (strings.HasSuffix(rest, ".active") || strings.HasSuffix(rest, ".url"))
 }
 
-// harmless is a configuration with what of the repository's is kept. To list settings starts nothing.
-func (t Tree) harmless(ctx context.Context) (string, error) {
+// harmless is a configuration with what of the repository's is kept, and the file of attributes that is configured. To list settings
+// starts nothing.
+func (t Tree) harmless(ctx context.Context) (config, attributes string, err error) {
 	out, err := t.start(ctx, command{args: []string{"config", "--list", "-z"}})
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	var b strings.Builder
 	for entry := range strings.SplitSeq(strings.TrimSuffix(string(out), "\x00"), "\x00") {
 		name, value, given := strings.Cut(entry, "\n")
+		if name == "core.attributesfile" {
+			attributes = value
+			if below, home := strings.CutPrefix(value, "~/"); home {
+				dir, _ := os.UserHomeDir()
+				attributes = filepath.Join(dir, below)
+			}
+		}
 		if !isStored(name) {
 			continue
 		}
@@ -56,7 +64,7 @@ func (t Tree) harmless(ctx context.Context) (string, error) {
 		}
 		b.WriteString("\n")
 	}
-	return b.String(), nil
+	return b.String(), attributes, nil
 }
 
 // shared is what the work trees of a repository share and is needed to read it. Neither its configuration nor its hooks are.

@@ -11,6 +11,7 @@ import (
 
 	"ferry/internal/fleet"
 	"ferry/internal/logs"
+	"ferry/internal/nix"
 	"ferry/internal/run"
 	"ferry/internal/target"
 	"ferry/internal/ui"
@@ -65,6 +66,7 @@ type app struct {
 	log      *logs.Run  // nil: nothing is kept
 	events   *events    // nil: they are not wanted
 	outcomes []fleet.Outcome
+	clients  []*nix.Client // released in the end
 }
 
 func (a *app) root() *cobra.Command {
@@ -119,7 +121,17 @@ func (a *app) open() {
 	}
 }
 
+// newNix is a client of this machine's Nix. What it keeps from being collected, it keeps until the command ends.
+func (a *app) newNix(options nix.Options) *nix.Client {
+	client := &nix.Client{Runner: a.runner, Options: options}
+	a.clients = append(a.clients, client)
+	return client
+}
+
 func (a *app) close() {
+	for _, c := range a.clients {
+		c.Release()
+	}
 	if a.printer != nil {
 		a.printer.Close()
 	}

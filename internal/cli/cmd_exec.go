@@ -81,7 +81,7 @@ func (a *app) runExec(ctx context.Context, o execOptions, words, argv []string) 
 	if o.group && o.json {
 		return usagef("", "--group and --json exclude each other")
 	}
-	_, nodes, err := a.openNodes(ctx, &nix.Client{Runner: a.runner}, o.nodeFlags, words)
+	_, nodes, err := a.openNodes(ctx, a.newNix(nix.Options{}), o.nodeFlags, words)
 	if err != nil {
 		return err
 	}

@@ -55,7 +55,7 @@ the generations; older, how many older generations are not told; and generations
 }
 
 func (a *app) runGenerations(ctx context.Context, o generationsOptions, args []string) error {
-	_, node, err := a.openNode(ctx, &nix.Client{Runner: a.runner}, o.nodeFlags, args)
+	_, node, err := a.openNode(ctx, a.newNix(nix.Options{}), o.nodeFlags, args)
 	if err != nil {
 		return err
 	}

@@ -63,7 +63,7 @@ func (a *app) runHistory(ctx context.Context, o historyOptions, args []string) e
 	if o.limit < 1 || o.limit > agent.MaxHistory {
 		return usagef("for example --limit 100", "--limit %d: expected a number from 1 to %d", o.limit, agent.MaxHistory)
 	}
-	_, node, err := a.openNode(ctx, &nix.Client{Runner: a.runner}, o.nodeFlags, args)
+	_, node, err := a.openNode(ctx, a.newNix(nix.Options{}), o.nodeFlags, args)
 	if err != nil {
 		return err
 	}

@@ -40,7 +40,7 @@ The exit status is ssh's: that of the session or command, or 255.`,
 }
 
 func (a *app) runSSH(ctx context.Context, f nodeFlags, words, argv []string) error {
-	_, node, err := a.openNode(ctx, &nix.Client{Runner: a.runner}, f, words)
+	_, node, err := a.openNode(ctx, a.newNix(nix.Options{}), f, words)
 	if err != nil {
 		return err
 	}

@@ -113,7 +113,7 @@ func (a *app) looking(nodes []inventory.Node) (done func()) {
 }
 
 func (a *app) runStatus(ctx context.Context, o statusOptions, args []string) error {
-	inv, nodes, err := a.openNodes(ctx, &nix.Client{Runner: a.runner}, o.nodeFlags.orAll(args), args)
+	inv, nodes, err := a.openNodes(ctx, a.newNix(nix.Options{}), o.nodeFlags.orAll(args), args)
 	if err != nil {
 		return err
 	}

@@ -81,7 +81,7 @@ func (f *nixFlags) client(a *app) (*nix.Client, error) {
 		}
 		o.Settings = append(o.Settings, [2]string{name, value})
 	}
-	return &nix.Client{Runner: a.runner, Options: o}, nil
+	return a.newNix(o), nil
 }
 
 // openNode opens the inventory and picks the one node that args name, or the only one there is.
@@ -224,7 +224,7 @@ func (a *app) completions(ctx context.Context, f *nodeFlags, args []string, toCo
 		return nil
 	}
 	a.open()
-	inv, err := inventory.Open(ctx, &nix.Client{Runner: a.runner}, inventory.Options{File: f.file, FerryVersion: Version})
+	inv, err := inventory.Open(ctx, a.newNix(nix.Options{}), inventory.Options{File: f.file, FerryVersion: Version})
 	if err != nil {
 		return nil
 	}

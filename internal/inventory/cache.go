@@ -54,11 +54,11 @@ func (c Cache) file(e nix.Expression, version nix.Version, settings string) stri
 type evaluator func(context.Context, nix.Expression) ([]byte, error)
 
 // eval has e evaluated by the function by, or takes what it gave before: if e is pure, and if the paths that needs finds in that are still in the
-// store.
+// store. They are kept from then on.
 func (inv *Inventory) eval(ctx context.Context, e nix.Expression, by evaluator, needs func(answer []byte) []nix.StorePath) ([]byte, error) {
 	c := inv.options.Cache
 	if !e.Pure || c.Dir == "" {
-		return by(ctx, e)
+		return inv.keptAnswer(ctx, e, by, needs)
 	}
 	version, err := inv.client.Version(ctx)
 	if err != nil {
@@ -69,7 +69,7 @@ func (inv *Inventory) eval(ctx context.Context, e nix.Expression, by evaluator, 
 		paths := needs(found.Answer)
 		there := true
 		if len(paths) > 0 {
-			if there, err = inv.client.Valid(ctx, paths...); err != nil {
+			if there, err = inv.client.Keep(ctx, paths...); err != nil {
 				return nil, err
 			}
 		}
@@ -87,12 +87,31 @@ func (inv *Inventory) eval(ctx context.Context, e nix.Expression, by evaluator, 
 	if e.Log != nil {
 		e.Log = io.MultiWriter(e.Log, &log)
 	}
-	answer, err := by(ctx, e)
+	answer, err := inv.keptAnswer(ctx, e, by, needs)
 	if err == nil {
 		// Without it the next evaluation takes longer, and nothing else.
 		_ = c.write(file, cached{Answer: answer, Log: string(log.Bytes()[:min(log.Len(), maxCachedLog)])})
 	}
 	return answer, err
+}
+
+// keptAnswer has e evaluated by the function by, again if what needs finds in the answer was collected as garbage between the end of
+// the process that has made it and the moment in which it is kept.
+func (inv *Inventory) keptAnswer(ctx context.Context, e nix.Expression, by evaluator, needs func(answer []byte) []nix.StorePath) ([]byte, error) {
+	var paths []nix.StorePath
+	for range nix.Tries {
+		answer, err := by(ctx, e)
+		if err != nil {
+			return nil, err
+		}
+		if paths = needs(answer); len(paths) == 0 {
+			return answer, nil
+		}
+		if kept, err := inv.client.Keep(ctx, paths...); err != nil || kept {
+			return answer, err
+		}
+	}
+	return nil, &nix.CollectedError{Path: paths[0]}
 }
 
 // read reads an evaluation, and makes it count as used now. One that cannot be read is not there.

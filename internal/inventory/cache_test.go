@@ -26,6 +26,7 @@ func counted(t *testing.T, dir string, options Options, settings ...[2]string) (
 		}
 	}}
 	options.Dir = dir
+	defer client.Release()
 	inv, err := Open(t.Context(), client, options)
 	if err != nil {
 		t.Fatal(err)

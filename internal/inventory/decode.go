@@ -30,8 +30,9 @@ type shape struct {
 
 // listing is the whole answer of inventory.nix.
 type listing struct {
-	Shape shape                  `json:"shape"`
-	Nodes map[string]description `json:"nodes"`
+	Shape         shape                  `json:"shape"`
+	WorldReadable description            `json:"worldReadable"`
+	Nodes         map[string]description `json:"nodes"`
 }
 
 // check finds what is wrong with the inventory as a whole.

@@ -16,7 +16,8 @@ type Error struct {
 	// Trace is where in the user's own files an evaluation failed: lines ready to be printed, nearest to the error first.
 	Trace []string
 
-	failure bool // the inventory is right, what it describes failed
+	refused []string // the files that must not get into the store
+	failure bool     // the inventory is right, what it describes failed
 }
 
 // Error says node, attribute and what is wrong.

@@ -64,6 +64,15 @@ func (inv *Inventory) Evaluate(ctx context.Context, node Node, log io.Writer, be
 			return nil, failed(node.Name, fmt.Errorf("answer of Nix: %w", err))
 		}
 	}
+	if !ev.pure {
+		var pin nix.StorePath
+		if tree, _, err := nix.SplitStorePath(a.Tree); err == nil {
+			pin = tree
+		}
+		if err := ev.refuseOutside(ctx, e.Bundle, pin); err != nil {
+			return nil, err
+		}
+	}
 	if len(ev.why) > 0 && !ev.known {
 		inv.options.Note(fmt.Sprintf("node %s is not pure: %s", node.Name, e.Impure))
 	}

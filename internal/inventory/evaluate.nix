@@ -166,6 +166,7 @@ in
     else
       {
         bundle = bundle.drvPath;
+        inherit (pin) tree;
         bundleOut = bundle.outPath;
         bundleSystem = bundle.system;
         toplevel = toplevel.drvPath;

@@ -102,19 +102,18 @@ func Open(ctx context.Context, client *nix.Client, options Options) (*Inventory,
 	var settings nix.Settings
 	var settingsErr error
 	group.Go(func() { settings, settingsErr = client.Settings(ctx) })
-	inv.Source, err = inv.takeSource(ctx, false)
+	// What keeps the source takes a moment to begin; if it cannot, the one who needs it says why.
+	group.Go(func() { _, _ = client.Keep(ctx) })
+	inv.Source, err = inv.takeSource(ctx, nil)
 	group.Wait()
+	inv.System, inv.settings = settings.System, settings.Evaluation
+	if settingsErr == nil {
+		inv.Source, err = inv.takeAllowed(ctx, inv.Source, err)
+	}
 	if err = errors.Join(settingsErr, err); err != nil {
 		return nil, err
 	}
-	inv.System, inv.settings = settings.System, settings.Evaluation
 	err = inv.readNodes(ctx)
-	if err != nil && inv.broken(err) {
-		// Someone who wrote the same source was killed before Nix knew of it: Nix itself has to put it there.
-		if inv.Source, err = inv.takeSource(ctx, true); err == nil {
-			err = inv.readNodes(ctx)
-		}
-	}
 	if err != nil {
 		return nil, err
 	}
@@ -130,21 +129,6 @@ func (inv *Inventory) readNodes(ctx context.Context) error {
 		return inv.singleNode()
 	}
 	return inv.read(ctx)
-}
-
-// broken tells whether err may come from a source that is in the store only in part.
-func (inv *Inventory) broken(err error) bool {
-	_, missing := os.Lstat(filepath.Join(string(inv.Source.Path), inv.place.rel))
-	if missing != nil {
-		return true
-	}
-	// Nix copies a path that it does not know of as a source, and finds another content than it was told. What it says of that
-	// begins with the path in single quotes, or has it in an input's name.
-	said := err.Error()
-	return strings.Contains(said, string(inv.Source.Path)) &&
-		slices.ContainsFunc([]string{"' is not valid", "NAR hash mismatch", "mismatch in field 'narHash'"}, func(what string) bool {
-			return strings.Contains(said, what)
-		})
 }
 
 // Nodes are all nodes, sorted by name.
@@ -166,16 +150,18 @@ func (inv *Inventory) Node(name string) (Node, error) {
 	return Node{}, e
 }
 
-// takeSource puts the source in the store; again does so even where the same seems to be there.
-func (inv *Inventory) takeSource(ctx context.Context, again bool) (Source, error) {
-	t := tree{root: inv.place.root, git: inv.place.git, note: inv.options.Note}
+// takeSource puts the source in the store. change, which may be nil, changes how.
+func (inv *Inventory) takeSource(ctx context.Context, change func(*tree)) (Source, error) {
+	t := tree{root: inv.place.root, git: inv.place.git, note: inv.options.Note, own: filepath.Dir(inv.place.rel)}
+	if change != nil {
+		change(&t)
+	}
 	for _, file := range inv.options.Private {
 		if !filepath.IsAbs(file) {
 			file = filepath.Join(inv.options.Dir, file)
 		}
 		t.private = append(t.private, file)
 	}
-	t.again = again
 	s, err := snapshot(ctx, inv.client, t)
 	var e *Error
 	if err != nil && !errors.As(err, &e) {
@@ -256,6 +242,10 @@ func (inv *Inventory) locateInSource(ctx context.Context, value string) (rel str
 func (inv *Inventory) missing(ctx context.Context, rel string) error {
 	if hint, known := inv.notInGit(ctx, rel); known {
 		return &Error{Text: printable(rel) + " exists, but git does not know it, so it is not part of the source", Advice: []string{hint}}
+	}
+	if target, err := os.Readlink(filepath.Join(inv.Root, rel)); err == nil && isAnnexed(target) {
+		return &Error{Text: printable(rel) + " is a link of git-annex, whose content is not in the source",
+			Advice: []string{annexHint(rel)}}
 	}
 	if info, err := os.Lstat(filepath.Join(inv.Root, rel)); err == nil && info.Mode()&fs.ModeSymlink != 0 {
 		return &Error{Text: printable(rel) + " is a symbolic link to something that is not in the source",

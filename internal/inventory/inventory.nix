@@ -108,11 +108,21 @@ let
           else
             { inherit (describe inventory.nodes) type; };
       };
+
+  # What may be read by everyone, though it looks private. It is read from a source that lacks just that.
+  worldReadable =
+    if isAttrs inventory && inventory ? worldReadable then
+      describeWithin 1 inventory.worldReadable
+    else
+      {
+        type = "list";
+        items = [ ];
+      };
 in
 {
-  inherit inventory shape;
+  inherit inventory shape worldReadable;
   all = {
-    inherit shape;
+    inherit shape worldReadable;
     nodes =
       if (shape.nodes.type or "") == "set" then
         mapAttrs (_: describeNode) inventory.nodes

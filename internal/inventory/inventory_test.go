@@ -20,9 +20,11 @@ import (
 // newClient is a client of this machine's Nix that builds without a sandbox, as the nixpkgs in testdata needs.
 func newClient(t *testing.T) *nix.Client {
 	t.Helper()
-	return &nix.Client{Runner: &run.Runner{}, Options: nix.Options{Settings: [][2]string{
+	client := &nix.Client{Runner: &run.Runner{}, Options: nix.Options{Settings: [][2]string{
 		{"sandbox", "false"}, {"build-users-group", ""}, {"substituters", ""},
 	}}}
+	t.Cleanup(client.Release)
+	return client
 }
 
 // write makes files in dir, with the folders they need. A name that ends with a slash is a folder.
@@ -66,10 +68,16 @@ func repository(t *testing.T, dir string) {
 	git(t, dir, "commit", "--quiet", "--allow-empty", "--message=first")
 }
 
+// pinKeeper keeps testPin until the tests end: some of them collect garbage.
+var pinKeeper = &nix.Client{Runner: &run.Runner{}}
+
 // testPin is the nixpkgs in testdata, in the store.
 var testPin = sync.OnceValues(func() (nix.StorePath, error) {
-	client := &nix.Client{Runner: &run.Runner{}}
-	return client.Add(context.Background(), "testdata/nixpkgs")
+	pin, err := pinKeeper.Add(context.Background(), "testdata/nixpkgs")
+	if err == nil {
+		_, err = pinKeeper.Keep(context.Background(), pin)
+	}
+	return pin, err
 })
 
 // pinPath is the path of a nixpkgs tree that can be used as a pin.
@@ -280,6 +288,7 @@ func TestASourceThatWasHalfAddedIsAddedAgain(t *testing.T) {
 	}
 	path := string(inv.Source.Path)
 	for what, written := range map[string][]string{"nothing": nil, "the inventory": {"ferry.nix"}, "all": {"ferry.nix", "a.nix"}} {
+		client.Release()
 		if err := client.Runner.Run(t.Context(), run.Command{Argv: []string{"nix-store", "--delete", path}}); err != nil {
 			t.Fatal(err)
 		}

@@ -41,7 +41,7 @@ func (inv *Inventory) SourceOf(ctx context.Context, node Node) (Source, error) {
 	case <-ctx.Done():
 		return s, at(node.Name, context.Cause(ctx))
 	}
-	s, err = snapshotValid(ctx, inv.client, tree{root: whole, only: paths, checked: true})
+	s, err = snapshot(ctx, inv.client, tree{root: whole, only: paths, checked: true})
 	if err == nil {
 		s.Revision, s.Dirty, err = inv.revisionOf(ctx, paths)
 	}
@@ -98,20 +98,6 @@ func (inv *Inventory) ChecksIn(node Node, source nix.StorePath) health.Checks {
 		checks.Commands[i].Run = run
 	}
 	return checks
-}
-
-// snapshotValid is snapshot where nobody finds out later that the source is in the store only in part.
-func snapshotValid(ctx context.Context, client *nix.Client, t tree) (Source, error) {
-	s, err := snapshot(ctx, client, t)
-	if err != nil {
-		return s, err
-	}
-	valid, err := client.Valid(ctx, s.Path)
-	if err != nil || valid {
-		return s, err
-	}
-	t.again = true
-	return snapshot(ctx, client, t)
 }
 
 // revisionOf is the commit that has changed any of paths last, and whether they differ from it. Where none has, it is the commit

@@ -28,7 +28,7 @@ type Node struct {
 // nodeAttributes and inventoryAttributes are what the inventory may say.
 var (
 	nodeAttributes      = []string{"checks", "configuration", "elevate", "impure", "nixpkgs", "source", "system", "tags", "target"}
-	inventoryAttributes = []string{"nixpkgs", "nodes"}
+	inventoryAttributes = []string{"nixpkgs", "nodes", "worldReadable"}
 )
 
 // systems are the platforms of Linux that nixpkgs knows.

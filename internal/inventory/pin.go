@@ -92,6 +92,9 @@ func (inv *Inventory) newPin(ctx context.Context, node, path string) (pin, error
 	}
 	if tree, rest, err := nix.SplitStorePath(resolved); err == nil {
 		p := pin{tree: Source{Path: tree}, rest: rest}
+		if _, err := inv.client.Keep(ctx, tree); err != nil {
+			return p, err
+		}
 		p.tree.NarHash, err = inv.client.NarHash(ctx, tree)
 		return p, err
 	}

@@ -25,6 +25,9 @@ func (inv *Inventory) read(ctx context.Context) error {
 	if err := l.Shape.check(inv.place.rel); err != nil {
 		return err
 	}
+	if _, err := inv.readable(l.WorldReadable); err != nil {
+		return err
+	}
 	for _, name := range slices.Sorted(maps.Keys(l.Nodes)) {
 		n, err := inv.decode(ctx, name, l)
 		if err != nil {

@@ -1,7 +1,6 @@
 package inventory
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,8 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-
-	"ferry/internal/nix"
 )
 
 // bigSource is the size from which a source is worth a note, in bytes: it is copied to the store and to every target.
@@ -28,14 +25,17 @@ type entry struct {
 
 // tree is what a snapshot is taken of: a work tree's files or a whole folder.
 type tree struct {
-	again   bool // add it even where the same seems to be in the store
 	root    string
-	git     *workTree    // nil outside git
-	note    func(string) // told when the tree is big; may be nil
-	private []string     // files of this machine that must not be in it
-	only    []string     // the paths in root that it is narrowed to, none below another one; nil: all of it
-	checked bool         // there are no private keys in it
-	nixpkgs *workTree    // it is this checkout of nixpkgs, and needs its version
+	git     *workTree     // nil outside git
+	note    func(string)  // told when the tree is big; may be nil
+	private []string      // files of this machine that must not be in it
+	only    []string      // the paths in root that it is narrowed to, none below another one; nil: all of it
+	checked bool          // there is no private material in it
+	public  []string      // paths in root in which private material may be
+	own     string        // the folder in root that the inventory is in, or ""
+	without []string      // files that are left out
+	opened  []privateFile // see decrypted
+	nixpkgs *workTree     // it is this checkout of nixpkgs, and needs its version
 }
 
 // more are files that a snapshot has besides entries, by name. s has the revision, if t is what git knows.
@@ -185,10 +185,10 @@ func newEntry(rel string, info fs.FileInfo) (entry, error) {
 	return e, nil
 }
 
-// copyTo copies entries of t into the folder dest. Private keys are an error that names the files.
+// copyTo copies entries of t into the folder dest. Private material is an error that names the files.
 func (t tree) copyTo(ctx context.Context, dest string, entries []entry) error {
 	keys := t.newKeys(entries)
-	buf := make([]byte, secretHead)
+	buf := make([]byte, 128<<10)
 	for _, e := range entries {
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -208,14 +208,16 @@ func (t tree) copyTo(ctx context.Context, dest string, entries []entry) error {
 				return err
 			}
 		default:
-			head, err := copyFile(from, to, e.mode, buf)
-			if err != nil {
+			if err := copyFile(from, to, e.mode, buf, func(part []byte, last bool) { keys.read(e.rel, part, last) }); err != nil {
 				return err
 			}
-			keys.look(e.rel, head)
 		}
 	}
-	return keys.refusal()
+	if err := keys.refusal(); err != nil {
+		return err
+	}
+	keys.tell(t.note)
+	return nil
 }
 
 // refusePrivate is an error if one of entries is a file that is private.
@@ -241,76 +243,11 @@ func (t tree) refusePrivate(entries []entry) error {
 	return nil
 }
 
-// publicFolders are the folders in which private keys are no secret: trees of nixpkgs, whose tests have some.
-func publicFolders(entries []entry) []string {
-	marks := []string{"nixos/lib/eval-config.nix", "pkgs/top-level/all-packages.nix"}
-	seen := map[string]int{}
-	var folders []string
-	for _, e := range entries {
-		for _, m := range marks {
-			if folder, is := strings.CutSuffix("/"+e.rel, "/"+m); is {
-				if seen[folder]++; seen[folder] == len(marks) {
-					folders = append(folders, folder)
-				}
-			}
-		}
-	}
-	return folders
-}
-
-// isBelow tells whether rel is in one of folders, as publicFolders gives them.
-func isBelow(rel string, folders []string) bool {
-	return slices.ContainsFunc(folders, func(f string) bool { return strings.HasPrefix("/"+rel, f+"/") })
-}
-
-// keys are the private keys in a source.
-type keys struct {
-	checked bool
-	public  []string // folders in which they are no secret
-	found   []string
-}
-
-func (t tree) newKeys(entries []entry) *keys {
-	return &keys{checked: t.checked, public: publicFolders(entries)}
-}
-
-// look looks for one in the file rel, which begins with head.
-func (k *keys) look(rel string, head []byte) {
-	if k.checked {
-		return
-	}
-	if kind := secretIn(bytes.TrimPrefix(head, []byte("\ufeff"))); kind != "" && !isBelow(rel, k.public) {
-		k.found = append(k.found, printable(rel)+" ("+kind+")")
-	}
-}
-
-// refusal is the error that refuses a source with private keys; nil if there are none.
-func (k *keys) refusal() error {
-	if len(k.found) == 0 {
-		return nil
-	}
-	named, more := k.found, ""
-	if len(named) > 5 {
-		named, more = named[:5], fmt.Sprintf(" and %d more", len(named)-5)
-	}
-	return &Error{
-		Text: "source: private key in " + strings.Join(named, ", ") + more + ": the store is readable for everyone, here and on the target",
-		Advice: []string{"keep secrets encrypted in the source (agenix, sops-nix), or outside of it",
-			"a file that git does not know is not taken: git rm --cached FILE"},
-	}
-}
-
-// secretHead is how much of a file's beginning is looked at, in bytes; see secretIn.
-const secretHead = secretWindow + 256
-
-// What a selection tells of a file is enough.
-const _ = uint(nix.HeadSize - secretHead)
-
-// copyFile copies one file and gives how it begins, as much as buf holds.
-func copyFile(from, to string, mode fs.FileMode, buf []byte) (head []byte, err error) {
+// copyFile copies one file through buf, and tells read of all its parts.
+func copyFile(from, to string, mode fs.FileMode, buf []byte, read func(part []byte, last bool)) (err error) {
 	in, err := os.Open(from)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer in.Close()
 	perm := fs.FileMode(0o644)
@@ -319,22 +256,20 @@ func copyFile(from, to string, mode fs.FileMode, buf []byte) (head []byte, err e
 	}
 	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	n, err := io.ReadFull(in, buf)
-	if err == io.EOF || err == io.ErrUnexpectedEOF {
-		err = nil
+	defer func() { err = errors.Join(err, out.Close()) }()
+	for {
+		n, err := io.ReadFull(in, buf)
+		last := err == io.EOF || err == io.ErrUnexpectedEOF
+		if err != nil && !last {
+			return err
+		}
+		read(buf[:n], last)
+		if _, err := out.Write(buf[:n]); err != nil || last {
+			return err
+		}
 	}
-	if err == nil {
-		_, err = out.Write(buf[:n])
-	}
-	if err == nil && n == len(buf) {
-		_, err = io.Copy(out, in)
-	}
-	if closing := out.Close(); err == nil {
-		err = closing
-	}
-	return buf[:n], err
 }
 
 // sizeOf sums up entries and finds the folder directly below the root that holds most.

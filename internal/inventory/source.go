@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"ferry/internal/nix"
 )
@@ -28,6 +29,7 @@ func snapshot(ctx context.Context, client *nix.Client, t tree) (Source, error) {
 	if err != nil {
 		return s, err
 	}
+	entries = slices.DeleteFunc(entries, func(e entry) bool { return slices.Contains(t.without, e.rel) })
 	s.Size = noteSize(entries, t.note)
 	if t.git != nil {
 		if s.Revision, s.Dirty, err = t.git.revision(ctx); err != nil {
@@ -37,31 +39,32 @@ func snapshot(ctx context.Context, client *nix.Client, t tree) (Source, error) {
 	if err := t.refusePrivate(entries); err != nil {
 		return s, err
 	}
+	if t.opened, err = t.decrypted(ctx, entries); err != nil {
+		return s, err
+	}
 	more, err := t.more(ctx, s, entries)
 	if err != nil {
 		return s, err
 	}
-	if !t.again {
-		if s.Path, s.NarHash, err = t.inStore(ctx, entries, more); s.Path != "" || err != nil {
-			return s, err
-		}
+	if s.Path, s.NarHash, err = t.inStore(ctx, client, entries, more); s.Path != "" || err != nil {
+		return s, err
 	}
 	s.Path, s.NarHash, err = t.add(ctx, client, entries, more)
 	return s, err
 }
 
-// inStore finds in the store what entries are, with more beside them; "": it is not there. Private keys in it are an error; whatever
+// inStore finds in the store what entries are, with more beside them, and keeps it; "": it is not there, or not whole. Private keys in it are an error; whatever
 // else is wrong with it, the one who copies it will say.
-func (t tree) inStore(ctx context.Context, entries []entry, more map[string]string) (path nix.StorePath, narHash string, err error) {
+func (t tree) inStore(ctx context.Context, client *nix.Client, entries []entry, more map[string]string) (path nix.StorePath, narHash string, err error) {
 	has := make(map[string]bool, len(entries))
 	for _, e := range entries {
 		has[e.rel] = true
 	}
 	keys := t.newKeys(entries)
 	path, narHash, err = nix.TreePath(ctx, sourceName, t.root, nix.Selection{
-		Has:    func(rel string) bool { return has[rel] },
-		More:   more,
-		Begins: func(rel string, head []byte) { keys.look(rel, head[:min(len(head), secretHead)]) },
+		Has:   func(rel string) bool { return has[rel] },
+		More:  more,
+		Reads: keys.read,
 	})
 	if err != nil {
 		return "", "", nil
@@ -69,9 +72,10 @@ func (t tree) inStore(ctx context.Context, entries []entry, more map[string]stri
 	if err := keys.refusal(); err != nil {
 		return "", "", err
 	}
-	if _, err := os.Lstat(string(path)); err != nil {
-		return "", "", nil
+	if valid, err := client.Keep(ctx, path); err != nil || !valid {
+		return "", "", err
 	}
+	keys.tell(t.note)
 	return path, narHash, nil
 }
 
@@ -98,13 +102,7 @@ func (t tree) add(ctx context.Context, client *nix.Client, entries []entry, more
 			return "", "", err
 		}
 	}
-	if !t.again {
-		return client.AddTree(ctx, dir)
-	}
-	if path, err = client.Add(ctx, dir); err == nil {
-		narHash, err = client.NarHash(ctx, path)
-	}
-	return path, narHash, err
+	return client.AddTree(ctx, dir)
 }
 
 // noteSize sums up entries, and tells the user if they are big and which folder holds most.

@@ -18,6 +18,10 @@ func (c *Client) BuildTogether(ctx context.Context, drv, out StorePath, root str
 	if isRoot(root, out) {
 		return nil
 	}
+	// The link may come to stand for what another ferry builds for the same node, and a build for several nodes makes no roots.
+	if _, err := c.Keep(ctx, drv, out); err != nil {
+		return fmt.Errorf("build %s: %w", drv, err)
+	}
 	if _, err := os.Lstat(string(out)); err == nil {
 		return c.keep(ctx, drv, root, progress)
 	}

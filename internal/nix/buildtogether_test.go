@@ -313,6 +313,7 @@ func TestWhatIsNoDerivationsFaultIsFoundOutAlone(t *testing.T) {
 		g.ask(t.Context(), name, drvs[name])
 		g.waiting(i + 1)
 	}
+	g.Release()
 	output(t, "nix-store", "--delete", string(drvs["lost"]))
 	g.let("one")
 	g.group.Wait()

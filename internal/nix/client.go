@@ -27,6 +27,7 @@ type Client struct {
 
 	builds   queue
 	validity validity
+	keeper   keeper
 }
 
 // Options reach every nix command. They are arguments, which other users of this machine can read: no secrets.

@@ -101,11 +101,7 @@ func (c *Client) InstantiateSystem(ctx context.Context, nixpkgs, configuration, 
 		"-I", "nixpkgs="+nixpkgs, "-I", "nixos-config="+configuration)
 	// It would take the place of nixos-config.
 	cmd.Env, cmd.Err = []string{"NIXOS_CONFIG="}, log
-	out, err := c.output(ctx, cmd)
-	if err != nil {
-		return "", fmt.Errorf("evaluate as nixos-rebuild does: %w", err)
-	}
-	p, err := ParseStorePath(out)
+	p, err := c.instantiateKept(ctx, cmd)
 	if err != nil {
 		return "", fmt.Errorf("evaluate as nixos-rebuild does: %w", err)
 	}

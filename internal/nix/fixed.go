@@ -6,20 +6,18 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
-	"os"
 	"path/filepath"
 )
 
-// AddTree puts the tree at path in the store as [Client.Add] does, and gives its narHash for fetchTree besides. When a path
-// of that name and content is in the store already, no Nix process runs: a tree that has not changed costs one reading.
-// Whether what is there was completely written is Nix's to say: when it calls the path invalid, Add mends it.
+// AddTree puts the tree at path in the store as [Client.Add] does, and gives its narHash for fetchTree besides. It is kept from
+// the first moment, see [Client.Keep]. What is in the store already, whole, is not written again.
 func (c *Client) AddTree(ctx context.Context, path string) (p StorePath, narHash string, err error) {
 	p, narHash, err = TreePath(ctx, filepath.Base(path), path, Selection{})
 	if err != nil {
 		return "", "", fmt.Errorf("add %s to the store: %w", path, err)
 	}
-	if _, err := os.Lstat(string(p)); err == nil {
-		return p, narHash, nil
+	if valid, err := c.Keep(ctx, p); err != nil || valid {
+		return p, narHash, err
 	}
 	added, err := c.Add(ctx, path)
 	if err != nil {

@@ -16,8 +16,13 @@ type LocalServe struct {
 }
 
 // OpenServe starts nix-store --serve --write. The caller closes it. When ctx ends, it ends.
-func (c *Client) OpenServe(ctx context.Context) (*LocalServe, error) {
-	process, in, out, err := c.Runner.Pipe(ctx, c.command("nix-store", "--serve", "--write"))
+func (c *Client) OpenServe(ctx context.Context) (*LocalServe, error) { return c.openServe(ctx, false) }
+
+// openServe is OpenServe of a process that a Ctrl-C at the terminal reaches, or not.
+func (c *Client) openServe(ctx context.Context, apart bool) (*LocalServe, error) {
+	cmd := c.command("nix-store", "--serve", "--write")
+	cmd.OwnGroup = apart
+	process, in, out, err := c.Runner.Pipe(ctx, cmd)
 	if run.NotFound(err) {
 		return nil, &MissingError{Program: "nix-store", Err: err}
 	}

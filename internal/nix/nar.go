@@ -22,12 +22,9 @@ type Selection struct {
 	Has func(rel string) bool
 	// More are files by their names, with their contents, that are directly in the folder besides, whatever Has says.
 	More map[string]string
-	// Begins is told how each file begins: all of it, or its first HeadSize bytes at least.
-	Begins func(rel string, head []byte)
+	// Reads is given the content of each file in parts, one after the other; last says that it is the last one. Most files are one.
+	Reads func(rel string, part []byte, last bool)
 }
-
-// HeadSize is how much of a file's beginning a [Selection] is told, in bytes.
-const HeadSize = dumpBuffer - 1
 
 const dumpBuffer = 128 << 10
 
@@ -138,7 +135,7 @@ func (d *dumper) directory(dir *Folder, below string) error {
 	}
 	for _, e := range entries {
 		rel := ""
-		if d.selection.Has != nil || d.selection.Begins != nil {
+		if d.selection.Has != nil || d.selection.Reads != nil {
 			rel = below + e.Name
 		}
 		text, more := d.selection.More[e.Name]
@@ -207,11 +204,12 @@ func (d *dumper) contents(f *File, size int64, rel string) error {
 		if err != nil {
 			return err
 		}
-		if at == 0 && d.selection.Begins != nil {
-			d.selection.Begins(rel, buf[:n])
-		}
 		at += int64(n)
-		switch end = at == size && n < len(buf); {
+		end = at == size && n < len(buf)
+		if d.selection.Reads != nil {
+			d.selection.Reads(rel, buf[:n], end)
+		}
+		switch {
 		case at > size:
 			return errors.New("it became longer while it was read")
 		case n == 0 && !end:

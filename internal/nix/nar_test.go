@@ -98,7 +98,7 @@ func TestASelectionIsDumpedAsItsCopyWouldBe(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	begins := map[string]string{}
+	begins, ended := map[string]string{}, map[string]bool{}
 	var got, want bytes.Buffer
 	err := dumpSome(t.Context(), &got, whole, Selection{
 		More: more,
@@ -110,7 +110,13 @@ func TestASelectionIsDumpedAsItsCopyWouldBe(t *testing.T) {
 			_, err := os.Lstat(filepath.Join(part, rel))
 			return err == nil
 		},
-		Begins: func(rel string, head []byte) { begins[rel] = string(head) },
+		Reads: func(rel string, part []byte, last bool) {
+			if ended[rel] {
+				t.Errorf("%s goes on after its end", rel)
+			}
+			begins[rel] += string(part)
+			ended[rel] = last
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -121,8 +127,8 @@ func TestASelectionIsDumpedAsItsCopyWouldBe(t *testing.T) {
 	if !bytes.Equal(got.Bytes(), want.Bytes()) {
 		t.Errorf("%d bytes that are not the %d of the part alone", got.Len(), want.Len())
 	}
-	for name, size := range map[string]int{"owner-run": 81, "zero": 0, "sized/a": 1, "sized/g": HeadSize} {
-		if head, told := begins[name]; !told || len(head) < size {
+	for name, size := range map[string]int{"owner-run": 81, "zero": 0, "sized/a": 1, "sized/g": dumpBuffer - 1} {
+		if head, told := begins[name]; !told || len(head) < size || !ended[name] {
 			t.Errorf("of %s it told %d bytes (%v), want %d", name, len(head), told, size)
 		}
 	}

@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"ferry/internal/run"
 )
 
 // probeExpression makes the derivation that tells whether a system is built for. It is never fetched, and not kept from
@@ -85,11 +87,7 @@ func (c *Client) buildProbe(ctx context.Context, system, probe string, settings 
 	}
 	cmd := c.command("nix-instantiate", "-E", probeExpression,
 		"--argstr", "probe", probe, "--argstr", "system", system, "--argstr", "salt", settings.salt())
-	out, err := c.output(ctx, cmd)
-	if err != nil {
-		return err
-	}
-	drv, err := ParseStorePath(out)
+	drv, err := c.instantiateKept(ctx, cmd)
 	if err != nil {
 		return err
 	}
@@ -114,6 +112,38 @@ func (c *Client) buildProbe(ctx context.Context, system, probe string, settings 
 		return &PlatformError{System: system, Reason: "a test build for it fails: " + failed.because(), err: failed}
 	}
 	return err
+}
+
+// Tries is how often something is evaluated that is collected as garbage before it can be kept.
+const Tries = 8
+
+// instantiateKept runs a nix-instantiate that prints one derivation, which is kept.
+func (c *Client) instantiateKept(ctx context.Context, cmd run.Command) (drv StorePath, err error) {
+	for range Tries {
+		out, err := c.output(ctx, cmd)
+		if err != nil {
+			return "", err
+		}
+		if drv, err = ParseStorePath(out); err != nil {
+			return "", err
+		}
+		if kept, err := c.Keep(ctx, drv); err != nil || kept {
+			return drv, err
+		}
+	}
+	return "", &CollectedError{Path: drv}
+}
+
+// CollectedError is something that was collected as garbage as soon as it was made, every time.
+type CollectedError struct{ Path StorePath }
+
+func (e *CollectedError) Error() string {
+	return fmt.Sprintf("%s is collected as garbage as soon as it is there", e.Path)
+}
+
+// Hints says what the user can do about it.
+func (e *CollectedError) Hints() []string {
+	return []string{"something runs nix-store --gc here again and again: look at the setting min-free, and at timers"}
 }
 
 // because is the most telling line of e.

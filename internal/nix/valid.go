@@ -86,6 +86,31 @@ func (c *Client) check(ctx context.Context, check *validityCheck) {
 	check.left = ctx.Err() != nil
 }
 
+// NotBuilt are those of paths that no derivation known here has made: sources, as a rule.
+func (c *Client) NotBuilt(ctx context.Context, paths []StorePath) ([]StorePath, error) {
+	var found []StorePath
+	for some := range slices.Chunk(paths, maxChecked) {
+		cmd := c.command("nix-store", "--query", "--deriver")
+		for _, p := range some {
+			cmd.Argv = append(cmd.Argv, string(p))
+		}
+		out, err := c.output(ctx, cmd)
+		if err != nil {
+			return nil, fmt.Errorf("query what has made paths: %w", err)
+		}
+		lines := strings.Split(out, "\n")
+		if len(lines) != len(some) {
+			return nil, fmt.Errorf("query what has made paths: %d answers for %d", len(lines), len(some))
+		}
+		for i, line := range lines {
+			if line == "unknown-deriver" {
+				found = append(found, some[i])
+			}
+		}
+	}
+	return found, nil
+}
+
 func (c *Client) findInvalid(ctx context.Context, check *validityCheck) error {
 	for paths := range slices.Chunk(check.paths, maxChecked) {
 		cmd := c.command("nix-store", "--check-validity", "--print-invalid")
