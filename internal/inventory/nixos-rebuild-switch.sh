@@ -132,11 +132,57 @@ settle() {
 	done
 }
 
+# private FILE: only root can open it.
+private() { [ -f "$1" ] && [ ! -h "$1" ] && [ "$(stat -c '%u %a' "$1")" = "0 600" ]; }
+
+# users FILE: a line for each way in which a process has FILE open, or had before another file took its place: the number of the
+# process, "w" or "-" for whether it may write, and the number of the file there.
+users() {
+	# shellcheck disable=SC2012 # ls is the one program that shows both the links and their modes; the names are numbers.
+	LC_ALL=C ls -l /proc/[0-9]*/fd 2>/dev/null | sed -n -e 's,^/proc/\([0-9]*\)/fd:$,\1,' -e 't hold' \
+		-e "\\%-> $1\( (deleted)\)\{0,1\}\$%!d" -e 's,^l.\(.\).* \([0-9]*\) -> .*$,\1 \2,' -e G -e 's,^\(.*\)\n\(.*\)$,\2 \1,p' -e d -e ': hold' -e h
+}
+
+# in_use FILE: a process of root's uses FILE as a lock. Everybody can hold a lock on a file that they can read, so that who does
+# is no answer. Only root can write to it, as all do that are meant; else it has to be a process that is root's in full, and that
+# no user has started with a file of theirs by way of sudo or the like (23 is AT_SECURE).
+in_use() {
+	users "$1" | while read -r pid how fd; do
+		grep -q '^Uid:[[:space:]]*0[[:space:]]*0[[:space:]]*0[[:space:]]*0$' "/proc/$pid/status" 2>/dev/null || continue
+		[ "$how" = w ] || {
+			grep -q '^lock:.*FLOCK' "/proc/$pid/fdinfo/$fd" 2>/dev/null || continue
+			od -An -v -tu8 -w16 "/proc/$pid/auxv" 2>/dev/null | grep -q '^ *23  *1$' && continue
+		}
+		echo "$pid"
+		break
+	done | grep -q .
+}
+
+# own FILE: make FILE, a lock, one that only root can open. One that others can open is replaced, unless root uses it.
+own() {
+	[ -d "${1%/*}" ] || (umask 022 && mkdir -p "${1%/*}")
+	if private "$1" || { [ -e "$1" ] && in_use "$1"; }; then
+		return 0
+	fi
+	(
+		umask 077
+		# Those who replace one wait for each other.
+		exec 7>>/run/ferry/turn
+		flock 7
+		private "$1" || [ -d "$1" ] || {
+			rm -f "$1.new"
+			: >"$1.new" && mv -f "$1.new" "$1"
+		}
+	)
+}
+
 # locked ACTION: perform it, unless another one is under way. ferry's agent takes the same lock and reads who holds it; a job
 # of its, which may outlive it, has the other one.
 locked() {
 	if command -v flock >/dev/null; then
-		mkdir -p /run/ferry
+		own /run/ferry/lock
+		own /run/ferry/work
+		own /run/nixos/switch-to-configuration.lock
 		exec 9>>/run/ferry/lock
 		exec 8>>/run/ferry/work
 		{ flock -n 9 && flock -n 8; } || die "another deployment to this machine is under way"

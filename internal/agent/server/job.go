@@ -317,6 +317,9 @@ func switchTo(ctx context.Context, r root, job Job, action string, log io.Writer
 		string(job.Toplevel) + "/sw/bin", "/run/current-system/sw/bin", "/run/current-system/sw/sbin", "/run/wrappers/bin",
 		"/nix/var/nix/profiles/default/bin", "/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin", "/sbin",
 	}, ":")}
+	if holder := awaitSwitchLock(ctx, r, stcLockWait); holder != "" {
+		_, _ = fmt.Fprintf(log, "ferry: another switch-to-configuration is at work: %s\n", run.Clean(holder))
+	}
 	if job.back {
 		env = append(env, "NIXOS_NO_CHECK=1")
 	}

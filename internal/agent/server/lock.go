@@ -59,8 +59,15 @@ func takeLock(r root, opts Options, now time.Time) (*lock, *agent.Lock, error) {
 			_ = file.Close()
 			return nil, nil, err
 		}
-		if free {
+		if free && isCurrent(file) {
 			break
+		}
+		if free {
+			_ = file.Close()
+			if file, err = openLock(r.path(lockFile)); err != nil {
+				return nil, nil, err
+			}
+			continue
 		}
 		held := readHolding(file)
 		same, waited := held.Session != "" && held.Session == opts.Session, time.Since(start)
@@ -104,7 +111,12 @@ func flockWork(r root, job Job, now time.Time, how int) (*lock, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = syscall.Flock(int(file.Fd()), how)
+	for err = flock(file, how); err == nil && !isCurrent(file); err = flock(file, how) {
+		_ = file.Close()
+		if file, err = openLock(r.path(workFile)); err != nil {
+			return nil, err
+		}
+	}
 	if err == nil {
 		err = writeHolding(file, holding{
 			Lock: agent.Lock{Who: job.Who, Since: now.Unix(), From: job.Server.clientHost(), Bundle: string(job.Bundle)},
@@ -120,7 +132,7 @@ func flockWork(r root, job Job, now time.Time, how int) (*lock, error) {
 
 // atWork tells whose job is at work; nil: none is.
 func atWork(r root) *holding {
-	file, err := os.Open(r.path(workFile))
+	file, err := openLock(r.path(workFile))
 	if err != nil {
 		return nil
 	}
@@ -136,12 +148,30 @@ func openLock(path string) (*os.File, error) {
 	if err := ownFolder(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("take the lock: %w", err)
 	}
-	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	// An older bundle's script made it so that everybody could open it, and refuse deployments by holding it.
+	if _, err := os.Lstat(path); err == nil && !isPrivate(path) && rootUses(path, true) == "" {
+		if err := replaceLock(path, filepath.Join(filepath.Dir(path), filepath.Base(turnFile))); err != nil {
+			return nil, fmt.Errorf("take the lock: %w", err)
+		}
+	}
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("take the lock: %w", err)
 	}
 	return file, nil
 }
+
+// isCurrent tells whether a file is the one that has its name: another one may have taken its place since it was opened.
+func isCurrent(file *os.File) bool {
+	mine, err := file.Stat()
+	if err != nil {
+		return false
+	}
+	there, err := os.Lstat(file.Name())
+	return err == nil && os.SameFile(mine, there)
+}
+
+func flock(file *os.File, how int) error { return syscall.Flock(int(file.Fd()), how) }
 
 func tryLock(file *os.File) (free bool, err error) {
 	err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)

@@ -5,72 +5,107 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
 )
 
-// switchLock is what NixOS's own switch-to-configuration holds while it works. Older ones have none.
+// switchLock is what NixOS's own switch-to-configuration holds while it works. Older ones have none. It makes the file so that
+// everybody can open it, and hold its lock: today's then refuses (exit status 11), and earlier ones wait for ever.
 const switchLock = "/run/nixos/switch-to-configuration.lock"
+
+// turnFile is held by who replaces a lock's file.
+const turnFile = jobsFolder + "/turn"
 
 // stcLockWait is how long somebody else's switch is waited for.
 const stcLockWait = 10 * time.Second
 
-// awaitSwitchLock waits until nobody else switches, and says who still does when the time is up.
+// awaitSwitchLock waits until nobody else of root's switches, and says who still does when the time is up. After that only root
+// can open the lock's file: it is replaced if it was one that others could have open. Who holds it without being root is not
+// waited for.
 func awaitSwitchLock(ctx context.Context, r root, wait time.Duration) string {
+	name := r.path(switchLock)
 	for start := time.Now(); ; {
-		holder := switchLockHolder(r)
-		if holder == "" || time.Since(start) > wait || ctx.Err() != nil {
+		private := isPrivate(name)
+		holder := rootUses(name, !private)
+		if holder == "" {
+			if private && isFree(name) {
+				return ""
+			}
+			if err := replaceLock(name, r.path(turnFile)); err != nil {
+				// switch-to-configuration will say what is wrong with its lock.
+				return ""
+			}
+			// Somebody may have opened the one that was there a moment ago.
+			if holder = rootUses(name, false); holder == "" {
+				return ""
+			}
+		}
+		if time.Since(start) > wait || ctx.Err() != nil {
 			return holder
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
 }
 
-// switchLockHolder describes the process that holds switchLock; "" if it is free.
-func switchLockHolder(r root) string {
-	file, err := os.Open(r.path(switchLock))
-	if err != nil {
-		return ""
-	}
-	defer file.Close()
-	if !errors.Is(syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB), syscall.EWOULDBLOCK) {
-		return ""
-	}
-	info, err := file.Stat()
-	if err != nil {
-		return "an unknown process"
-	}
-	inode := ""
-	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
-		inode = strconv.FormatUint(stat.Ino, 10)
-	}
-	locks, err := os.ReadFile("/proc/locks")
-	if err != nil {
-		return "an unknown process"
-	}
-	return lockHolder(string(locks), inode)
+// isPrivate tells whether a file is there, and is one that only root can open.
+func isPrivate(name string) bool {
+	info, err := os.Lstat(name)
+	return err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o077 == 0 && ownerOf(info) == os.Geteuid()
 }
 
-// lockHolder finds the holder of a lock on the file with the inode in what /proc/locks says (see proc_locks(5)).
-func lockHolder(locks, inode string) string {
-	for line := range strings.Lines(locks) {
-		// 1: FLOCK  ADVISORY  WRITE 1234 00:19:567 0 EOF
-		f := strings.Fields(line)
-		if len(f) < 6 || f[1] != "FLOCK" {
-			continue
-		}
-		if parts := strings.Split(f[5], ":"); parts[len(parts)-1] != inode {
-			continue
-		}
-		pid, err := strconv.Atoi(f[4])
-		if err != nil || pid <= 0 {
-			break
-		}
-		return fmt.Sprintf("process %d (%s)", pid, commandOf(pid))
+// isFree tells whether nobody holds the lock on a file.
+func isFree(name string) bool {
+	file, err := os.OpenFile(name, os.O_RDWR|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return true
 	}
-	return "an unknown process"
+	defer file.Close()
+	free, err := tryLock(file)
+	return free || err != nil
+}
+
+// replaceLock puts a new file that only root can open in the place of a lock's. What is there and is no file is left alone. Those
+// who replace one wait for each other by the file turn: each would have a lock of its own.
+func replaceLock(name, turn string) error {
+	for _, folder := range []string{filepath.Dir(name), filepath.Dir(turn)} {
+		if err := ownFolder(folder, 0o755); err != nil {
+			return err
+		}
+	}
+	mine, err := os.OpenFile(turn, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	defer mine.Close()
+	if err := syscall.Flock(int(mine.Fd()), syscall.LOCK_EX); err != nil {
+		return err
+	}
+	old, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err == nil {
+		defer old.Close()
+		if info, err := old.Stat(); err != nil || !info.Mode().IsRegular() {
+			return fmt.Errorf("%s is no file", name)
+		}
+		// Held until the new one is there: who has just opened the old one does not get it.
+		if free, _ := tryLock(old); free && isPrivate(name) {
+			return nil
+		}
+	}
+	next := name + ".new"
+	if err := os.Remove(next); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	file, err := os.OpenFile(next, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	return os.Rename(next, name)
 }
 
 // commandOf is the beginning of a process's command line.

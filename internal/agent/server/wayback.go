@@ -198,7 +198,7 @@ func rebootBack(ctx context.Context, r root, runner *run.Runner, busy, pause tim
 
 // deploying tells whether an agent of a deployment is there.
 func deploying(r root) bool {
-	file, err := os.Open(r.path(lockFile))
+	file, err := openLock(r.path(lockFile))
 	if err != nil {
 		return false
 	}
