@@ -50,9 +50,9 @@ func (e *Error) Unwrap() error { return e.Err }
 // Hints says what the user can do about it.
 func (e *Error) Hints() []string { return e.Advice }
 
-// Find finds the work tree that the absolute folder dir belongs to, and gives its root; found is false if there is none. broken is then a .git on the way
-// up, if there is one, that git calls no repository. A git that is missing, or that refuses the folder, is an [*Error]: it is not known
-// then which files belong to what is in the folder.
+// Find finds the work tree that the absolute folder dir belongs to, and gives its root; found is false if there is none. broken is then
+// a .git on the way up, if there is one, that git calls no repository. A git that is missing, or that refuses the folder, is an [*Error]:
+// it is not known then which files belong to what is in the folder.
 func Find(ctx context.Context, runner *run.Runner, dir string) (tree Tree, found bool, broken string, err error) {
 	candidates, err := withGit(dir)
 	if err != nil || len(candidates) == 0 {

@@ -1,88 +1,82 @@
 package secret
 
-// finder finds all of some words in a text, in one pass (Aho and Corasick's automaton).
+import "bytes"
+
+// finder finds all of some words in a text. It looks at every other pair of bytes only: each word has two pairs, one of which is looked
+// at wherever the word begins, and those are of the rarer kind in texts.
 type finder struct {
-	class   [256]uint8 // bytes that no word has are all alike
-	classes int
-	// next is by state and class. A state is where its classes begin.
-	next   []uint16
-	ends   [][]int // by number of the state, the words that end there
-	ending []bool  // by state, whether there are any
+	words [][]byte
+	// known is, for each pair of bytes, where in suspects those are that have it; 0: none.
+	known    [1 << 16]uint8
+	suspects [][]suspect
+	short    []int // words that are too short for that
 }
 
-// newFinder makes a finder of words, which are not empty.
+// suspect is a word that has a pair at a place.
+type suspect struct{ word, at int }
+
+// newFinder makes a finder of words of two bytes or more.
 func newFinder(words []string) *finder {
-	f := &finder{classes: 1}
-	for _, w := range words {
-		for i := range len(w) {
-			if f.class[w[i]] == 0 {
-				f.class[w[i]] = uint8(f.classes)
-				f.classes++
-			}
-		}
-	}
-	state := func() int {
-		f.next = append(f.next, make([]uint16, f.classes)...)
-		f.ends = append(f.ends, nil)
-		return len(f.ends) - 1
-	}
-	state()
+	f := &finder{suspects: make([][]suspect, 1)}
 	for n, w := range words {
-		at := 0
-		for i := range len(w) {
-			c := at*f.classes + int(f.class[w[i]])
-			if f.next[c] == 0 {
-				added := state()
-				f.next[c] = uint16(added)
-			}
-			at = int(f.next[c])
+		f.words = append(f.words, []byte(w))
+		if len(w) < 4 {
+			f.short = append(f.short, n)
+			continue
 		}
-		f.ends[at] = append(f.ends[at], n)
-	}
-	// From each state, what no word goes on with leads where the longest end of what was read leads.
-	back := make([]int, len(f.ends))
-	queue := []int{0}
-	for len(queue) > 0 {
-		at := queue[0]
-		queue = queue[1:]
-		for c := range f.classes {
-			to := int(f.next[at*f.classes+c])
-			fallback := int(f.next[back[at]*f.classes+c])
-			switch {
-			case to == 0:
-				f.next[at*f.classes+c] = uint16(fallback)
-			default:
-				if at != 0 {
-					back[to] = fallback
-					f.ends[to] = append(f.ends[to], f.ends[fallback]...)
+		for first := range 2 {
+			best := first
+			for at := first; at+1 < len(w); at += 2 {
+				if commonness(w[at])+commonness(w[at+1]) < commonness(w[best])+commonness(w[best+1]) {
+					best = at
 				}
-				queue = append(queue, to)
 			}
+			pair := int(w[best])<<8 | int(w[best+1])
+			if f.known[pair] == 0 {
+				f.known[pair] = uint8(len(f.suspects))
+				f.suspects = append(f.suspects, nil)
+			}
+			f.suspects[f.known[pair]] = append(f.suspects[f.known[pair]], suspect{n, best})
 		}
-	}
-	f.ending = make([]bool, len(f.next))
-	for c := range f.next {
-		f.next[c] *= uint16(f.classes)
-	}
-	for state, words := range f.ends {
-		f.ending[state*f.classes] = len(words) > 0
 	}
 	return f
 }
 
-// each calls found with each word that is in text and where it ends, until that returns false.
-func (f *finder) each(text []byte, found func(word, end int) bool) {
-	next, class, ending := f.next, &f.class, f.ending
-	state := uint(0)
-	for i, b := range text {
-		state = uint(next[state+uint(class[b])])
-		if !ending[state] {
+// commonness is about how often a byte is in texts.
+func commonness(c byte) int {
+	switch {
+	case bytes.IndexByte([]byte("etaoinsr "), c) >= 0:
+		return 4
+	case c >= 'a' && c <= 'z':
+		return 3
+	case c >= '0' && c <= '9', c == '-', c == '"':
+		return 2
+	}
+	return 1
+}
+
+// each calls found with each word that is in text and where it ends.
+func (f *finder) each(text []byte, found func(word, end int)) {
+	for i := 0; i+1 < len(text); i += 2 {
+		known := f.known[uint16(text[i])<<8|uint16(text[i+1])]
+		if known == 0 {
 			continue
 		}
-		for _, word := range f.ends[int(state)/f.classes] {
-			if !found(word, i+1) {
-				return
+		for _, s := range f.suspects[known] {
+			if from := i - s.at; from >= 0 && bytes.HasPrefix(text[from:], f.words[s.word]) {
+				found(s.word, from+len(f.words[s.word]))
 			}
+		}
+	}
+	for _, n := range f.short {
+		for at := 0; ; {
+			i := bytes.Index(text[at:], f.words[n])
+			if i < 0 {
+				break
+			}
+			at += i + len(f.words[n])
+			found(n, at)
+			at -= len(f.words[n]) - 1
 		}
 	}
 }

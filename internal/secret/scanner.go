@@ -99,16 +99,11 @@ func (s *Scanner) look(part []byte, first, last bool) {
 
 // search looks at the marks that begin before limit.
 func (s *Scanner) search(window []byte, limit int) string {
-	s.table.marks.each(window, func(mark, end int) bool {
+	s.table.marks.each(window, func(mark, end int) {
 		k := s.table.kinds[mark]
-		at := end - len(k.mark)
-		if at >= limit {
-			return false
-		}
-		if k.is(s, window, at) {
+		if at := end - len(k.mark); s.found == "" && at < limit && k.is(s, window, at) {
 			s.found = k.name
 		}
-		return s.found == ""
 	})
 	return s.found
 }

@@ -13,6 +13,7 @@ import (
 	"encoding/base64"
 	"encoding/pem"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf16"
@@ -228,6 +229,25 @@ func TestWhatIsEncryptedIsNoSecret(t *testing.T) {
 		for _, name := range []string{"secrets/file", ".netrc"} {
 			if got := scan(name, text, 128<<10); got != "" {
 				t.Errorf("%s: got %q", title, got)
+			}
+		}
+	}
+}
+
+// TestTheFinderFindsEveryWordEverywhere puts each mark at each of some places, next to others.
+func TestTheFinderFindsEveryWordEverywhere(t *testing.T) {
+	table := newTable()
+	for n, k := range table.kinds {
+		for shift := range 5 {
+			text := strings.Repeat("x", shift) + k.mark + k.mark + strings.Repeat("x", shift)
+			var ends []int
+			table.marks.each([]byte(text), func(word, end int) {
+				if word == n && !slices.Contains(ends, end) {
+					ends = append(ends, end)
+				}
+			})
+			if !slices.Contains(ends, shift+len(k.mark)) || !slices.Contains(ends, shift+2*len(k.mark)) {
+				t.Errorf("%q at %d: found at %v", k.mark, shift, ends)
 			}
 		}
 	}
