@@ -120,14 +120,18 @@ func (s *server) runJob(ctx context.Context, name string, job *Job, offset int64
 			return dir, jobStatus{}, err
 		}
 	}
-	status, err := s.follow(ctx, dir, offset, nil)
+	var w *watch
+	if job.Kind == JobCommit && s.root().exists(systemdRuns) {
+		w = startedAgain(dir)
+	}
+	status, err := s.follow(ctx, dir, offset, w)
 	if errors.Is(err, errNeverBegan) && !fresh {
 		// The agent that wrote the job down was gone before it could start it.
 		if err = os.RemoveAll(dir); err == nil {
 			err = s.startJob(ctx, dir, *job)
 		}
 		if err == nil {
-			status, err = s.follow(ctx, dir, offset, nil)
+			status, err = s.follow(ctx, dir, offset, w)
 		}
 	}
 	if errors.Is(err, errNeverBegan) {
@@ -198,13 +202,16 @@ func readJob(dir string) (job Job, err error) {
 // unitCommand starts a job in a transient service. Only options that every systemd of a NixOS since 17.03 (232) has; the
 // job always ends with status 0, so that no failed unit is left.
 func unitCommand(dir string, job Job, program string) []string {
-	return []string{
+	argv := []string{
 		"systemd-run", "--quiet", "--no-ask-password",
 		"--unit=ferry-" + filepath.Base(dir),
 		"--description=ferry: " + string(job.Kind) + " " + job.Toplevel.Name(),
 		"--property=KillMode=process",
-		"--", program, "job", dir,
 	}
+	if job.Kind == JobCommit {
+		argv = append(argv, startAgain)
+	}
+	return append(argv, "--", program, "job", dir)
 }
 
 // startDetached starts a job where there is no systemd: in a session of its own, so that nothing that ends the agent ends it.
@@ -239,12 +246,13 @@ func runJobIn(ctx context.Context, r root, dir string) error {
 	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX); err != nil {
 		return err
 	}
-	if !claim(dir) {
-		return nil
-	}
+	begins := claim(dir)
 	job, err := readJob(dir)
 	if err != nil {
 		return err
+	}
+	if !begins && !(job.Kind == JobCommit && cutOff(dir)) {
+		return nil
 	}
 	log, err := os.OpenFile(filepath.Join(dir, logFile), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
 	if err != nil {
@@ -264,9 +272,11 @@ func runJobIn(ctx context.Context, r root, dir string) error {
 	case JobActivate:
 		status = switchWithin(ctx, job.limit(), r, job, job.Action, log)
 	case JobCommit:
-		before := r.state()
-		status = commitJob(ctx, r, job, log)
-		recordCommit(r, job, before, status, log)
+		if begins {
+			status = commitAlone(ctx, r, dir, job, log)
+		} else {
+			status = undoCutOff(ctx, r, dir, job, log)
+		}
 	case JobBootOnce:
 		status = bootOnceJob(ctx, r, job, log)
 	case JobBootForget:

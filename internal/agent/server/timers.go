@@ -90,7 +90,8 @@ const unconfirmed = "-unconfirmed"
 // againSuffix is the suffix of the timer of a target that has failed to go back so often.
 func againSuffix(tries int) string { return "-again-" + strconv.Itoa(tries) }
 
-// startAgain is a property of the units that succeed a guard: nobody is left to succeed them, when they are killed.
+// startAgain is a property of the units that succeed a guard, and of those that commit without one: nobody is left to succeed them,
+// when they are killed.
 const startAgain = "--property=Restart=on-abnormal"
 
 // arm starts a timer that goes back after that long.
