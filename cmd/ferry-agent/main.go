@@ -35,7 +35,7 @@ func agentMain(args []string) error {
 		return err
 	}
 	if len(args) == 0 {
-		return fmt.Errorf("usage: ferry-agent serve|job|keep|rollback|settle|reboot-back|dial|lane|build-probe")
+		return fmt.Errorf("usage: ferry-agent serve|job|keep|rollback|settle|reboot-back|accounts-back|dial|lane|build-probe")
 	}
 	switch args[0] {
 	case "serve":
@@ -78,6 +78,8 @@ func agentMain(args []string) error {
 		return server.RunKeep(ctx, args[1], args[2])
 	case "reboot-back":
 		return server.RunRebootBack(context.Background())
+	case "accounts-back":
+		return server.RunAccountsBack(context.Background())
 	case "rollback":
 		if len(args) != 2 {
 			return fmt.Errorf("usage: ferry-agent rollback FOLDER")

@@ -24,7 +24,7 @@ func TestExitCodesOfTheSwitchAreToldApart(t *testing.T) {
 			says       string
 		}{
 			{"1 refused", fault("test", "check", 1), 1, "activate: switch-to-configuration refused (exit status 1); nothing has changed"},
-			{"2 the activation script failed", `system.activationScripts.broken = "false";`, 4, "activate: the activation script failed (exit status 2)" + back},
+			{"2 the activation script failed", `system.activationScripts.broken = "false";`, 4, "activate: the activation script failed (exit status 2): broken" + back},
 			{"3 the reload failed", fault("test", "end", 3), 4, "activate: systemd could not be reloaded (exit status 3)" + back},
 			{"4 a unit failed", `systemd.services.broken = { wantedBy = [ "multi-user.target" ]; serviceConfig.ExecStart = "/no/such/program"; };`, 4,
 				"activate: units failed: broken.service" + back},

@@ -236,7 +236,7 @@ func TestAttachTellsHowADeploymentEnded(t *testing.T) {
 
 	x.rewrite(`system.activationScripts.broken = "false";`)
 	x.deploys()
-	x.attaches().Fails(t, 4, "web: activate: the activation script failed (exit status 2); the target went back to nixos-system-web-", "the whole log is on the target: /run/ferry/")
+	x.attaches().Fails(t, 4, "web: activate: the activation script failed (exit status 2): broken; the target went back to nixos-system-web-", "the whole log is on the target: /run/ferry/")
 	x.is(since)
 
 	x.rewrite("")
@@ -320,7 +320,7 @@ func TestAfterOneSignalTheEndIsTold(t *testing.T) {
 		says       string
 	}{
 		{"it went back at once", `system.switch.fault = { phase = "end"; exitCode = 1; actions = [ "test" ]; };`, 4, "web: activate: switch-to-configuration failed (exit status 1); the target went back to "},
-		{"it went back", `system.activationScripts.zz = "false";`, 4, "web: activate: the activation script failed (exit status 2); the target went back to "},
+		{"it went back", `system.activationScripts.zz = "false";`, 4, "web: activate: the activation script failed (exit status 2): zz; the target went back to "},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			x := x.in(t)

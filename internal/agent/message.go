@@ -132,7 +132,8 @@ type Request struct {
 	Bundle   nix.StorePath `json:"bundle,omitempty"`
 	Toplevel nix.StorePath `json:"toplevel,omitempty"`
 	// Action is what switch-to-configuration is to do, for MethodActivate: test or dry-activate. For MethodCommit "boot", or
-	// "root" to move only the GC root. For MethodBootOnce "try" or "forget".
+	// "root" to move only the GC root. For MethodBootOnce "try" or "forget". For MethodInspect what is to
+	// be done with it.
 	Action string `json:"action,omitempty"`
 	// Root says that MethodShip's stream ends with the bundle, which is kept by a GC root until it is committed.
 	Root nix.StorePath `json:"root,omitempty"`

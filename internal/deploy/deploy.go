@@ -173,7 +173,7 @@ func (d *deployment) checkLockout(ctx context.Context, toplevel nix.StorePath) e
 	var risks []agent.Risk
 	err := d.link.do(ctx, func(session *agent.Session) error {
 		var err error
-		risks, err = session.Inspect(ctx, toplevel)
+		risks, err = session.Inspect(ctx, toplevel, string(d.opts.Action))
 		return err
 	})
 	if err == nil && d.opts.Action == DryActivate {

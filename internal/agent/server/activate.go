@@ -8,7 +8,6 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
-	"strings"
 
 	"ferry/internal/agent"
 	"ferry/internal/nix"
@@ -32,7 +31,15 @@ func (s *server) activate(ctx context.Context, r agent.Request) (*agent.Activate
 		Status: status.Status, Error: status.Error, Current: s.root().storePath("/run/current-system"), Log: filepath.Join(dir, "log"),
 	}
 	if status.Status != 0 {
-		for _, unit := range failedUnits(ctx, s.runner, s.root()) {
+		units := failedUnits(ctx, s.runner, s.root())
+		if status.Status == 4 {
+			for _, unit := range readComplaints(filepath.Join(dir, logFile)).units {
+				if !slices.Contains(units, unit) {
+					units = append(units, unit)
+				}
+			}
+		}
+		for _, unit := range units {
 			if !slices.Contains(job.Failed, unit) {
 				result.Failed = append(result.Failed, unit)
 			}
@@ -107,28 +114,4 @@ func (r root) readProfile() profile {
 		p.generation, _ = strconv.Atoi(m[1])
 	}
 	return p
-}
-
-// failedUnits names the units that are in the failed state, as far as that is known.
-func failedUnits(ctx context.Context, runner *run.Runner, r root) []string {
-	units, _ := askFailedUnits(ctx, runner, r)
-	return units
-}
-
-// askFailedUnits asks systemd for the units that are in the failed state.
-func askFailedUnits(ctx context.Context, runner *run.Runner, r root) ([]string, error) {
-	if !r.exists(systemdRuns) {
-		return nil, errors.New("PID 1 is not systemd")
-	}
-	out, err := runner.Output(ctx, run.Command{Argv: []string{"systemctl", "list-units", "--state=failed", "--plain", "--no-legend", "--no-pager", "--full"}})
-	if err != nil {
-		return nil, err
-	}
-	var units []string
-	for line := range strings.Lines(string(out)) {
-		if fields := strings.Fields(strings.TrimLeft(line, "●* ")); len(fields) > 0 {
-			units = append(units, fields[0])
-		}
-	}
-	return units, nil
 }

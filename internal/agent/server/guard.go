@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"ferry/internal/agent"
@@ -57,6 +56,8 @@ type guardState struct {
 	// Deadline is when the phase is over at the latest, by uptime in milliseconds: a guard that is in it after that hangs.
 	Deadline int64 `json:"deadline"`
 	Status   int   `json:"status"` // of the activation
+	// Begun is when it began, by uptime in milliseconds.
+	Begun int64 `json:"begun"`
 	// From is the phase that it goes back from, and Reason why, as far as a successor has to know it.
 	From   agent.Phase `json:"from,omitempty"`
 	Reason string      `json:"reason,omitempty"`
@@ -137,7 +138,10 @@ func (g *guard) run(ctx context.Context) jobStatus {
 		g.timers.disarm(ctx)
 		return g.end(jobStatus{Status: -1, Outcome: agent.SwitchRefused, Reason: run.Clean(err.Error())})
 	}
+	complete := g.returnAccounts()
 	status := g.activate(ctx)
+	complete()
+	g.noteAccounts()
 	g.state.Status = status.Status
 	if outcome, reason := g.judge(ctx, status); outcome == agent.SwitchRefused && g.state.Found == g.state.Before.Current {
 		g.timers.disarm(ctx)
@@ -164,6 +168,12 @@ func (g *guard) prepare(ctx context.Context) error {
 	}
 	// Not before somebody else's switch is over.
 	g.state.Before = before{JournalState: g.root.state(), Failed: g.job.Failed, Network: lookAtNetwork(ctx, g.runner, g.job.Server)}
+	g.state.Begun = uptime()
+	for _, unit := range failedUnits(ctx, g.runner, g.root) {
+		if !slices.Contains(g.state.Before.Failed, unit) {
+			g.state.Before.Failed = append(g.state.Before.Failed, unit)
+		}
+	}
 	g.state.Found = g.state.Before.Current
 	if back := g.root.wayBackOf(g.state.Found); back != "" {
 		g.say("what runs was to be gone back from: the way back is to %s", systemOf(back))
@@ -173,6 +183,9 @@ func (g *guard) prepare(ctx context.Context) error {
 		return errors.New("there is no /run/current-system that could be returned to")
 	}
 	if err := keepBack(g.root, g.state.Before.Current); err != nil {
+		return fmt.Errorf("arm the way back: %w", err)
+	}
+	if err := g.keepAccounts(); err != nil {
 		return fmt.Errorf("arm the way back: %w", err)
 	}
 	err := g.timers.arm(ctx, "", seconds(g.job.Switch.Limits.Activation)+guardSlack)
@@ -209,7 +222,7 @@ func (g *guard) judge(ctx context.Context, status jobStatus) (agent.SwitchOutcom
 		}
 		return agent.SwitchRolledBack, "switch-to-configuration failed (exit status 1)"
 	case 2:
-		return agent.SwitchRolledBack, "the activation script failed (exit status 2)"
+		return agent.SwitchRolledBack, "the activation script failed (exit status 2)" + readComplaints(filepath.Join(g.dir, logFile)).inSnippets()
 	case 3:
 		return agent.SwitchRolledBack, "systemd could not be reloaded (exit status 3)"
 	case 4:
@@ -226,28 +239,6 @@ func (g *guard) judge(ctx context.Context, status jobStatus) (agent.SwitchOutcom
 		return agent.SwitchRolledBack, "the activation failed: " + orWord(status.Error, "it left no status")
 	}
 	return agent.SwitchRolledBack, fmt.Sprintf("switch-to-configuration ended with status %d", status.Status)
-}
-
-// judgeUnits tells why the units that failed are not acceptable, "" if they are. said tells that switch-to-configuration
-// itself has complained.
-func (g *guard) judgeUnits(ctx context.Context, said bool) string {
-	policy := g.job.Switch.Units
-	if policy == "ignore" {
-		return ""
-	}
-	all := failedUnits(ctx, g.runner, g.root)
-	fresh := slices.DeleteFunc(slices.Clone(all), func(unit string) bool { return slices.Contains(g.state.Before.Failed, unit) })
-	g.state.Failed = fresh
-	switch {
-	case len(fresh) > 0:
-		return "units failed: " + strings.Join(fresh, ", ")
-	case policy == "none" && len(all) > 0:
-		return "units are in the failed state: " + strings.Join(all, ", ")
-	case said && len(all) == 0:
-		// A unit that systemd starts again and again is not in that state when one looks.
-		return "units failed (exit status 4)"
-	}
-	return ""
 }
 
 // keep makes the confirmed system what boots, if that was asked for, and takes the way back away.
@@ -310,6 +301,7 @@ func (g *guard) end(status jobStatus) jobStatus {
 	// Who follows reads the status, which is written next.
 	_ = g.enter(agent.Ended, 0)
 	_ = os.RemoveAll(filepath.Join(g.dir, confirmFolder))
+	g.forgetAccounts(status)
 	if status.Outcome != agent.SwitchStranded {
 		_ = os.Remove(g.root.path(backRoot))
 	}

@@ -10,6 +10,7 @@ import (
 	"ferry/internal/agent"
 	"ferry/internal/nix"
 	"ferry/internal/run"
+	"ferry/internal/userdb"
 )
 
 // inspection compares the system that runs with one that is to run, for the login that deploys it. It tells only what it
@@ -27,8 +28,11 @@ type inspection struct {
 	old, new      etcView
 	before, after accounts
 	machine       machineAccounts
-	risks         []agent.Risk
-	unsure        []string // what could not be found out
+	// guarded says that the switch is, and undone what it undoes in the accounts; nil: nothing.
+	guarded bool
+	undone  *userdb.Change
+	risks   []agent.Risk
+	unsure  []string // what could not be found out
 }
 
 // inspect tells what in the toplevel of r may lock out the login that asks, what of that it cannot know, and which files it has to
@@ -62,6 +66,10 @@ func (s *server) inspect(ctx context.Context, r agent.Request, stream *agent.Dat
 	i := newInspection(s.root(), s.runner, l, current, toplevel)
 	i.files.ahead = told
 	i.interfaces = interfaces()
+	i.guarded = r.Action == "switch" || r.Action == "test"
+	if c, ok := s.root().undoneBy(current, toplevel); ok {
+		i.undone = &c
+	}
 	i.run(ctx)
 	response.Risks, response.Unsure = i.risks, i.unsure
 	if told != nil {
@@ -117,8 +125,21 @@ func (i *inspection) inspectUser() {
 	if noLogin(account.Shell) && !noLogin(was.Shell) {
 		i.risk(agent.RiskUser, fmt.Sprintf("%s has no login shell in the new system (%s)", user, account.Shell))
 	}
+	i.inspectWayBack()
 	if today := i.now.UTC().Format(time.DateOnly); account.Expires != "" && account.Expires <= today {
 		i.risk(agent.RiskUser, fmt.Sprintf("the user %s has expired in the new system, on %s", user, account.Expires))
+	}
+}
+
+// inspectWayBack looks whether going back would remove the user: NixOS removes who was declared, and the system that runs does
+// not declare this one. The accounts are put back, where that can be.
+func (i *inspection) inspectWayBack() {
+	user := i.login.user
+	if _, declared := i.before.user(user); declared || !i.before.known || i.before.userborn || i.login.uid == 0 {
+		return
+	}
+	if err := userdb.Writable(i.root.dir); err != nil {
+		i.risk(agent.RiskUser, fmt.Sprintf("going back would remove the user %s, whom the new system declares and the one that runs does not: %v", user, err))
 	}
 }
 
@@ -131,8 +152,16 @@ func (i *inspection) userStays() bool {
 	return i.after.keepsOthers && !i.declaredBefore(user)
 }
 
-// declaredBefore tells whether the user is there because a system declared it.
+// comesBack tells whether this switch brings the user back whom the system that runs has taken over.
+func (i *inspection) comesBack() bool {
+	return i.guarded && i.after.keepsOthers && i.undone != nil && i.undone.Brings(i.login.user)
+}
+
+// declaredBefore tells whether the user is there because a system declared it, and goes with it.
 func (i *inspection) declaredBefore(user string) bool {
+	if user == i.login.user && i.comesBack() {
+		return false
+	}
 	_, declared := i.before.user(user)
 	return declared || slices.Contains(i.machine.declaredUsers, user)
 }

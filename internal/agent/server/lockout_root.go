@@ -27,8 +27,8 @@ func (i *inspection) inspectRoot() {
 			reason = "the user is no longer in the group " + strings.Join(groups, ", ")
 		}
 		i.risk(agent.RiskSudo, fmt.Sprintf("%s does not let %s become root in the new system: %s", program, user, reason))
-	case was.noPassword == yes && will.allowed == yes && will.noPassword == no && i.onlyPasswords(program):
-		if has, known := i.hasPasswordAfter(); known && !has {
+	case will.allowed == yes && will.noPassword == no && i.onlyPasswords(program):
+		if has, known := i.hasPasswordAfter(); known && !has && (was.noPassword == yes || !i.lacksPassword()) {
 			i.risk(agent.RiskSudo, fmt.Sprintf("%s asks %s for a password in the new system, and the user has none", program, user))
 		}
 	}

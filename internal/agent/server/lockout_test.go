@@ -57,8 +57,12 @@ func TestAChangeThatLocksNobodyOutIsNoRisk(t *testing.T) {
 		"a password for sudo": {"24.11", "24.11", func(n *nixos) {
 			n.sudoers, n.mutable, n.users = "%wheel ALL=(ALL) ALL\n", false, map[string]any{"hashedPasswordFile": "/run/secrets/alice"}
 		}, nil, nil},
-		"root by other ways": {"20.09", "20.09", func(n *nixos) { n.sudoers = "root ALL=(ALL) ALL\n" }, nil, func(n *nixos) { n.sudoers = "root ALL=(ALL) ALL\n" }},
-		"certificates":       {"20.09", "20.09", func(n *nixos) { n.keys = []string{"cert-authority " + otherKey} }, nil, nil},
+		"a hash for sudo": {"24.11", "24.11", func(n *nixos) {
+			n.mutable, n.pam, n.users = false, "auth sufficient pam_unix.so\n", map[string]any{"hashedPassword": "$6$x$y"}
+		}, nil, nil},
+		"a user that is declared newly": {"20.09", "20.09", func(n *nixos) {}, nil, func(n *nixos) { n.users, n.wheel = nil, nil }},
+		"root by other ways":            {"20.09", "20.09", func(n *nixos) { n.sudoers = "root ALL=(ALL) ALL\n" }, nil, func(n *nixos) { n.sudoers = "root ALL=(ALL) ALL\n" }},
+		"certificates":                  {"20.09", "20.09", func(n *nixos) { n.keys = []string{"cert-authority " + otherKey} }, nil, nil},
 		"static beside DHCP": {"20.09", "20.09", func(n *nixos) {
 			n.static, n.dhcpcd = map[string][]string{"eth0": {"192.0.2.9/24"}}, "denyinterfaces lo peth*\n"
 		}, nil, func(n *nixos) { n.static, n.dhcpcd = nil, "denyinterfaces lo\n" }},
@@ -187,6 +191,15 @@ func TestWhatTakesTheUserRootOrTheAddressIsSaid(t *testing.T) {
 		"sudo wants a password": {"24.11", func(n *nixos) { n.sudoers = "%wheel ALL=(ALL:ALL) NOPASSWD: ALL, SETENV: ALL\n" }, func(n *nixos) {
 			n.sudoers = "%wheel ALL=(ALL:ALL) SETENV: ALL\n"
 			n.mutable, n.pam = false, "account required pam_unix.so\nauth sufficient /nix/store/x/lib/security/pam_unix.so likeauth # unix\nauth required pam_deny.so\n"
+		}, nil, "sudo: sudo asks alice for a password in the new system, and the user has none"},
+		"sudo wants a password that goes": {"20.09", nil, func(n *nixos) {
+			n.mutable, n.pam = false, "auth sufficient pam_unix.so\nauth required pam_deny.so\n"
+		}, nil, "sudo: sudo asks alice for a password in the new system, and the user has none"},
+		"a password only for a new user": {"24.11", nil, func(n *nixos) {
+			n.mutable, n.pam, n.users = false, "auth sufficient pam_unix.so\n", map[string]any{"initialHashedPassword": "$6$x$y"}
+		}, nil, "sudo: sudo asks alice for a password in the new system, and the user has none"},
+		"a password that is locked": {"24.11", nil, func(n *nixos) {
+			n.mutable, n.pam, n.users = false, "auth sufficient pam_unix.so\n", map[string]any{"hashedPassword": "!"}
 		}, nil, "sudo: sudo asks alice for a password in the new system, and the user has none"},
 		"no doas": {"24.11", func(n *nixos) {
 			n.doas = "permit persist setenv { SSH_AUTH_SOCK TERMINFO } :wheel\npermit nopass keepenv root\n"

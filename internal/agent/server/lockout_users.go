@@ -162,6 +162,17 @@ func (i *inspection) hasPasswordAfter() (has, known bool) {
 		}
 		return account.HashedPassword != nil && unlocked(*account.HashedPassword), true
 	}
+	return i.hasPassword()
+}
+
+// lacksPassword tells that the user is known to have no password now: who became root all the same needs none.
+func (i *inspection) lacksPassword() bool {
+	has, known := i.hasPassword()
+	return known && !has
+}
+
+// hasPassword tells whether the user has a password now.
+func (i *inspection) hasPassword() (has, known bool) {
 	shadow, found := i.files.read("/etc/shadow", passwordFolders...)
 	if found != present {
 		return false, false

@@ -151,7 +151,7 @@ func (s *server) booted(ctx context.Context, r agent.Request) (*agent.BootedResu
 		case <-time.After(bootPause):
 		}
 	}
-	result.Failed = failedUnits(ctx, s.runner, s.root())
+	result.Failed = troubledAfter(ctx, s.runner, s.root(), 0, nil)
 	if t, err := readTrial(s.root()); err == nil && t != nil && s.root().storePath("/run/booted-system") == t.New {
 		result.Before = t.Failed
 	}
@@ -244,6 +244,9 @@ func (w *trier) prepare(ctx context.Context) (jobStatus, error) {
 	// First, so that it tidies up after a power cut at any moment.
 	if stuck := w.root.armWayBack(w.trial.New, w.job.Within); stuck != "" {
 		w.say("if the new system comes up and cannot be reached, only a power cycle brings the old one back: " + stuck)
+	}
+	if problem := w.root.keepAccountsOfTrial(w.trial); problem != "" {
+		w.say(problem)
 	}
 	if err := w.addGeneration(); err != nil {
 		return jobStatus{}, err
@@ -413,7 +416,7 @@ func (t *trial) takeBack(ctx context.Context, runner *run.Runner, r root, log *o
 
 // endTrial removes what a trial consists of, the way back first.
 func endTrial(ctx context.Context, runner *run.Runner, r root) error {
-	err := r.removeWayBack(ctx, runner)
+	err := errors.Join(r.removeWayBack(ctx, runner), r.endAccountsOfTrial())
 	for _, name := range []string{"reboot-old", "reboot-new"} {
 		if problem := os.Remove(r.path(filepath.Join(gcRoots, name))); !errors.Is(problem, os.ErrNotExist) {
 			err = errors.Join(err, problem)

@@ -88,6 +88,7 @@ func (g *guard) tryBack(ctx context.Context, reason string) jobStatus {
 	g.say("going back to %s: %s", nix.StorePath(old).Name(), reason)
 	job := g.job
 	job.Toplevel, job.back = nix.StorePath(old), true
+	had := g.putBackAccounts()
 	ended := switchWithin(ctx, limit, g.root, job, "test", g.log)
 	status.Trouble = troubleWith(ended)
 	// With 4 some of its units have failed again. What else it says means that it is not whole: systemd may go on with units of
@@ -95,6 +96,9 @@ func (g *guard) tryBack(ctx context.Context, reason string) jobStatus {
 	back := g.root.storePath("/run/current-system") == old && (ended.Status == 0 || ended.Status == 4)
 	if !back && status.Trouble == "" {
 		status.Trouble = "the old system does not run"
+	}
+	if problem := g.completeAccounts(had); problem != "" {
+		status.Trouble = joined(status.Trouble, problem)
 	}
 	if problem := g.mendNetwork(ctx); problem != "" {
 		status.Trouble = joined(status.Trouble, problem)

@@ -65,7 +65,7 @@ func (s *server) root() root { return s.opts.root }
 // Serve says hello and answers requests until in ends. It returns nil at the end of in.
 func Serve(ctx context.Context, in io.Reader, out io.Writer, opts Options) error {
 	s := &server{opts: opts, runner: new(run.Runner)}
-	s.failedBefore = func() []string { return failedUnits(ctx, s.runner, s.root()) }
+	s.failedBefore = func() []string { return troubledBefore(ctx, s.runner, s.root()) }
 	s.login = sync.OnceValue(func() login { return findLogin(ctx, s.runner, s.root(), os.Getpid()) })
 	defer s.close()
 	widen(in)
@@ -116,6 +116,7 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer, opts Options) error
 		removeOldAgents(s.root(), opts.Program)
 		removeOldJobs(s.root(), time.Now())
 		removeOldBack(s.root())
+		removeOldAccounts(s.root())
 	}
 	for {
 		t, payload, err := s.wire.Read()
@@ -167,7 +168,7 @@ func (s *server) answer(ctx context.Context, r agent.Request) (agent.Response, *
 	case agent.MethodMissing:
 		stream = s.wire.DataReader()
 		// It is needed when what is missing has arrived: until then there is time to ask systemd.
-		s.failedBefore = sync.OnceValue(func() []string { return failedUnits(ctx, s.runner, s.root()) })
+		s.failedBefore = sync.OnceValue(func() []string { return troubledBefore(ctx, s.runner, s.root()) })
 		go s.failedBefore()
 		go s.login()
 		response.Missing, err = s.missing(r, stream)

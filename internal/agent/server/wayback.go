@@ -187,6 +187,9 @@ func rebootBack(ctx context.Context, r root, runner *run.Runner, busy, pause tim
 	if late {
 		w.say("what boots could not be put back: " + lateText(job.backLimit()))
 	}
+	if err := r.accountsBeforeReboot(); err != nil {
+		w.say(err.Error())
+	}
 	// Nobody can be asked whether something holds the reboot off.
 	limited, stop := context.WithTimeout(ctx, rebootLimit)
 	defer stop()

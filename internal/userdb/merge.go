@@ -1,4 +1,4 @@
-package accounts
+package userdb
 
 import (
 	"slices"
@@ -47,6 +47,8 @@ type merging struct {
 	before, after, now lines
 	// known says that after is known; else it is now's.
 	known bool
+	// booted says that the system before has been activated since.
+	booted bool
 	// members says that the fourth field is a list of names.
 	members bool
 	// declared are those who were declared by the activation; nil if that is not known.
@@ -86,6 +88,37 @@ func (m merging) merge() []byte {
 	return []byte(b.String())
 }
 
+// mergePart is merge where before and after have only what an activation has changed: the rest of now stays, in its order.
+func (m merging) mergePart() []byte {
+	var b strings.Builder
+	done := map[string]bool{}
+	put := func(name string, texts []string) {
+		done[name] = true
+		for _, line := range texts {
+			b.WriteString(line + "\n")
+		}
+	}
+	for _, line := range m.now.all {
+		name, ok := nameOf(line)
+		_, had := m.before.byName[name]
+		switch {
+		case !ok:
+			b.WriteString(line + "\n")
+		case done[name]:
+		case had:
+			put(name, m.was(name))
+		case m.byOthers(name):
+			put(name, m.now.byName[name])
+		}
+	}
+	for _, line := range m.before.all {
+		if name, ok := nameOf(line); ok && !done[name] {
+			put(name, m.was(name))
+		}
+	}
+	return []byte(b.String())
+}
+
 // was gives what becomes of a name that was there before.
 func (m merging) was(name string) []string {
 	before := m.before.byName[name]
@@ -94,7 +127,7 @@ func (m merging) was(name string) []string {
 	}
 	after, now := m.after.byName[name], m.now.byName[name]
 	switch {
-	case slices.Equal(after, now):
+	case slices.Equal(after, now), now == nil && m.booted:
 		return before
 	case slices.Equal(after, before), after != nil && now == nil:
 		// The activation had no part in it, or somebody has removed whom it had left.
@@ -107,15 +140,15 @@ func (m merging) was(name string) []string {
 
 // byOthers tells whether somebody who was not there before is not the activation's.
 func (m merging) byOthers(name string) bool {
+	_, came := m.after.byName[name]
 	switch {
-	case m.keepOthers:
+	case m.keepOthers, !came:
 		return true
 	case m.declared != nil:
 		return !m.declared[name]
 	}
 	// Nobody says who was declared: what has come with the activation is its own.
-	_, came := m.after.byName[name]
-	return !came || !m.known
+	return !m.known
 }
 
 // fields puts a line together: what the activation has changed is as before, what others have changed is as now.

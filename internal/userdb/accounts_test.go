@@ -1,4 +1,4 @@
-package accounts
+package userdb
 
 import (
 	"encoding/json"
@@ -164,6 +164,34 @@ func TestAPasswordThatWasChangedMeanwhileStays(t *testing.T) {
 	m.has(map[string]string{"/etc/passwd": before["/etc/passwd"], "/etc/shadow": changed})
 }
 
+func TestAfterABootOfTheOldSystemItsUsersAreThere(t *testing.T) {
+	for _, known := range []bool{true, false} {
+		m := newMachine(t, before)
+		was := m.read()
+		m.becomes(after)
+		var then *State
+		if known {
+			s := m.read()
+			then = &s
+		}
+		// bob is removed, because he was declared, and alice is made anew; root has changed their own password.
+		m.becomes(map[string]string{
+			"/etc/passwd": "root:x:0:0::/root:/bin/sh\nalice:x:1000:100:Alice:/home/alice:/bin/zsh\n",
+			"/etc/shadow": "root:$6$root:20000::::::\nalice:!:1::::::\n",
+			"/etc/group":  "root:x:0:\nwheel:x:1:alice\nalice:x:1000:\nbob:x:1001:\n",
+			"/etc/subuid": "alice:100000:65536\n", "/var/lib/nixos/declarative-users": "alice root", "/var/lib/nixos/declarative-groups": "root wheel",
+		})
+		if err := PutBackAtBoot(m.root, was, then); err != nil {
+			t.Fatal(err)
+		}
+		want := with(before, map[string]string{"/var/lib/nixos/uid-map": numbersAfter})
+		if known {
+			want["/etc/shadow"] = strings.Replace(before["/etc/shadow"], "root:!:1", "root:$6$root:20000", 1)
+		}
+		m.has(want)
+	}
+}
+
 func TestWhoeverWasThereIsThereAfterTheOldSystemToo(t *testing.T) {
 	m := newMachine(t, before)
 	want := m.read()
@@ -272,6 +300,51 @@ func TestWhatIsKeptIsForRootAlone(t *testing.T) {
 	}
 	if _, err := Load(name); err == nil || strings.Contains(err.Error(), "secret") {
 		t.Errorf("it says %v", err)
+	}
+}
+
+func TestAChangeIsUndoneLongAfter(t *testing.T) {
+	m := newMachine(t, before)
+	was := m.read()
+	m.becomes(after)
+	c, changed := Difference(was, m.read())
+	if !changed || !c.Brings("alice") || !c.Brings("bob") || c.Brings("eve") {
+		t.Fatal("the difference is not what has changed")
+	}
+	if text := string(c.Before.Files["/etc/shadow"].Content); strings.Contains(text, "root") || strings.Contains(fmt.Sprintf("%v %#v", c, c), "$6$") {
+		t.Errorf("it keeps %s", text)
+	}
+	if err := c.Keep(m.root + "/kept"); err != nil {
+		t.Fatal(err)
+	}
+	c, err := LoadChange(m.root + "/kept")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.becomes(map[string]string{
+		"/etc/passwd": "carol:x:1003:100::/home/carol:/bin/sh\n" + after["/etc/passwd"],
+		"/etc/shadow": "carol:$6$carol:20000::::::\n" + strings.Replace(after["/etc/shadow"], "root:!:1", "root:$6$root:20000", 1),
+	})
+	if err := c.Undo(m.root); err != nil {
+		t.Fatal(err)
+	}
+	m.has(map[string]string{
+		"/etc/passwd":                      "carol:x:1003:100::/home/carol:/bin/sh\nroot:x:0:0::/root:/bin/sh\nbob:x:1001:1001::/home/bob:/bin/sh\nalice:x:1000:1000:Alice:/home/alice:/bin/zsh\n",
+		"/etc/shadow":                      "carol:$6$carol:20000::::::\nroot:$6$root:20000::::::\nbob:$6$bob:19000::::::\nalice:$6$alice:19000::::::\n",
+		"/var/lib/nixos/declarative-users": "alice root", "/var/lib/nixos/uid-map": numbersAfter,
+	})
+	want := m.read()
+	m.becomes(map[string]string{
+		"/etc/passwd": "root:x:0:0::/root:/bin/other\nalice:x:1000:100:Alice:/home/alice:/bin/zsh\nsshd:x:5:5::/:/bin/nologin\n",
+	})
+	if err := c.Complete(m.root, want); err != nil {
+		t.Fatal(err)
+	}
+	m.has(map[string]string{
+		"/etc/passwd": "root:x:0:0::/root:/bin/other\nalice:x:1000:1000:Alice:/home/alice:/bin/zsh\nsshd:x:5:5::/:/bin/nologin\nbob:x:1001:1001::/home/bob:/bin/sh\n",
+	})
+	if _, changed := Difference(was, was); changed {
+		t.Error("nothing has changed")
 	}
 }
 

@@ -1,11 +1,11 @@
-// Package accounts keeps what a machine knows of its users and groups, and puts it back after an activation has changed it.
+// Package userdb keeps what a machine knows of its users and groups, and puts it back after an activation has changed it.
 //
 // A NixOS activation removes every user whom an earlier one has declared and the present one does not, also one who was there
 // before anybody declared them, and makes a user who comes back anew: with the password "!" and the declared main group. So an
 // activation of the system before does not bring the users before. This package does.
 //
 // What it keeps has password hashes in it: it is written for root alone, and neither printed nor put into an error.
-package accounts
+package userdb
 
 import (
 	"encoding/json"
@@ -63,7 +63,7 @@ func (s State) String() string { return fmt.Sprintf("accounts in %d files", len(
 func (s State) GoString() string { return s.String() }
 
 // Read reads the accounts of the machine whose files are below root ("" for this one). A file that is a system's own, in the
-// store, is none of them: it changes with the system.
+// store, is none of them: it changes with the system. Neither is what is no file, or has more than 16 MiB.
 func Read(root string) (State, error) {
 	s := State{Files: map[string]File{}}
 	for _, name := range names() {
@@ -103,15 +103,12 @@ func readFile(root, name string) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is no file", name)
+	if !info.Mode().IsRegular() || info.Size() > maxFile {
+		return nil, nil
 	}
 	content, err := io.ReadAll(io.LimitReader(file, maxFile+1))
-	if err != nil {
+	if err != nil || len(content) > maxFile {
 		return nil, err
-	}
-	if len(content) > maxFile {
-		return nil, fmt.Errorf("%s has more than %d bytes", name, maxFile)
 	}
 	f := &File{Content: content, Mode: info.Mode().Perm(), UID: -1, GID: -1}
 	if owner, ok := info.Sys().(*syscall.Stat_t); ok {
@@ -144,8 +141,10 @@ func resolve(root, name string) (string, error) {
 func inStore(name string) bool { return strings.HasPrefix(name, "/nix/store/") }
 
 // Keep writes s into the file name, which only root can read: whole or not at all, and on the disk when it returns.
-func (s State) Keep(name string) error {
-	text, err := json.Marshal(s)
+func (s State) Keep(name string) error { return keep(name, s) }
+
+func keep(name string, what any) error {
+	text, err := json.Marshal(what)
 	if err == nil {
 		err = replace(name, File{Content: text, Mode: 0o600, UID: -1, GID: -1})
 	}
@@ -157,16 +156,21 @@ func (s State) Keep(name string) error {
 
 // Load reads what Keep has written. The error is [os.ErrNotExist] where there is nothing.
 func Load(name string) (State, error) {
+	var s State
+	err := load(name, &s)
+	return s, err
+}
+
+func load(name string, what any) error {
 	text, err := os.ReadFile(name)
 	if err != nil {
-		return State{}, err
+		return err
 	}
-	var s State
-	if json.Unmarshal(text, &s) != nil {
+	if json.Unmarshal(text, what) != nil {
 		// What Unmarshal says may have a part of the text in it.
-		return State{}, fmt.Errorf("%s is not what was kept of accounts", name)
+		return fmt.Errorf("%s is not what was kept of accounts", name)
 	}
-	return s, nil
+	return nil
 }
 
 // replace puts a file in the place of the one called name, with that content, mode and owner: it is whole, and on the disk.

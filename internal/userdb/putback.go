@@ -1,4 +1,4 @@
-package accounts
+package userdb
 
 import (
 	"bytes"
@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,7 +18,13 @@ import (
 // their own, stays. It goes before an activation of the system before, which would else remove whom the other one has declared.
 // What could not be put back is the error; the rest is.
 func PutBack(root string, before State, after *State) error {
-	return change(root, before, func(now State) State { return undo(before, after, now) })
+	return change(root, before, func(now State) State { return undo(before, after, now, false) })
+}
+
+// PutBackAtBoot is PutBack for a machine that has booted the system before since: its activation has removed users already, who
+// then were not removed by others.
+func PutBackAtBoot(root string, before State, after *State) error {
+	return change(root, before, func(now State) State { return undo(before, after, now, true) })
 }
 
 // Complete puts back what want has and the machine below root has not, or has otherwise, and leaves what it has besides: for
@@ -111,7 +118,7 @@ func remove(root, name string) error {
 }
 
 // undo gives what the accounts become.
-func undo(before State, after *State, now State) State {
+func undo(before State, after *State, now State, booted bool) State {
 	next := State{Files: map[string]File{}}
 	for _, name := range lists {
 		if file, had := before.Files[name]; had {
@@ -146,7 +153,7 @@ func undo(before State, after *State, now State) State {
 		}
 		m := merging{
 			before: parse(was.Content), now: parse(is.Content), members: t.declared == declaredGroups,
-			declared: declaredIn(last, t.declared), known: after != nil,
+			declared: declaredIn(last, t.declared), known: after != nil, booted: booted,
 		}
 		if after != nil {
 			m.after = parse(after.Files[t.name].Content)
@@ -208,4 +215,29 @@ func lock(root string) (release func()) {
 		}
 	}
 	return func() { _ = file.Close() }
+}
+
+// Writable tells why the accounts of the machine below root could not be put back; nil: nothing is known that speaks against it.
+func Writable(root string) error {
+	for _, name := range []string{"/etc/passwd", "/etc/group", "/etc/shadow"} {
+		at, err := resolve(root, name)
+		if err != nil {
+			return err
+		}
+		if inStore(at) {
+			continue
+		}
+		var file, folder unix.Stat_t
+		var system unix.Statfs_t
+		if unix.Lstat(root+at, &file) != nil || unix.Stat(filepath.Dir(root+at), &folder) != nil || unix.Statfs(filepath.Dir(root+at), &system) != nil {
+			continue
+		}
+		switch {
+		case system.Flags&unix.ST_RDONLY != 0:
+			return fmt.Errorf("%s cannot be written: its file system is read-only", at)
+		case file.Dev != folder.Dev:
+			return fmt.Errorf("%s cannot be replaced: something is mounted there", at)
+		}
+	}
+	return nil
 }

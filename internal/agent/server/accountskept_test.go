@@ -1,0 +1,207 @@
+package server
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"ferry/internal/agent"
+	"ferry/internal/nix"
+	"ferry/internal/run"
+)
+
+// declares makes a system's activation do with users what NixOS's does: who was declared and is no longer goes, who is new
+// has no password.
+func (m *fakeMachine) declares(system nix.StorePath, names string) {
+	m.t.Helper()
+	users := fmt.Sprintf(`
+	e=$FERRY_TEST_ROOT/etc d=$FERRY_TEST_ROOT/var/lib/nixos/declarative-users now=%q
+	for name in $(cat "$d"); do
+		case " $now " in *" $name "*) ;; *) sed -i "/^$name:/d" "$e/passwd" "$e/shadow" ;; esac
+	done
+	for name in $now; do
+		grep -q "^$name:" "$e/passwd" || { echo "$name:x:1:100::/:/bin/sh" >>"$e/passwd"; echo "$name:!:1::::::" >>"$e/shadow"; }
+	done
+	printf %%s "$now" >"$d"
+`, names)
+	m.program(string(system)+"/bin/switch-to-configuration", strings.Replace(switchScript, "\necho \"done\"", users+"\necho \"done\"", 1))
+	text := "/nix/store/" + system.Hash() + "-users-groups.json\n"
+	m.write(string(system)+"/activate", text)
+}
+
+const (
+	peoplesPasswd = "root:x:0:0::/root:/bin/sh\nalice:x:1000:1000:Alice:/home/alice:/bin/zsh\nbob:x:1001:1001::/home/bob:/bin/sh\n"
+	peoplesShadow = "root:!:1::::::\nalice:$6$alice:1::::::\nbob:$6$bob:1::::::\n"
+)
+
+// withPeople is a machine with alice, whom only the old system declares, and bob, whom only the new one does.
+func (m *fakeMachine) withPeople() *fakeMachine {
+	m.t.Helper()
+	m.write("/etc/passwd", peoplesPasswd)
+	m.write("/etc/shadow", peoplesShadow)
+	m.write("/var/lib/nixos/declarative-users", "root alice")
+	m.write("/proc/sys/kernel/random/boot_id", "boot-1\n")
+	m.declares(oldSystem, "root alice")
+	m.declares(newSystem, "root bob eve")
+	return m
+}
+
+func (m *fakeMachine) hasPeople() {
+	m.t.Helper()
+	for name, want := range map[string]string{"/etc/passwd": peoplesPasswd, "/etc/shadow": peoplesShadow, "/var/lib/nixos/declarative-users": "root alice"} {
+		if got := m.read(name); got != want {
+			m.t.Errorf("%s is\n%s", name, got)
+		}
+	}
+	m.keepsNothing()
+}
+
+// keepsNothing checks that nothing is left of what was kept of the accounts, and nothing told of them.
+func (m *fakeMachine) keepsNothing() {
+	m.t.Helper()
+	for _, name := range []string{accountsFolder, controlFolder} {
+		if m.exists(name) {
+			m.t.Errorf("%s is left", name)
+		}
+	}
+	err := filepath.WalkDir(m.dir, func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.Type()&fs.ModeType != 0 || strings.HasPrefix(name, m.path("/etc/")) || strings.HasPrefix(name, m.path("/nix/")) {
+			return err
+		}
+		if info, err := entry.Info(); err != nil || info.Mode()&0o111 != 0 {
+			// A program: this one has what is looked for in it.
+			return err
+		}
+		text, err := os.ReadFile(name)
+		if strings.Contains(string(text), "$6$") {
+			m.t.Errorf("%s has a hash in it", name)
+		}
+		return err
+	})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+func TestGoingBackBringsTheUsersBack(t *testing.T) {
+	m := newMachine(t).withSystemd().withPeople()
+	f := m.connect(locked("s1"))
+	r, _ := f.ask(guarded("switch"))
+	waits(t, r)
+	if text := m.read("/etc/passwd"); strings.Contains(text, "alice") || !strings.Contains(text, "eve") {
+		t.Fatalf("the new system has made\n%s", text)
+	}
+	for _, name := range []string{filepath.Join(jobsFolder, job+"-switch", keptBefore), filepath.Join(jobsFolder, job+"-switch", keptAfter), accountsBefore, accountsAfter} {
+		if info, err := os.Stat(m.path(name)); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v, %v", name, info, err)
+		}
+	}
+	r, _ = f.ask(finish(agent.VerdictBack))
+	if r.Error != nil || r.Switch.Outcome != agent.SwitchRolledBack || r.Switch.Trouble != "" {
+		t.Errorf("%+v, %v", r.Switch, r.Error)
+	}
+	m.hasPeople()
+}
+
+func TestASuccessorBringsTheUsersBack(t *testing.T) {
+	m := newMachine(t).withSystemd().withPeople()
+	m.write("/control/wait", "")
+	f := m.connect(locked("s1"))
+	f.send(guarded("switch"))
+	var state guardState
+	until(t, "it activates", func() bool {
+		state, _ = readState(m.jobFolder(JobSwitch))
+		return state.Phase == agent.Activating && len(m.calls()) > 0
+	})
+	if err := syscall.Kill(state.Pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	m.write("/control/go", "")
+	r, _ := f.answer()
+	if r.Error != nil || r.Switch.Outcome != agent.SwitchRolledBack {
+		t.Errorf("%+v, %v", r.Switch, r.Error)
+	}
+	m.hasPeople()
+}
+
+func TestACommittedSystemHasItsOwnUsers(t *testing.T) {
+	m := newMachine(t).withSystemd().withPeople()
+	f := m.connect(locked("s1"))
+	r, _ := f.ask(guarded("switch"))
+	waits(t, r)
+	r, _ = f.ask(finish(agent.VerdictConfirm))
+	if r.Error != nil || r.Switch.Outcome != agent.SwitchCommitted {
+		t.Errorf("%+v, %v", r.Switch, r.Error)
+	}
+	if text := m.read("/etc/passwd"); strings.Contains(text, "alice") || !strings.Contains(text, "eve") {
+		t.Errorf("there are\n%s", text)
+	}
+	m.keepsNothing()
+}
+
+// boots does what a boot of a system does with users, and then starts the service.
+func (m *fakeMachine) boots(system nix.StorePath, id string) {
+	m.t.Helper()
+	m.write("/proc/sys/kernel/random/boot_id", id+"\n")
+	for _, link := range []string{"/run/booted-system", "/run/current-system"} {
+		if err := os.Remove(m.path(link)); err != nil {
+			m.t.Fatal(err)
+		}
+		m.link(string(system), link)
+	}
+	if err := os.RemoveAll(m.path("/run/ferry")); err != nil {
+		m.t.Fatal(err)
+	}
+	if err := new(run.Runner).Run(m.t.Context(), run.Command{Argv: []string{m.path(string(system)) + "/bin/switch-to-configuration", "test"}}); err != nil {
+		m.t.Fatal(err)
+	}
+	if err := accountsBack(m.t.Context(), m.root); err != nil {
+		m.t.Error(err)
+	}
+}
+
+func TestAPowerCutBringsTheUsersBack(t *testing.T) {
+	m := newMachine(t).withSystemd().withPeople()
+	f := m.connect(locked("s1"))
+	r, _ := f.ask(guarded("switch"))
+	waits(t, r)
+	if err := accountsBack(t.Context(), m.root); err != nil {
+		t.Fatal(err)
+	}
+	if !m.exists(accountsBefore) {
+		t.Fatal("the switch itself has ended what was kept for a boot")
+	}
+	state, err := readState(m.jobFolder(JobSwitch))
+	if err != nil || syscall.Kill(state.Pid, syscall.SIGKILL) != nil {
+		t.Fatal(err)
+	}
+	m.boots(oldSystem, "boot-2")
+	m.hasPeople()
+}
+
+func TestTheBootAfterATestBringsTheUsersBack(t *testing.T) {
+	m := newMachine(t).withSystemd().withPeople()
+	f := m.connect(locked("s1"))
+	r, _ := f.ask(guarded("test"))
+	waits(t, r)
+	if r, _ = f.ask(finish(agent.VerdictConfirm)); r.Error != nil || r.Switch.Outcome != agent.SwitchActivated {
+		t.Fatalf("%+v, %v", r.Switch, r.Error)
+	}
+	removeOldAccounts(m.root)
+	m.boots(oldSystem, "boot-2")
+	m.hasPeople()
+}
+
+func TestNothingIsKeptForABootOfTheSameUsers(t *testing.T) {
+	m := newMachine(t).withSystemd().withPeople()
+	m.write(string(newSystem)+"/activate", m.read(string(oldSystem)+"/activate"))
+	r, _ := m.connect(locked("s1")).ask(guarded("switch"))
+	waits(t, r)
+	if m.exists(accountsFolder) || m.exists(controlFolder) {
+		t.Error("something is kept for a boot that changes nothing")
+	}
+}

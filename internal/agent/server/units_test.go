@@ -1,0 +1,144 @@
+package server
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"ferry/internal/agent"
+	"ferry/internal/run"
+)
+
+// countingSystemctl tells of the service loop.service, which is started again between two looks while /control/loops is there.
+// The file states has the other services.
+const countingSystemctl = `#!/bin/sh
+control=$FERRY_TEST_ROOT/control
+case $1 in
+list-units) cat "$control/failed" 2>/dev/null;;
+show)
+	case $* in *StateChangeTimestampMonotonic*) ;; *) exit 1;; esac
+	while [ "$1" != -- ]; do shift; done
+	n=$(cat "$control/count")
+	[ ! -e "$control/loops" ] || echo $((n + 1)) >"$control/count"
+	for name; do case $name in
+	waits.service) printf 'Id=waits.service\nActiveState=activating\nSubState=auto-restart\nResult=exit-code\nExecMainStatus=1\nNRestarts=9\n\n';;
+	again.service) printf 'Id=again.service\nActiveState=activating\nSubState=auto-restart\nResult=success\nExecMainStatus=0\nNRestarts=9\n\n';;
+	'*.service'|loop.service) printf 'Id=loop.service\nActiveState=active\nSubState=running\nResult=success\nExecMainStatus=0\nNRestarts=%s\nStateChangeTimestampMonotonic=%s\n\n' "$n" "$(cat "$control/since")";;
+	esac; done
+	cat "$control/others" 2>/dev/null;;
+stop) shift 2; for unit; do echo "stop $unit" >>"$FERRY_TEST_ROOT/timers"; done;;
+esac
+exit 0
+`
+
+func (m *fakeMachine) withServices(failed, count string, since int64) *fakeMachine {
+	m.t.Helper()
+	m.withSystemd()
+	m.program("/bin/systemctl", countingSystemctl)
+	m.write("/control/failed", failed)
+	m.write("/control/count", count+"\n")
+	m.write("/control/since", fmt.Sprintf("%d000\n", since))
+	return m
+}
+
+func TestUnitsThatWaitToBeStartedAgainAfterAFailureAreInTrouble(t *testing.T) {
+	m := newMachine(t).withServices("● a.mount loaded failed failed A\nwaits.service loaded activating auto-restart W\nagain.service loaded activating auto-restart-queued G\n", "0", 0)
+	got := failedUnits(t.Context(), new(run.Runner), m.root)
+	if !slices.Equal(got, []string{"a.mount", "waits.service"}) {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestAServiceThatIsStartedAgainAndAgainIsInTrouble(t *testing.T) {
+	for name, c := range map[string]struct {
+		loops         bool
+		count         string
+		since         int64 // before now, in milliseconds
+		known         []string
+		before, after []string
+	}{
+		"it goes on":                     {true, "1", 100, nil, []string{"loop.service"}, []string{"loop.service"}},
+		"it goes on as before":           {true, "1", 100, []string{"loop.service"}, []string{"loop.service"}, nil},
+		"it was started again once":      {false, "1", settled.Milliseconds() + 1, nil, []string{"loop.service"}, nil},
+		"it was started again once, now": {false, "1", settled.Milliseconds() - 1000, nil, []string{"loop.service"}, nil},
+		"it never was":                   {false, "0", 100, nil, nil, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMachine(t).withServices("", c.count, uptime()-c.since)
+			if got := troubledBefore(t.Context(), new(run.Runner), m.root); !slices.Equal(got, c.before) {
+				t.Errorf("before: %q", got)
+			}
+			if c.loops {
+				m.write("/control/loops", "")
+			}
+			if got := troubledAfter(t.Context(), new(run.Runner), m.root, 0, c.known); !slices.Equal(got, c.after) {
+				t.Errorf("after: %q", got)
+			}
+		})
+	}
+	m := newMachine(t).withServices("", "1", uptime()-100)
+	m.write("/control/loops", "")
+	if got := troubledAfter(t.Context(), new(run.Runner), m.root, uptime()+1000, nil); len(got) > 0 {
+		t.Errorf("what was started again before the switch: %q", got)
+	}
+}
+
+func TestANewCrashLoopIsNotKeptBesideAnOldFailure(t *testing.T) {
+	m := newMachine(t).withServices("old.service loaded failed failed O\n", "0", 0)
+	f := m.connect(locked("s1"))
+	begin := guarded("switch")
+	begin.Switch.Units = agent.Units("no-new")
+	r, _ := f.ask(begin)
+	waits(t, r)
+	m.write("/control/count", "3\n")
+	m.write("/control/since", fmt.Sprintf("%d000\n", uptime()))
+	m.write("/control/loops", "")
+	r, _ = f.ask(finish(agent.VerdictConfirm))
+	if r.Error != nil || r.Switch.Outcome != agent.SwitchRolledBack || r.Switch.Reason != "units failed: loop.service" {
+		t.Errorf("%+v, %v", r.Switch, r.Error)
+	}
+}
+
+func TestWhatASwitchProgramSaysOfUnitsIsRead(t *testing.T) {
+	for name, c := range map[string]struct{ log, units, noBus, last string }{
+		"the new one": {"starting the following units: a.service\nFailed to start a.service\nwarning: the following units failed: a.service, b.service\n× a.service - A\n",
+			"a.service|b.service", "", "× a.service - A"},
+		"the old one":         {"Job for c.service failed because the control process exited with error code.\nwarning: the following units failed: c.service\n", "c.service", "", "warning: the following units failed: c.service"},
+		"a refused call":      {"Failed to reload d.path: Job type reload is not applicable\nferry: going on\n", "d.path", "", "Failed to reload d.path: Job type reload is not applicable"},
+		"units of a user":     {"reloading user units for alice...\nFailed to restart user unit u1.service\nwarning: the following user units failed: u1.service\nSee `systemctl --user status u1.service` for details.\nwarning: user activation for alice failed\n", "alice: u1.service", "", "warning: user activation for alice failed"},
+		"a user, no name":     {"reloading user units for alice...\nError: timed out\nwarning: user activation for alice failed\n", "alice: its user units", "", "warning: user activation for alice failed"},
+		"a user without bus":  {"reloading user units for alice...\nError: Failed to open dbus connection\n\nCaused by:\n  no such file\nwarning: user activation for alice failed\nreloading user units for bob...\n", "", "alice", "reloading user units for bob..."},
+		"nothing of that":     {"activating the configuration...\nFailed to start the day\n", "", "", "Failed to start the day"},
+		"a snippet":           {"Activation script snippet 'broken' failed (1)\n", "", "", "Activation script snippet 'broken' failed (1)"},
+		"nothing at all":      {"", "", "", ""},
+		"hostile":             {"warning: the following units failed: \x1b[2Ja.service\n", "a.service", "", "warning: the following units failed: a.service"},
+		"a line without end":  {"warning: the following units failed: e.service", "e.service", "", "warning: the following units failed: e.service"},
+		"its tmpfiles' units": {"Failed to restart sysinit-reactivation.target: Unit not found.\n", "sysinit-reactivation.target", "", "Failed to restart sysinit-reactivation.target: Unit not found."},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := parseComplaints(strings.NewReader(c.log))
+			if strings.Join(got.units, "|") != c.units || strings.Join(got.usersWithoutBus, "|") != c.noBus || got.last != c.last {
+				t.Errorf("%q", got)
+			}
+		})
+	}
+}
+
+func TestUnitsOfUsersAreAskedOfTheirManagers(t *testing.T) {
+	m := newMachine(t).withSystemd()
+	m.program("/bin/systemctl", "#!/bin/sh\ncase \"$1 $XDG_RUNTIME_DIR\" in '--user '*/1000) echo 'u1.service loaded failed failed U';; '--user '*) sleep 60;; esac\n")
+	m.write("/etc/passwd", "root:x:0:0::/root:/bin/sh\nalice:x:1000:100::/home/alice:/bin/sh\n")
+	m.write("/run/user/1000/systemd/private", "")
+	if got := failedUserUnits(t.Context(), new(run.Runner), m.root); !slices.Equal(got, []string{"alice: u1.service"}) {
+		t.Errorf("%q", got)
+	}
+	failing := func() []string { return []string{"alice: u1.service", "bob: u2.service"} }
+	for said, want := range map[string]string{
+		"a.service|alice: its user units": "a.service|alice: u1.service", "carol: its user units": "carol: its user units", "alice: u3.service": "alice: u3.service",
+	} {
+		if got := strings.Join(nameUserUnits(strings.Split(said, "|"), failing), "|"); got != want {
+			t.Errorf("%s: %s", said, got)
+		}
+	}
+}
