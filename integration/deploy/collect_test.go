@@ -7,13 +7,22 @@ import (
 	"testing"
 
 	"ferry/integration/site"
+	"ferry/internal/lab"
 )
 
 // TestGarbageIsCollectedHereAllTheTime has Nix collect garbage on the building machine, again and again, while changes are deployed: of
 // the inventory as it is, of a node with a source of its own, and with a pin that is a folder. A nix-build in between is the control.
 func TestGarbageIsCollectedHereAllTheTime(t *testing.T) {
 	t.Parallel()
-	s := site.New(t, site.Options{Alone: true})
+	for _, suite := range []string{"bookworm", "trixie"} {
+		t.Run(suite, func(t *testing.T) {
+			t.Parallel()
+			collectWhileDeploying(t, site.New(t, site.Options{Alone: true, Builder: lab.BuilderOptions{Suite: suite}}))
+		})
+	}
+}
+
+func collectWhileDeploying(t *testing.T, s *site.Site) {
 	s.Must("nix-store", "--realise", s.Nixpkgs, "--add-root", s.Project+"-root", "--indirect")
 	s.Must("cp", "-r", s.Nixpkgs+"/.", s.Project+"-nixpkgs")
 	s.Must("touch", s.Project+"-collecting")
