@@ -59,7 +59,7 @@ func writeJournal(r root, line []byte) error {
 		return err
 	}
 	name := r.path(journalFile)
-	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+	if err := ownFolder(filepath.Dir(name), 0o755); err != nil {
 		return err
 	}
 	var rotated error
@@ -67,7 +67,7 @@ func writeJournal(r root, line []byte) error {
 		// A journal that cannot be rotated grows on: the newest entry is worth more than the limit.
 		rotated = os.Rename(name, r.path(rotatedJournal))
 	}
-	file, err := os.OpenFile(name, os.O_RDWR|os.O_APPEND|os.O_CREATE, 0o644)
+	file, err := os.OpenFile(name, os.O_RDWR|os.O_APPEND|os.O_CREATE|syscall.O_NOFOLLOW, 0o644)
 	if err != nil {
 		return errors.Join(rotated, err)
 	}
