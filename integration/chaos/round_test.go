@@ -123,7 +123,7 @@ func (r *round) strike(ctx context.Context) {
 			return
 		case <-time.After(200 * time.Millisecond):
 		}
-		if r.goesOn(ctx) {
+		if ctx.Err() == nil && time.Since(r.begin) < longestStrike && r.goesOn(ctx) {
 			quiet = time.Time{}
 			continue
 		}
@@ -131,11 +131,14 @@ func (r *round) strike(ctx context.Context) {
 			quiet = time.Now()
 		}
 		// A ferry that is there may begin yet, or begin again.
-		if r.ferry.isOver() || time.Since(quiet) > 2*r.takes(r.system)+2*time.Second {
+		if ctx.Err() != nil || r.ferry.isOver() || time.Since(quiet) > 2*r.takes(r.system)+2*time.Second {
 			giveUp()
 		}
 	}
 }
+
+// longestStrike is how long the second fault is waited for.
+const longestStrike = 3 * time.Minute
 
 // goesOn tells whether something may still happen by itself: a target that could not go back waits for the world to be well.
 func (r *round) goesOn(ctx context.Context) bool {
