@@ -29,6 +29,7 @@ var protections = []protection{
 	{"/run/ferry/*", 0o700, ""},
 	{"/run/nixos/switch-to-configuration.lock", 0o644, "regular file"},
 	{"/var/lib/ferry", 0o755, "directory"},
+	{"/var/lib/ferry/last-accounts", 0o600, ""},
 	{"/var/lib/ferry/agent-*", 0o755, "regular file"},
 	{"/var/log/ferry", 0o755, "directory"},
 	{"/var/log/ferry/*", 0o644, "regular file"},
@@ -69,10 +70,14 @@ func unprotected(said string) (violations []string) {
 	return violations
 }
 
-// accountsScript prints all that says who may log in and become root, and as whom.
-const accountsScript = `for file in /etc/passwd /etc/shadow /etc/group /etc/gshadow /etc/subuid /etc/subgid /var/lib/nixos/* /root/.ssh/authorized_keys /home/*/.ssh/authorized_keys; do
+// accountsScript prints all that says who may log in and become root, and as whom. Numbers that users have got stay theirs, in
+// other files.
+const accountsScript = `for file in /etc/passwd /etc/shadow /etc/group /etc/gshadow /etc/subuid /etc/subgid /var/lib/nixos/declarative-* /root/.ssh/authorized_keys /home/*/.ssh/authorized_keys; do
 	[ ! -e "$file" ] || { stat -c '== %n %a %U:%G' "$file"; cat "$file"; }
 done`
+
+// leakScript prints files of ferry's that have a password in them, as a hash, and are open to others than root.
+const leakScript = `find /run/ferry /var/lib/ferry /var/log/ferry -type f '(' -perm /077 -o ! -user root ')' -exec grep -l '[$]6[$]' {} + 2>/dev/null; true`
 
 // storeScript verifies that the store has what its database says; with contents whether it is that, too.
 const storeScript = `nix-store --verify %s 2>&1 | grep -v -e '^reading the Nix store' -e '^checking path existence' -e '^checking link' -e '^checking hashes' -e '^checking store hashes'`
@@ -80,12 +85,12 @@ const storeScript = `nix-store --verify %s 2>&1 | grep -v -e '^reading the Nix s
 // armedScript prints what would still do something on its own, or keeps something alive for that.
 const armedScript = `systemctl list-timers --all --no-legend 'ferry-*'
 systemctl list-unit-files --no-legend 'ferry-*' 2>/dev/null
-ls -d /etc/systemd/system.control/*ferry* /run/systemd/transient/ferry-* /run/systemd/system/ferry-* /var/lib/ferry/reboot /var/lib/ferry/armed-* \
+ls -d /etc/systemd/system.control/*ferry* /run/systemd/transient/ferry-* /run/systemd/system/ferry-* /var/lib/ferry/reboot /var/lib/ferry/accounts /var/lib/ferry/armed-* \
 	/nix/var/nix/gcroots/ferry/back /nix/var/nix/gcroots/ferry/reboot-* /etc/lab/efivars/LoaderEntryOneShot 2>/dev/null
 true`
 
 // remains are what a machine that was restarted in the middle has on its disk until the next deployment: nothing starts it.
-var remains = []string{"/nix/var/nix/gcroots/ferry/back", "/var/lib/ferry/armed-"}
+var remains = []string{"/var/lib/ferry/accounts", "/nix/var/nix/gcroots/ferry/back", "/var/lib/ferry/armed-"}
 
 // stillArmed says what armedScript has printed, but for what may remain.
 func stillArmed(said string, restarted bool) (violations []string) {

@@ -17,7 +17,7 @@ type look struct {
 	journal              []string // what has come to the journal in this round
 
 	// What the target says of its files: see invariant_test.go.
-	armed, accounts, store, open string
+	armed, accounts, store, open, leaked string
 
 	etc, greeting, unit string // what of the system is in /etc, in a file there, and in the unit that runs
 	active              string // of the units
@@ -70,6 +70,7 @@ func (m *machine) look(ctx context.Context, contents bool) (look, error) {
 		runs: said["runs"], profile: said["profile"], boots: boots, kept: said["kept"],
 		journal: slices.DeleteFunc(strings.Split(journal, "\n"), func(line string) bool { return line == "" }),
 		armed:   m.says(ctx, armedScript), accounts: m.says(ctx, accountsScript), store: m.says(ctx, verify), open: m.says(ctx, protectionScript()),
+		leaked: m.says(ctx, leakScript),
 		logins: strings.Fields(said["logins"]),
 		etc:    said["etc"], greeting: said["greeting"], unit: said["unit"], active: said["active"],
 		failed: said["failed"], strays: said["strays"], stale: said["stale"] != "",
@@ -109,8 +110,11 @@ func (l look) whole(m *machine) (violations []string) {
 	if l.store != "" {
 		violations = append(violations, "the store does not verify: "+l.store)
 	}
-	if m.accounts != "" && l.accounts != m.accounts {
-		violations = append(violations, "accounts or keys have changed:\n"+changed(m.accounts, l.accounts))
+	if different := changed(m.accounts, l.accounts); m.accounts != "" && different != "" {
+		violations = append(violations, "accounts or keys have changed:\n"+different)
+	}
+	if l.leaked != "" {
+		violations = append(violations, "passwords are in files that others may read: "+l.leaked)
 	}
 	return append(violations, unprotected(l.open)...)
 }

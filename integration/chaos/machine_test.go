@@ -71,6 +71,10 @@ func newMachine(t *testing.T, number int, building *sync.Mutex) *machine {
 		if violations := m.plainDeployment(t, nil); len(violations) > 0 {
 			t.Fatalf("before any fault: %s", strings.Join(violations, "\n"))
 		}
+		s.OnTarget("sh", "-c", passwords)
+	}
+	if m.accounts = m.says(t.Context(), accountsScript); !strings.Contains(m.accounts, "hers") {
+		t.Fatalf("the accounts are:\n%s", m.accounts)
 	}
 	return m
 }
@@ -197,9 +201,6 @@ func (m *machine) plainDeployment(t *testing.T, tell func(string, ...any)) (viol
 		return append(violations, err.Error())
 	}
 	m.entries += len(m.now.journal)
-	if m.accounts == "" {
-		m.accounts = m.now.accounts
-	}
 	new := m.toplevels[next.name]
 	if is := m.now; is.runs != new || is.boots != new || is.profile != new || is.kept != new {
 		violations = append(violations, fmt.Sprintf("after the next, plain deployment, of %s: %s", next.name, is.describe(m)))

@@ -1,6 +1,7 @@
 package chaos_test
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -9,9 +10,10 @@ import (
 
 // system is what a deployment brings: a node of the project, and a system of that name.
 type system struct {
-	name string
-	more string // of its configuration
-	node string // attributes of the node
+	name  string
+	more  string // of its configuration
+	users string // that it declares, if they are not those that all have
+	node  string // attributes of the node
 	// fate is what may become of a deployment that is not hurt, or not much.
 	fate fate
 	// patience is roughly how much longer than others its deployment takes, in seconds: what it does wrong is waited for.
@@ -36,6 +38,14 @@ const pauses = `
   system.activationScripts.pause = "sleep 0.4";
   system.preSwitchChecks.pause = "[ $2 != boot ] || sleep 0.4";
 `
+
+// users are those that all systems declare but the ones that declare others: a person has given dora a password since.
+const (
+	users     = `  users.users.dora = { isNormalUser = true; };` + "\n"
+	passwords = `echo 'dora:$6$dora$hers' | chpasswd -e; echo 'carol:$6$carol$hers' | chpasswd -e`
+	// otherUsers takes carol over, who is a person of the machine's own, and leaves dora out.
+	otherUsers = `  users.users.carol = { isNormalUser = true; extraGroups = [ "wheel" ]; }; users.users.fred = { isNormalUser = true; };`
+)
 
 // ends is a part of a configuration: its switch-to-configuration ends like that.
 func ends(action, phase string, code int) string {
@@ -75,6 +85,8 @@ func systems() []system {
     serviceConfig.ExecStart = "${pkgs.busybox}/bin/busybox sh -c 'systemctl stop sshd; exec sleep 100000'"; };`},
 		{name: "without-sshd", passes: cutOff, patience: 4},
 		{name: "check-fails", passes: unchecked, node: checked(`commands = [ { run = [ "false" ]; } ];`)},
+		{name: "other-users", passes: unchecked, users: otherUsers, node: checked(`commands = [ { run = [ "false" ]; } ];`)},
+		{name: "other-users-fail", passes: cannotRun, users: otherUsers, more: `system.activationScripts.broken = "false";`},
 		{name: "page-is-missing", passes: unchecked, node: checked(`http = [ { url = "http://localhost:81/"; from = "target"; timeout = 1; } ];`), patience: 1},
 	}
 	for i := range bad {
@@ -85,7 +97,7 @@ func systems() []system {
 
 // configuration is the system's, a Nix expression.
 func (s system) configuration() string {
-	text := site.With(site.Configuration(s.name), pauses+s.more)
+	text := site.With(site.Configuration(s.name), pauses+cmp.Or(s.users, users)+s.more)
 	if s.name == "without-sshd" {
 		text = strings.Replace(text, "services.openssh.enable = true;", "services.openssh.enable = false;", 1)
 	}
