@@ -68,7 +68,8 @@ The inventory may be a function; it is called with "source", the snapshot's stor
 platform, as far as it names them.
 
 In a git work tree the files that git knows are taken, as they are now, committed or not. Elsewhere the whole folder is
-taken. All of it goes to the store here and on the target, where everyone can read it: keep secrets out of it.`,
+taken. All of it goes to the store here and on the target, where everyone can read it: keep secrets out of it. What looks
+like one is refused, unless the inventory says that everyone may read it: worldReadable = [ ./tests/snakeoil.key ];`,
 	}
 	topic.SetHelpTemplate("{{.Long}}\n")
 	return topic
