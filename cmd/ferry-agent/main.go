@@ -63,6 +63,8 @@ func agentMain(args []string) error {
 			os.Exit(0)
 		}()
 		if err := server.Serve(ctx, os.Stdin, os.Stdout, opts); ctx.Err() == nil {
+			// It ends by itself, and says why: that leave is called from here on must not end it before.
+			busy.Lock()
 			return err
 		}
 		return nil

@@ -36,6 +36,26 @@ func loginShells(t *testing.T) map[string][]string {
 	return shells
 }
 
+// placeAt is a place below a test's own folder, which is the top, with scripts that come before the machine's programs.
+func placeAt(folder, bin string) place {
+	own, _, _ := strings.Cut(strings.TrimPrefix(folder, os.TempDir()+"/"), "/")
+	return place{folder: folder, path: bin + ":/usr/bin:/bin:/usr/sbin:/sbin", owner: "0", top: filepath.Join(os.TempDir(), own)}
+}
+
+// nobodys is a place as it looks in a user namespace in which whoever runs the tests is nobody.
+func (at place) nobodys() place {
+	at.owner = "65534"
+	return at
+}
+
+// asRoot runs argv as root of a user namespace, if the tests are not root's.
+func asRoot(argv ...string) []string {
+	if os.Geteuid() == 0 {
+		return argv
+	}
+	return append([]string{"unshare", "--user", "--map-root-user"}, argv...)
+}
+
 // newProgram is a script that plays the agent, for the machine of the fake uname.
 func newProgram(machine string) (Program, []byte) {
 	text := fmt.Sprintf("#!/bin/sh\necho \"%s\"\nfor a; do echo \"<$a>\"; done\necho for %s\ncat\n", Magic, machine)
@@ -182,7 +202,11 @@ func TestBootstrapInstallsTheAgentInEveryLoginShell(t *testing.T) {
 				folder := filepath.Join(t.TempDir(), "lib/ferry")
 				program, text := newProgram("x86_64")
 				other, _ := newProgram("aarch64")
-				line := commandLine(elevate.argv, marker, bootstrapScript(folder, []Program{other, program}, args))
+				at := placeAt(folder, bin)
+				if elevate.called != "" {
+					at = at.nobodys()
+				}
+				line := commandLine(elevate.argv, marker, bootstrapScript(at, []Program{other, program}, args))
 
 				f := runFar(t, bin, append(slices.Clone(argv), line)...)
 				if got := f.line(t); got != bootstrapNeed+"x86_64" {
@@ -227,7 +251,7 @@ func TestBootstrapReplacesADamagedAgent(t *testing.T) {
 					t.Fatal(err)
 				}
 				bin := scripts(t, map[string]string{"uname": "echo x86_64"})
-				f := runFar(t, bin, append(slices.Clone(shell), bootstrapScript(folder, []Program{program}, nil))...)
+				f := runFar(t, bin, append(asRoot(shell...), bootstrapScript(placeAt(folder, bin), []Program{program}, nil))...)
 				if got := f.line(t); got != bootstrapNeed+"x86_64" {
 					t.Fatalf("it says %q", got)
 				}
@@ -254,7 +278,7 @@ func TestBootstrapKnowsMachinesByAllTheirNames(t *testing.T) {
 	} {
 		bin := scripts(t, map[string]string{"uname": "echo " + uname})
 		folder := t.TempDir()
-		f := runFar(t, bin, "/bin/sh", "-c", bootstrapScript(folder, programs, nil))
+		f := runFar(t, bin, asRoot("/bin/sh", "-c", bootstrapScript(placeAt(folder, bin), programs, nil))...)
 		if got := f.line(t); got != want {
 			t.Errorf("on %s it says %q", uname, got)
 		}
@@ -283,7 +307,8 @@ func TestBootstrapFails(t *testing.T) {
 		for _, shell := range rootShells {
 			t.Run(name+", "+shell[0], func(t *testing.T) {
 				folder := t.TempDir()
-				f := runFar(t, scripts(t, map[string]string{"uname": "echo x86_64"}), append(slices.Clone(shell), bootstrapScript(folder, []Program{program}, nil))...)
+				bin := scripts(t, map[string]string{"uname": "echo x86_64"})
+				f := runFar(t, bin, append(asRoot(shell...), bootstrapScript(placeAt(folder, bin), []Program{program}, nil))...)
 				f.line(t)
 				if _, err := io.WriteString(f.in, c.sent); err != nil {
 					t.Fatal(err)
@@ -303,8 +328,9 @@ func TestBootstrapFails(t *testing.T) {
 		if err := os.WriteFile(file, nil, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		f := runFar(t, scripts(t, map[string]string{"uname": "echo x86_64"}), "/bin/sh", "-c", bootstrapScript(file+"/ferry", []Program{program}, nil))
-		if got := f.line(t); !strings.HasPrefix(got, bootstrapFailed+"to make a file in") {
+		bin := scripts(t, map[string]string{"uname": "echo x86_64"})
+		f := runFar(t, bin, asRoot("/bin/sh", "-c", bootstrapScript(placeAt(file+"/ferry", bin), []Program{program}, nil))...)
+		if got := f.line(t); !strings.HasPrefix(got, bootstrapFailed+"to make "+file) {
 			t.Errorf("it says %q", got)
 		}
 		if _, status := f.rest(t); status != 73 {
@@ -320,14 +346,14 @@ func TestBootstrapOnAFullDisk(t *testing.T) {
 	for i := range random {
 		random[i] = byte(i * i >> 3)
 	}
-	folder := t.TempDir()
+	folder, bin := t.TempDir(), scripts(t, map[string]string{"uname": "echo x86_64"})
 	argv := []string{"unshare", "--mount"}
 	if os.Geteuid() != 0 {
 		argv = append(argv, "--map-root-user")
 	}
-	argv = append(argv, "/bin/sh", "-c", `mount -t tmpfs -o size=64k none "$1" && sh -c "$2"; s=$?; ls -A "$1"; exit $s`, "sh",
-		folder, bootstrapScript(folder, []Program{program}, nil))
-	f := runFar(t, scripts(t, map[string]string{"uname": "echo x86_64"}), argv...)
+	argv = append(argv, "/bin/sh", "-c", `mount -t tmpfs -o size=64k,mode=755 none "$1" && sh -c "$2"; s=$?; ls -A "$1"; exit $s`, "sh",
+		folder, bootstrapScript(placeAt(folder, bin), []Program{program}, nil))
+	f := runFar(t, bin, argv...)
 	if got := f.line(t); got != bootstrapNeed+"x86_64" {
 		t.Fatalf("it says %q\n%s", got, f.stderr.String())
 	}
@@ -351,7 +377,7 @@ func TestBootstrapScriptIsOneHarmlessLine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	script := bootstrapScript(Folder, programs, []string{"--as", identity("it's \\ me!"), "--lock"})
+	script := bootstrapScript(installation, programs, []string{"--as", identity("it's \\ me!"), "--lock"})
 	if strings.ContainsAny(script, "'\"\\!\n`") {
 		t.Errorf("%q", script)
 	}

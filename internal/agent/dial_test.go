@@ -121,8 +121,9 @@ func TestTheProgramOfAMachineIsTheOneTheBootstrapTakes(t *testing.T) {
 		if found != (want != "") || p.Machine != want {
 			t.Errorf("%q: %+v, %v", machine, p, found)
 		}
-		cmd := exec.CommandContext(t.Context(), "sh", "-c", bootstrapScript(t.TempDir(), programs, nil))
-		cmd.Env = append(os.Environ(), "PATH="+scripts(t, map[string]string{"uname": "echo '" + machine + "'"})+":"+os.Getenv("PATH"))
+		bin := scripts(t, map[string]string{"uname": "echo '" + machine + "'"})
+		argv := asRoot("/bin/sh", "-c", bootstrapScript(placeAt(t.TempDir(), bin), programs, nil))
+		cmd := exec.CommandContext(t.Context(), argv[0], argv[1:]...)
 		// It fails: nobody sends it what it asks for.
 		out, _ := cmd.Output()
 		_, taken, _ := strings.Cut(string(out), bootstrapNeed)

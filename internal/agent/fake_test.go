@@ -43,6 +43,11 @@ func fakeSSH(line string) int {
 		fmt.Fprint(os.Stderr, "PTY allocation request failed on channel 0\r\n")
 		return 255
 	}
+	for _, arg := range os.Args {
+		if path, ok := strings.CutPrefix(arg, "ControlPath="); ok && os.Getenv("FAKE_LOGGED_IN") != "" {
+			_ = os.WriteFile(path, nil, 0o600)
+		}
+	}
 	if shell := os.Getenv("FAKE_LOGIN_SHELL"); shell != "" {
 		_ = syscall.Exec("/bin/bash", []string{"bash", "-c", shell + line}, os.Environ())
 	}
@@ -122,6 +127,12 @@ func fakeAgent(how string) int {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 	case "silent":
 		time.Sleep(time.Hour)
+	case "needs and stops":
+		fmt.Println(bootstrapNeed + "x86_64")
+		time.Sleep(time.Hour)
+	case "greets only":
+		fmt.Println(Magic)
+		time.Sleep(time.Hour)
 	default:
 		return fakeServe(how)
 	}
@@ -171,6 +182,17 @@ func fakeServe(how string) int {
 			time.Sleep(time.Hour)
 		case "never answers":
 			time.Sleep(time.Hour)
+		case "stops in the stream":
+			_, _ = io.CopyN(io.Discard, data, 1<<20)
+			time.Sleep(time.Hour)
+		case "beats", "beats for a while":
+			for i := 0; i < 40 || how == "beats"; i++ {
+				if wire.Write(FrameAlive, nil) != nil {
+					return 0
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
+			fakeAnswer(wire, data, r)
 		case "refuses early":
 			_ = wire.WriteJSON(FrameResponse, Response{ID: r.ID, Error: &ResponseError{
 				Kind: KindDiskFull, Text: "No space\x1b[31m left", Stderr: []string{"error: \x07writing"},

@@ -2,13 +2,13 @@ package agent
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -34,6 +34,9 @@ type Options struct {
 	AsUser bool
 	// Trace, when set, gets what the login shell and sudo say.
 	Trace io.Writer
+
+	// For tests, instead of the usual ones.
+	silence, pace, longest time.Duration
 }
 
 // Session is a running agent and ferry's end of the protocol. It is for one goroutine at a time, but Close may be called
@@ -50,6 +53,10 @@ type Session struct {
 	talk    *talk
 	lastID  int
 	wait    func() error
+
+	silence time.Duration
+	longest time.Duration
+	traffic *traffic
 }
 
 // Open starts the agent on the target, installs it first where it is missing, answers sudo's or doas's question for a
@@ -91,19 +98,19 @@ func begin(ctx context.Context, d *target.Dialer, addr target.Address, opts Opti
 	life, stop := context.WithCancel(context.WithoutCancel(ctx))
 	opening := context.AfterFunc(ctx, stop)
 	defer opening()
-	start, line := d.Start, commandLine(opts.Elevate, marker, bootstrapScript(Folder, programs, args))
+	start, line := d.Start, commandLine(opts.Elevate, marker, bootstrapScript(installation, programs, args))
 	switch {
 	case opts.AsUser:
-		line = commandLineTrying(installedScript(Folder, programs, args), opts.Elevate, marker, bootstrapScript(Folder, programs, args))
+		line = commandLineTrying(installedScript(installation, programs, args), opts.Elevate, marker, bootstrapScript(installation, programs, args))
 	case onTerminal:
-		start, line = d.StartOnTerminal, terminalLine(opts.Elevate, marker, bootstrapScript(Folder, programs, args))
+		start, line = d.StartOnTerminal, terminalLine(opts.Elevate, marker, bootstrapScript(installation, programs, args))
 	}
 	channel, err := start(life, addr, line, watch)
 	if err != nil {
 		stop()
 		return nil, err
 	}
-	s := &Session{address: addr, channel: channel, watch: watch}
+	s := &Session{address: addr, channel: channel, watch: watch, silence: cmp.Or(opts.silence, SilenceLimit), longest: cmp.Or(opts.longest, answerLimit), traffic: new(traffic)}
 	if onTerminal {
 		channel.Out = &questions{ReadCloser: channel.Out, marker: marker, asked: watch.asked}
 		s.talk = new(talk)
@@ -171,7 +178,7 @@ func (s *Session) start(ctx context.Context, programs []Program, opts Options) e
 	lines := make(chan string)
 	failed := make(chan error, 1)
 	next := make(chan struct{})
-	out := bufio.NewReaderSize(s.channel.Out, maxLine)
+	out := bufio.NewReaderSize(heardReader{s.channel.Out, s.traffic}, maxLine)
 	go func() {
 		for {
 			line, err := readLine(out)
@@ -188,8 +195,20 @@ func (s *Session) start(ctx context.Context, programs []Program, opts Options) e
 	}()
 	defer close(next)
 	attempt, greeting := 0, 0
+	wait := s.newGreeting(opts)
+	defer wait.end()
 	for {
 		select {
+		case <-wait.tick.C:
+			if err := wait.look(ctx); err != nil {
+				go drainLines(lines, failed)
+				return err
+			}
+		case err := <-wait.found:
+			if err = wait.probed(err); err != nil {
+				go drainLines(lines, failed)
+				return err
+			}
 		case <-ctx.Done():
 			// The reader may stand in a send: it ends with the connection, and its line goes nowhere.
 			go drainLines(lines, failed)
@@ -202,11 +221,14 @@ func (s *Session) start(ctx context.Context, programs []Program, opts Options) e
 		case <-s.watch.asked:
 			s.channel.Ready()
 			attempt++
+			wait.heard()
 			if err := s.answer(ctx, attempt, opts); err != nil {
 				go drainLines(lines, failed)
 				return err
 			}
+			wait.heard()
 		case line := <-lines:
+			wait.line(line)
 			done, err := s.take(ctx, line, programs)
 			if err != nil {
 				return err
@@ -242,6 +264,12 @@ func (s *Session) take(ctx context.Context, line string, programs []Program) (do
 	case strings.Contains(line, bootstrapFailed):
 		_, what, _ := strings.Cut(line, bootstrapFailed)
 		return false, &StartError{Text: "could not install the agent: failed " + run.Clean(what), Stderr: s.stderr()}
+	case strings.Contains(line, bootstrapUnsafe):
+		_, what, _ := strings.Cut(line, bootstrapUnsafe)
+		return false, newFolderError(what)
+	case strings.Contains(line, bootstrapNoExec):
+		_, folder, _ := strings.Cut(line, bootstrapNoExec)
+		return false, &FolderError{Folder: run.Clean(folder), NoExec: true}
 	case strings.Contains(line, bootstrapNeed):
 		if s.Installed {
 			return false, &StartError{Text: "the target asked for the agent twice"}
@@ -254,25 +282,6 @@ func (s *Session) take(ctx context.Context, line string, programs []Program) (do
 	}
 	s.heard(line)
 	return false, nil
-}
-
-func (s *Session) install(machine string, programs []Program) error {
-	for _, p := range programs {
-		if p.Machine != machine {
-			continue
-		}
-		packed, err := p.Compressed()
-		if err != nil {
-			return err
-		}
-		s.Installed = true
-		if _, err := io.WriteString(s.channel.In, strconv.Itoa(len(packed))+"\n"); err == nil {
-			// A failed write is a connection that ends: the reader finds out why.
-			_, _ = s.channel.In.Write(packed)
-		}
-		return nil
-	}
-	return &StartError{Text: fmt.Sprintf("the target asked for an agent for %q, which ferry did not offer", run.Clean(machine))}
 }
 
 func (s *Session) answer(ctx context.Context, attempt int, opts Options) error {
@@ -297,7 +306,11 @@ func (s *Session) answer(ctx context.Context, attempt int, opts Options) error {
 }
 
 func (s *Session) hello() error {
+	end := s.listen(0)
 	t, payload, err := s.wire.Read()
+	if silent := end(); silent != nil {
+		return silent
+	}
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return errEnded
 	}
@@ -385,7 +398,14 @@ func (s *Session) request(ctx context.Context, r Request, stream func(io.Writer)
 	r.ID = s.lastID
 	stop := context.AfterFunc(ctx, s.channel.Close)
 	defer stop()
-	if err := s.wire.WriteJSON(FrameRequest, r); err != nil {
+	end := s.listen(s.limitOf(r.Method))
+	s.traffic.waiting.Store(true)
+	err := s.wire.WriteJSON(FrameRequest, r)
+	s.traffic.waiting.Store(false)
+	if err != nil {
+		if silent := end(); silent != nil {
+			return nil, s.fallenSilent(ctx, silent)
+		}
 		return nil, s.lost(ctx, err)
 	}
 	gate := &gatedWriter{w: s.wire.DataWriter()}
@@ -409,7 +429,10 @@ func (s *Session) request(ctx context.Context, r Request, stream func(io.Writer)
 	}
 	gate.stop()
 	streamErr := <-sent
+	silent := end()
 	switch {
+	case err != nil && silent != nil:
+		return nil, s.fallenSilent(ctx, silent)
 	case ctx.Err() != nil:
 		return nil, s.lost(ctx, ctx.Err())
 	case streamErr != nil && !errors.Is(streamErr, errStopped) && !isPipe(streamErr):
@@ -423,6 +446,18 @@ func (s *Session) request(ctx context.Context, r Request, stream func(io.Writer)
 		return nil, fmt.Errorf("the agent on %s answered before it had everything", s.address)
 	}
 	return response, nil
+}
+
+// fallenSilent ends a connection that was closed because nothing came over it.
+func (s *Session) fallenSilent(ctx context.Context, silent error) error {
+	if silent == nil {
+		return nil
+	}
+	_ = s.end()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return silent
 }
 
 func (s *Session) answerTo(id int, progress func(Progress), log io.Writer) (*Response, error) {

@@ -90,8 +90,12 @@ func IsLost(err error) bool {
 		}
 	}
 	var lost *LostError
-	return errors.As(err, &lost)
+	var silent *SilentError
+	return errors.As(err, &lost) || errors.As(err, &silent)
 }
+
+// cannotExecute is the status of a shell that may not run a program which is there.
+const cannotExecute = 126
 
 func isPipe(err error) bool {
 	return errors.Is(err, syscall.EPIPE) || errors.Is(err, os.ErrClosed) || errors.Is(err, io.ErrClosedPipe)
@@ -141,6 +145,11 @@ func (s *Session) startError(ctx context.Context, err, ended error, opts Options
 		if strings.Contains(all, c.text) {
 			return &ElevateError{Command: command, Kind: c.kind, Text: command + ": " + c.say}
 		}
+	}
+	var status *run.Error
+	if errors.As(ended, &status) && status.Status == cannotExecute && strings.Contains(all, Folder) {
+		// A shell that does not ask the file system finds out late.
+		return &FolderError{Folder: Folder, NoExec: true}
 	}
 	e := &StartError{Text: "the agent did not start", Stderr: s.stderr()}
 	if n := len(e.Stderr); n > 0 {

@@ -36,8 +36,8 @@ func asksOnTerminal(elevate []string) bool { return elevateCommand(elevate) != "
 // which is what doas and its like do when the password was wrong. What elevate asks shall be in English.
 func terminalLine(elevate []string, marker, script string) string {
 	const shell = `s=$1; m=$2; shift 2; if [ -t 0 ]; then stty raw -echo || exit 69; echo "$m"; fi; ` +
-		`if [ $(id -u) = 0 ]; then exec sh -c "$s"; fi; [ -t 0 ] || exec "$@" sh -c "$s"; ` +
-		`while LC_ALL=C "$@" sh -c "$s"; r=$?; [ $r = 1 ]; do echo ` + bootstrapRefused + `; read -r a; [ "$a" = again ] || break; done; exit $r`
+		`if [ $(id -u) = 0 ]; then exec /bin/sh -c "$s"; fi; [ -t 0 ] || exec "$@" /bin/sh -c "$s"; ` +
+		`while LC_ALL=C "$@" /bin/sh -c "$s"; r=$?; [ $r = 1 ]; do echo ` + bootstrapRefused + `; read -r a; [ "$a" = again ] || break; done; exit $r`
 	return run.QuoteAll(append([]string{"sh", "-c", shell, "ferry", script, marker}, elevate...))
 }
 

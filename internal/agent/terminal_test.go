@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -237,8 +236,8 @@ func TestTerminalLineInEveryLoginShell(t *testing.T) {
 			elevate := []string{"odd", "it's", `a\"b`, "$HOME `x` !! ~", "*"}
 			bin := scripts(t, map[string]string{"uname": uname, "odd": `printf '[%s]' "$1" "$2" "$3" "$4" >"$0.called"; shift 4; exec "$@"`})
 			program, text := newProgram("x86_64")
-			line := terminalLine(elevate, "marker", bootstrapScript(filepath.Join(t.TempDir(), "ferry"), []Program{program}, nil))
-			f := runFar(t, bin, slices.Concat([]string{"unshare", "--user"}, argv, []string{line})...)
+			line := terminalLine(elevate, "marker", bootstrapScript(placeAt(filepath.Join(t.TempDir(), "ferry"), bin).nobodys(), []Program{program}, nil))
+			f := runFar(t, bin, append(append([]string{"unshare", "--user"}, argv...), line)...)
 			if got := f.line(t); got != bootstrapNeed+"x86_64" {
 				t.Fatalf("it says %q\n%s", got, f.stderr.String())
 			}

@@ -8,17 +8,17 @@ import (
 )
 
 // installedScript is what runs as the login user first where root is not needed: it becomes the agent if that is installed
-// and whole, and else does nothing. It is as plain as [bootstrapScript].
-func installedScript(folder string, programs []Program, args []string) string {
-	return fmt.Sprintf("h=; case $(uname -m) in %s esac; f=%s/agent-$h; "+
-		"if [ -f $f ] && [ -x $f ] && [ $(sha256sum <$f | cut -c1-64) = $h ]; then exec $f serve %s; fi",
-		machineCases(programs), folder, strings.Join(args, " "))
+// and whole, where nobody but root can change it, and else does nothing. It is as plain as [bootstrapScript].
+func installedScript(at place, programs []Program, args []string) string {
+	return at.fill("o=$IFS; h=; case $(uname -m) in CASES esac; "+ownership+
+		"if [ -d FOLDER ] && d=$(cd -P FOLDER && pwd -P); then f=$d/agent-$h; "+
+		"if [ -x $f ] && whole $f; then case $(unowned $d) in ?*) ;; *) exec $f serve ", programs, args) + ";; esac; fi; fi; IFS=$o; set +f"
 }
 
 // commandLineTrying is [commandLine] with a script that is tried as the login user first: if it comes to its end, the other
 // one runs as root.
 func commandLineTrying(first string, elevate []string, marker, script string) string {
-	argv := []string{"sh", "-c", `f=$1; s=$2; shift 2; eval "$f"; if [ $(id -u) = 0 ] || [ $# = 0 ]; then exec sh -c "$s"; fi; exec "$@" sh -c "$s"`,
+	argv := []string{"sh", "-c", `f=$1; s=$2; shift 2; eval "$f"; if [ $(id -u) = 0 ] || [ $# = 0 ]; then exec /bin/sh -c "$s"; fi; exec "$@" /bin/sh -c "$s"`,
 		"ferry", first, script}
 	return run.QuoteAll(append(argv, elevated(elevate, marker)...))
 }

@@ -38,7 +38,8 @@ func TestAnInstalledAgentRunsWithoutRoot(t *testing.T) {
 					"uname": "case $1 in -m) echo x86_64;; *) exec /bin/uname \"$@\";; esac",
 					"sudo":  `printf '[%s]' "$1" "$2" "$3" >"$0.called"; shift 3; exec "$@"`,
 				})
-				line := commandLineTrying(installedScript(folder, programs, args), []string{"sudo"}, marker, bootstrapScript(folder, programs, args))
+				at := placeAt(folder, bin).nobodys()
+				line := commandLineTrying(installedScript(at, programs, args), []string{"sudo"}, marker, bootstrapScript(at, programs, args))
 				f := runFar(t, bin, append(slices.Clone(argv), line)...)
 				called := ""
 				if c.root {
@@ -70,7 +71,7 @@ func TestInstalledScriptIsOneHarmlessLine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	script := installedScript(Folder, programs, []string{"--as", identity("it's \\ me!")})
+	script := installedScript(installation, programs, []string{"--as", identity("it's \\ me!")})
 	if strings.ContainsAny(script, "'\"\\!\n`") || len(script) > 4<<10 {
 		t.Errorf("%d bytes: %q", len(script), script)
 	}

@@ -27,7 +27,7 @@ const (
 	FrameProgress FrameType = 'p' // from the agent, while it works on a request: Progress as JSON
 	FrameLog      FrameType = 'l' // from the agent: bytes that the activation wrote
 	FrameLane     FrameType = 'a' // from ferry: a piece of the request's stream that comes over a lane: LanePiece
-	FrameAlive    FrameType = 'k' // from ferry, empty, at any time: it is still there
+	FrameAlive    FrameType = 'k' // empty: from ferry at any time, from the agent while ferry waits for it: it is still there
 )
 
 // MaxFrame is the longest payload of a frame, in bytes. A longer one ends the connection.

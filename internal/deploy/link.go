@@ -80,11 +80,13 @@ func (l *link) open(ctx context.Context) (agent.Facts, error) {
 const (
 	quickLoss   = 10 * time.Second
 	quickLosses = 4
+	// silences is how often an agent may not answer what it is asked.
+	silences = 2
 )
 
 // do runs f with the agent, again with a new connection when the old one is lost. f must be safe to repeat.
 func (l *link) do(ctx context.Context, f func(*agent.Session) error) error {
-	for quick := 0; ; {
+	for quick, silent := 0, 0; ; {
 		begin := time.Now()
 		err := f(l.current())
 		if err == nil || !agent.IsLost(err) || ctx.Err() != nil || l.address().Local() {
@@ -95,6 +97,12 @@ func (l *link) do(ctx context.Context, f func(*agent.Session) error) error {
 		}
 		if quick == quickLosses {
 			return fmt.Errorf("the connection is lost again and again: %w", err)
+		}
+		var silence *agent.SilentError
+		if errors.As(err, &silence) {
+			if silent++; silent == silences {
+				return err
+			}
 		}
 		if err := l.reconnect(ctx, err); err != nil {
 			return err

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -77,6 +78,15 @@ func (d *Dialer) login(ctx context.Context, addr Address, c connection, stderr i
 // errNeedsPerson says that a login failed because nobody was asked.
 var errNeedsPerson = errors.New("the login needs a person")
 
+// LoginSeconds is how long a login may take that nobody is asked for. A sshd ends one after two minutes itself, and a person may have to
+// touch a key.
+const LoginSeconds = 150
+
+// SlowLogin is a login that has taken longer.
+func SlowLogin(addr Address) *Error {
+	return &Error{Address: addr, Kind: TimedOut, Text: fmt.Sprintf("the login takes more than %d seconds", LoginSeconds)}
+}
+
 // loginPause is how often it is looked whether a login that says nothing is through.
 const loginPause = 20 * time.Millisecond
 
@@ -96,6 +106,7 @@ func (d *Dialer) loginAlone(ctx context.Context, addr Address, c connection, std
 	channel.Out = out
 	tick := time.NewTicker(loginPause)
 	defer tick.Stop()
+	waited := 0
 	for !held.look() {
 		select {
 		case <-out.peeked:
@@ -114,6 +125,11 @@ func (d *Dialer) loginAlone(ctx context.Context, addr Address, c connection, std
 			held.release()
 			return channel, nil
 		case <-tick.C:
+			if waited++; waited > LoginSeconds*int(time.Second/loginPause) {
+				channel.Close()
+				_ = channel.Wait()
+				return nil, SlowLogin(addr)
+			}
 		}
 	}
 	return channel, nil

@@ -132,6 +132,16 @@ func (c *Channel) Command(ctx context.Context, line string, stderr io.Writer) (*
 	return c.dialer.start(ctx, c.addr, run.Command{Argv: argv, Err: stderr, OwnGroup: true}, stderr, nothing, nothing)
 }
 
+// LoggedIn tells whether the login is through: what is heard from now on is the far side, and what is not is missing there.
+func (c *Channel) LoggedIn() bool {
+	if c.control == "" {
+		return true
+	}
+	// ssh makes its socket when it is logged in, before anything of the far side comes through.
+	_, err := os.Lstat(c.control)
+	return err == nil
+}
+
 // Ready tells the channel that the far side has answered: the login is over and the terminal is ferry's again.
 func (c *Channel) Ready() { c.ready() }
 
@@ -212,15 +222,60 @@ func (d *Dialer) Master(ctx context.Context, addr Address, stderr io.Writer) (*M
 	if err != nil {
 		return nil, err
 	}
-	if _, err := io.ReadFull(c.Out, make([]byte, 1)); err != nil {
-		if err := c.Wait(); err != nil {
-			return nil, err
-		}
-		return nil, fmt.Errorf("%s: the login shell ended without an answer", addr)
+	c.control = control
+	if err := c.answers(addr, masterPause); err != nil {
+		return nil, err
 	}
 	c.Ready()
 	go func() { _, _ = io.Copy(io.Discard, c.Out) }()
 	return &Master{Args: users, channel: c}, nil
+}
+
+// shellSeconds is how long a master's login shell may say nothing, counted by masterPause.
+const (
+	shellSeconds = 60
+	masterPause  = time.Second
+)
+
+// answers waits for the first byte of a master's login shell.
+func (c *Channel) answers(addr Address, second time.Duration) error {
+	first := make(chan error, 1)
+	go func() {
+		_, err := io.ReadFull(c.Out, make([]byte, 1))
+		first <- err
+	}()
+	ticker := time.NewTicker(second)
+	defer ticker.Stop()
+	login, shell := 0, 0
+	for {
+		select {
+		case err := <-first:
+			if err == nil {
+				return nil
+			}
+			if err := c.Wait(); err != nil {
+				return err
+			}
+			return fmt.Errorf("%s: the login shell ended without an answer", addr)
+		case <-ticker.C:
+		}
+		switch {
+		case c.LoggedIn():
+			shell++
+		case !c.interactive:
+			login++
+		}
+		if login > LoginSeconds || shell > shellSeconds {
+			c.Close()
+			_ = c.Wait()
+		}
+		if login > LoginSeconds {
+			return SlowLogin(addr)
+		}
+		if shell > shellSeconds {
+			return fmt.Errorf("%s: the login shell has not run a command for %d seconds: does its ~/.bashrc start another shell, or read its input", addr, shellSeconds)
+		}
+	}
 }
 
 // Close ends the connection.

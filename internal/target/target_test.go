@@ -76,6 +76,9 @@ func fakeSSH(args []string) int {
 		}
 	case "hang":
 		time.Sleep(time.Hour)
+	case "hang logged in":
+		_ = os.WriteFile(controlPathOf(args), nil, 0o600)
+		time.Sleep(time.Hour)
 	}
 	return 99
 }
@@ -350,5 +353,20 @@ func TestControlPathIsPrivateAndShort(t *testing.T) {
 				t.Errorf("after cleanup: %v", err)
 			}
 		})
+	}
+}
+
+// TestAMasterThatSaysNothingIsNotWaitedForForEver locks that a login which does not come through, and a login shell that runs
+// something else, end.
+func TestAMasterThatSaysNothingIsNotWaitedForForEver(t *testing.T) {
+	for mode, says := range map[string]string{"hang": "the login takes more than", "hang logged in": "the login shell has not run a command"} {
+		useFakeSSH(t, mode)
+		c, err := (&Dialer{Runner: new(run.Runner)}).Start(t.Context(), parse(t, "pi"), "true", io.Discard)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.answers(parse(t, "pi"), time.Millisecond); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v", mode, err)
+		}
 	}
 }

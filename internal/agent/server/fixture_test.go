@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -20,6 +21,9 @@ import (
 
 // TestMain lets this test program act as the agent that a job is started from, and as one that holds the lock.
 func TestMain(m *testing.M) {
+	if os.Getenv("FERRY_TEST_SLEEP") != "" {
+		time.Sleep(time.Hour)
+	}
 	if len(os.Args) == 3 && os.Args[1] == "job" {
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 		defer stop()
@@ -36,7 +40,10 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	if len(os.Args) == 3 && os.Args[1] == "hold" {
+	if len(os.Args) == 3 && os.Args[1] == "serve" {
+		if os.Getenv("FERRY_TEST_DEAF") != "" {
+			signal.Ignore(syscall.SIGTERM)
+		}
 		_, holder, err := takeLock(root{os.Getenv("FERRY_TEST_ROOT")}, Options{Who: "other@there", Session: os.Args[2]}, time.Now())
 		fmt.Println(holder, err)
 		time.Sleep(time.Hour)
@@ -232,10 +239,24 @@ type ferry struct {
 	hello agent.Hello
 	ended chan error
 	id    int
+	beats atomic.Int64 // frames that say that the agent is there
 }
 
-// connect starts an agent on the machine and reads its hello.
-func (m *fakeMachine) connect(opts Options) *ferry {
+// beatCounter counts the frames, which come one a write, that say that the agent is there.
+type beatCounter struct {
+	io.Writer
+	beats *atomic.Int64
+}
+
+func (c beatCounter) Write(p []byte) (int, error) {
+	if len(p) > 0 && p[0] == byte(agent.FrameAlive) {
+		c.beats.Add(1)
+	}
+	return c.Writer.Write(p)
+}
+
+// on puts the agent on the machine.
+func (m *fakeMachine) on(opts Options) Options {
 	m.t.Helper()
 	opts.root = m.root
 	if opts.Program == "" {
@@ -244,12 +265,19 @@ func (m *fakeMachine) connect(opts Options) *ferry {
 			m.t.Fatal(err)
 		}
 	}
+	return opts
+}
+
+// connect starts an agent on the machine and reads its hello.
+func (m *fakeMachine) connect(opts Options) *ferry {
+	m.t.Helper()
+	opts = m.on(opts)
 	in, far := io.Pipe()
 	near, out := io.Pipe()
 	f := &ferry{t: m.t, in: far, ended: make(chan error, 1)}
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
-		err := Serve(ctx, in, out, opts)
+		err := Serve(ctx, in, beatCounter{out, &f.beats}, opts)
 		_ = out.CloseWithError(io.EOF)
 		_ = in.CloseWithError(io.ErrClosedPipe)
 		f.ended <- err

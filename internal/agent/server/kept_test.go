@@ -417,7 +417,7 @@ func TestWhatIsKeptIsRootsAlone(t *testing.T) {
 	if err := <-said; !errors.Is(err, unix.EACCES) {
 		t.Errorf("another user may connect: %v", err)
 	}
-	openUp(t, sockets[0])
+	openTo(t, sockets[0], 0o777)
 	go func() {
 		runtime.LockOSThread()
 		said <- askAs(65534, sockets[0])
@@ -425,17 +425,19 @@ func TestWhatIsKeptIsRootsAlone(t *testing.T) {
 	if err := <-said; err != nil {
 		t.Errorf("another user: %v", err)
 	}
+	// An agent uses no folder that others may write to.
+	openTo(t, sockets[0], 0o755)
 	f := b.connect(locked("s2"))
 	if r := f.ship(b.rest(b.kept(f))); r.Error != nil {
 		t.Error(r.Error)
 	}
 }
 
-// openUp lets everybody come to a file.
-func openUp(t *testing.T, file string) {
+// openTo gives a mode to a file and to all above it.
+func openTo(t *testing.T, file string, mode os.FileMode) {
 	t.Helper()
 	for ; file != "/" && file != os.TempDir(); file = filepath.Dir(file) {
-		if err := os.Chmod(file, 0o777); err != nil {
+		if err := os.Chmod(file, mode); err != nil {
 			t.Fatal(err)
 		}
 	}

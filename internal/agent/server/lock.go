@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strconv"
 	"syscall"
 	"time"
 
@@ -35,6 +34,8 @@ type holding struct {
 	agent.Lock
 	Pid     int    `json:"pid"`
 	Session string `json:"session"`
+	// SSHD is the process that ends when the agent's connection does.
+	SSHD processID `json:"sshd,omitzero"`
 }
 
 const (
@@ -45,14 +46,16 @@ const (
 )
 
 // takeLock takes the agents' lock, or tells who holds it, or who has a job at work. An agent of the same session that has not
-// noticed yet that its connection is gone is ended first.
+// noticed yet that its connection is gone is ended first, and one of another session that is deserted.
 func takeLock(r root, opts Options, now time.Time) (*lock, *agent.Lock, error) {
 	file, err := openLock(r.path(lockFile))
 	if err != nil {
 		return nil, nil, err
 	}
-	mine := holding{Lock: agent.Lock{Who: opts.Who, Since: now.Unix(), From: findConnection(r).clientHost()}, Pid: os.Getpid(), Session: opts.Session}
-	ended := false
+	mine := holding{Lock: agent.Lock{Who: opts.Who, Since: now.Unix(), From: findConnection(r).clientHost()}, Pid: os.Getpid(), Session: opts.Session, SSHD: findSSHD()}
+	within := cmp.Or(opts.takeOver, takeOver)
+	before := predecessor{handle: -1, within: within}
+	defer before.close()
 	for start := time.Now(); ; time.Sleep(20 * time.Millisecond) {
 		free, err := tryLock(file)
 		if err != nil {
@@ -71,13 +74,17 @@ func takeLock(r root, opts Options, now time.Time) (*lock, *agent.Lock, error) {
 		}
 		held := readHolding(file)
 		same, waited := held.Session != "" && held.Session == opts.Session, time.Since(start)
-		if waited > takeOver || !same && waited > cmp.Or(opts.leaving, leaving) {
+		if before.pid != 0 && before.pid != held.Pid {
+			before.close()
+			before = predecessor{handle: -1, within: within}
+		}
+		ends := false
+		if !before.asked.IsZero() || same || deserted(file, held) {
+			ends = before.end(file, held.Pid, time.Now())
+		}
+		if waited > within+killGrace || !ends && waited > cmp.Or(opts.leaving, leaving) {
 			_ = file.Close()
 			return nil, &held.Lock, nil
-		}
-		if same && !ended && isAgent(held.Pid) {
-			ended = true
-			_ = syscall.Kill(held.Pid, syscall.SIGTERM)
 		}
 	}
 	if held := atWork(r); held != nil && held.Session != opts.Session {
@@ -89,7 +96,9 @@ func takeLock(r root, opts Options, now time.Time) (*lock, *agent.Lock, error) {
 		_ = file.Close()
 		return nil, nil, err
 	}
-	return &lock{file, resumed}, nil, nil
+	taken := &lock{file, resumed}
+	taken.stamp()
+	return taken, nil, nil
 }
 
 // lockWork takes the jobs' lock for job, and waits while another job is at work: two of them would write over each other.
@@ -182,26 +191,6 @@ func tryLock(file *os.File) (free bool, err error) {
 		return false, fmt.Errorf("take the lock: %w", err)
 	}
 	return true, nil
-}
-
-// isAgent tells whether a process is an agent of ferry's: what stands in a lock file may be older than its holder.
-func isAgent(pid int) bool {
-	if pid <= 1 || pid == os.Getpid() {
-		return false
-	}
-	mine, err := os.Readlink("/proc/self/exe")
-	if err != nil {
-		return false
-	}
-	exe := "/proc/" + strconv.Itoa(pid) + "/exe"
-	program, err := os.Readlink(exe)
-	if err != nil {
-		return false
-	}
-	// By another name it is the same file.
-	this, thisErr := os.Stat("/proc/self/exe")
-	that, thatErr := os.Stat(exe)
-	return filepath.Dir(program) == filepath.Dir(mine) || thisErr == nil && thatErr == nil && os.SameFile(this, that)
 }
 
 func writeHolding(file *os.File, mine holding) error {

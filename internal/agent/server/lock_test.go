@@ -51,7 +51,7 @@ func hold(t *testing.T, session string) *exec.Cmd {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), self, "hold", session)
+	cmd := exec.CommandContext(t.Context(), self, "serve", session)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -221,20 +221,10 @@ const userHZ = 100
 
 // startTime is when a process began, in seconds since 1970; 0: not known.
 func (r root) startTime(pid int, now time.Time) int64 {
-	text, err := os.ReadFile(r.path(fmt.Sprintf("/proc/%d/stat", pid)))
-	if err != nil {
-		return 0
-	}
-	// The second field is a name in parentheses that may have anything in it.
-	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
-	const start = 19 // of what follows the name
-	if len(fields) <= start {
-		return 0
-	}
-	ticks, err := strconv.ParseInt(fields[start], 10, 64)
+	ticks := r.startTicks(pid)
 	up, _, _ := strings.Cut(r.line("/proc/uptime"), " ")
 	seconds, upErr := strconv.ParseFloat(up, 64)
-	if err != nil || upErr != nil {
+	if ticks == 0 || upErr != nil {
 		return 0
 	}
 	return now.Unix() - int64(seconds) + ticks/userHZ

@@ -48,9 +48,12 @@ func withUmask(t *testing.T, mask int) {
 func TestNothingOfASwitchIsForOthers(t *testing.T) {
 	for _, mask := range []int{0, 0o022, 0o077} {
 		t.Run(fmt.Sprintf("umask %03o", mask), func(t *testing.T) {
-			withUmask(t, mask)
 			m := newMachine(t).withSystemd()
-			if err := os.MkdirAll(m.path(jobsFolder), 0o777); err != nil {
+			if err := os.MkdirAll(m.path("/run"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			withUmask(t, mask)
+			if err := os.Mkdir(m.path(jobsFolder), 0o777); err != nil {
 				t.Fatal(err)
 			}
 			f := m.connect(locked("s1"))

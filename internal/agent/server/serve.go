@@ -12,6 +12,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"ferry/internal/agent"
@@ -35,6 +36,8 @@ type Options struct {
 	beginGrace time.Duration // instead of the usual one, for tests
 	leaving    time.Duration // the same
 	opening    time.Duration // the same
+	beat       time.Duration // the same
+	takeOver   time.Duration // the same
 }
 
 // factsLimit is how long the programs may take, all together, that are asked about the target before ferry is told of it. What one that
@@ -55,6 +58,8 @@ type server struct {
 	taken *store
 	// failedBefore gives the units that were in the failed state when the first path was asked about.
 	failedBefore func() []string
+	// working says that ferry waits for an answer.
+	working atomic.Bool
 	// login gives the login that this agent was started by.
 	login func() login
 }
@@ -70,21 +75,14 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer, opts Options) error
 	defer s.close()
 	widen(in)
 	if opts.Lock {
+		if err := ownFolders(opts.root); err != nil {
+			return err
+		}
 		var err error
 		if s.lock, s.holder, err = takeLock(opts.root, opts, time.Now()); err != nil {
 			return err
 		}
 	}
-	if s.lock != nil {
-		if s.holder = s.settle(ctx); s.holder != nil {
-			s.lock.release()
-			s.lock = nil
-		}
-	}
-	if s.lock != nil {
-		s.kept = findKept(s.root(), opts.Program)
-	}
-	s.store = openStore(ctx, s.runner, opts.Lock, cmp.Or(opts.opening, openLimit))
 	if err := leaveTerminal(out); err != nil {
 		return err
 	}
@@ -100,11 +98,34 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer, opts Options) error
 		in = attend(in, agent.AliveLimit, opts.Gone)
 	}
 	s.wire = agent.NewWire(in, out)
+	s.working.Store(true)
+	over := make(chan struct{})
+	defer close(over)
+	// What comes now may take its time, and ferry is told that it does.
+	go s.beat(s.lock, over, cmp.Or(opts.beat, agent.BeatPause), goneGrace)
+	if err := s.sayHello(ctx); err != nil {
+		return err
+	}
+	return s.serve(ctx)
+}
+
+// sayHello settles what is to be settled before this deployment, and tells ferry what it has come to.
+func (s *server) sayHello(ctx context.Context) error {
+	if s.lock != nil {
+		if s.holder = s.settle(ctx); s.holder != nil {
+			s.lock.release()
+			s.lock = nil
+		}
+	}
+	if s.lock != nil {
+		s.kept = findKept(s.root(), s.opts.Program)
+	}
+	s.store = openStore(ctx, s.runner, s.opts.Lock, cmp.Or(s.opts.opening, openLimit))
 	limited, stop := context.WithTimeout(ctx, factsLimit)
 	facts := gatherFacts(limited, s.runner, s.root())
 	stop()
 	facts.Lock = s.holder
-	hello := agent.Hello{Protocol: agent.Protocol, Version: opts.Version, Facts: facts, Resumed: s.lock != nil && s.lock.resumed}
+	hello := agent.Hello{Protocol: agent.Protocol, Version: s.opts.Version, Facts: facts, Resumed: s.lock != nil && s.lock.resumed}
 	if s.kept != nil {
 		hello.Kept = &s.kept.state.Kept
 	}
@@ -113,13 +134,20 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer, opts Options) error
 	}
 	if s.lock != nil {
 		// Another deployment may be about to start a job from its own agent's file, or to look at its job's log.
-		removeOldAgents(s.root(), opts.Program)
+		removeOldAgents(s.root(), s.opts.Program)
 		removeOldJobs(s.root(), time.Now())
 		removeOldBack(s.root())
 		removeOldAccounts(s.root())
 	}
+	return nil
+}
+
+// serve answers requests until the input ends.
+func (s *server) serve(ctx context.Context) error {
 	for {
+		s.working.Store(false)
 		t, payload, err := s.wire.Read()
+		s.working.Store(true)
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
