@@ -66,7 +66,7 @@ func TestConfirmingIsALoginOfItsOwn(t *testing.T) {
 	c := newCaller(s, relay.Addr(), "  ControlMaster auto\n  ControlPersist 60\n  ControlPath "+filepath.Join(t.TempDir(), "%C"))
 	before := s.Counts()
 	for i, user := range []string{"alice", "zoe", "finn", "root"} {
-		err := c.Confirm(t.Context(), address(t, user+"@pi"), "sh -c 'umask 077; cat >confirmed'", []byte("token of "+user))
+		err := c.Confirm(t.Context(), address(t, user+"@pi"), "sh -c 'umask 077; cat >confirmed'", "", []byte("token of "+user))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -117,7 +117,7 @@ func TestWhatConfirmingAndAnsweringProve(t *testing.T) {
 			if c.at == frozen.Addr() {
 				d.ConnectTimeout = time.Second
 			}
-			if err := d.Confirm(t.Context(), address(t, "alice@pi"), "true", nil); kind(err) != c.confirms {
+			if err := d.Confirm(t.Context(), address(t, "alice@pi"), "true", "", nil); kind(err) != c.confirms {
 				t.Errorf("confirming: %v, want %q", err, c.confirms)
 			}
 			if err := d.Answers(t.Context(), address(t, "alice@pi")); kind(err) != c.answers {

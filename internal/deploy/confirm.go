@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"ferry/internal/agent"
@@ -37,7 +38,7 @@ func confirmLogin(ctx context.Context, dialer *target.Dialer, addr target.Addres
 		ctx, stop := context.WithTimeout(ctx, patience)
 		defer stop()
 		if !interactive {
-			return dialer.Confirm(ctx, addr, line, input)
+			return dialer.Confirm(ctx, addr, line, confirmReady, input)
 		}
 		if err := dialer.Answers(ctx, addr); err != nil {
 			return err
@@ -76,12 +77,15 @@ func confirmLogin(ctx context.Context, dialer *target.Dialer, addr target.Addres
 // overStatus is how confirmLine's command ends where the folder is gone.
 const overStatus = 66
 
+// confirmReady is what confirmLine's command says when it reads its input.
+const confirmReady = "ferry waits for its word"
+
 // confirmLine is the command line by which the login user writes a token into folder: its input is the name of the file and the
 // token (see confirmInput), which nobody else gets to see. The file is made anew, and never through a link; only one that a try
 // before this one has left there is written again. It needs nothing but sh, and looks the same to every login shell.
 func confirmLine(folder string) string {
-	script := fmt.Sprintf(`umask 077; [ -d "$1" ] || exit %d; cd "$1" || exit 1; read -r f t || exit 1; `+
-		`set -C; if [ -f "$f" ]; then [ -h "$f" ] || set +C; fi; echo "$t" >"$f"`, overStatus)
+	script := fmt.Sprintf(`umask 077; [ -d "$1" ] || exit %d; cd "$1" || exit 1; echo %s; read -r f t || exit 1; `+
+		`set -C; if [ -f "$f" ]; then [ -h "$f" ] || set +C; fi; echo "$t" >"$f"`, overStatus, confirmReady)
 	return run.QuoteAll([]string{"sh", "-c", script, "ferry", folder})
 }
 
@@ -96,18 +100,74 @@ func (s *switching) confirm(ctx context.Context, left time.Duration) error {
 	return confirmLogin(ctx, s.link.dialer, s.link.address(), s.link.interactive(), line, confirmInput(s.expect.Name, s.token), deadline, s.note)
 }
 
-// mayConfirm finds out before anything is changed whether a target whose login needs a person could be confirmed at all: on
-// the way there may be another host that needs one.
+// mayConfirm finds out before anything is changed whether the target could be confirmed at all, by the same kind of login that
+// will confirm it: the connection that is there may be an old one, and the key or the certificate that made it gone since. Where
+// the login needs a person, on the way there may be another host that needs one.
 func (d *deployment) mayConfirm(ctx context.Context) error {
-	if !d.link.interactive() {
+	switch {
+	case d.link.address().Local():
+		return nil
+	case d.link.interactive():
+		if err := d.link.dialer.Answers(ctx, d.link.address()); err != nil {
+			return &hinted{err: err, text: "no new connection comes through without a person, so nothing could confirm the new system: " + err.Error(),
+				hints: []string{"load the key for every host on the way into ssh-agent; or use --action boot and restart the target"}}
+		}
+		d.note(provesLess)
 		return nil
 	}
-	if err := d.link.dialer.Answers(ctx, d.link.address()); err != nil {
-		return &hinted{err: err, text: "no new connection comes through without a person, so nothing could confirm the new system: " + err.Error(),
-			hints: []string{"load the key for every host on the way into ssh-agent; or use --action boot and restart the target"}}
+	if err := tryLogin(ctx, d.link.dialer, d.link.address(), min(d.opts.Limits.Confirm, trialTime)); err != nil {
+		return noLogin(err)
 	}
-	d.note(provesLess)
 	return nil
+}
+
+// trialTime is how long a login that confirms nothing yet is tried again, where that may help.
+const trialTime = 20 * time.Second
+
+// eatenStatus is how the command of a login that confirms nothing ends when it has not read what was sent.
+const eatenStatus = 67
+
+// tryLogin logs in over a new connection, and lets it carry a word there.
+func tryLogin(ctx context.Context, dialer *target.Dialer, addr target.Address, within time.Duration) error {
+	const word = "ferry"
+	line := run.QuoteAll([]string{"sh", "-c", fmt.Sprintf(`echo %s; read -r t; [ "$t" = %s ] || exit %d`, confirmReady, word, eatenStatus)})
+	deadline := time.Now().Add(within)
+	for pause := firstPause; ; pause = min(2*pause, lastPause) {
+		trying, stop := context.WithTimeout(ctx, max(firstTry, time.Until(deadline)))
+		err := dialer.Confirm(trying, addr, line, confirmReady, []byte(word+"\n"))
+		stop()
+		var connect *target.Error
+		if err == nil || ctx.Err() != nil || !errors.As(err, &connect) || !connect.Unreachable() || time.Now().After(deadline) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(pause):
+		}
+	}
+}
+
+// noLogin says what to do about a login that works no more.
+func noLogin(err error) error {
+	e := &hinted{err: err, text: "no new login is possible, so nothing could confirm the new system: " + err.Error()}
+	var connect *target.Error
+	if errors.As(err, &connect) && connect.Kind == target.Denied {
+		e.hints = []string{
+			"the login that began this deployment worked: a key that left ssh-agent since (ssh-add -l), or a certificate that ran out (ssh-keygen -L -f ~/.ssh/id_ed25519-cert.pub)",
+			"nothing has changed, and what has arrived is kept: load the key or renew the certificate, then run the same command again",
+		}
+		return e
+	}
+	e.hints = append(hintsOf(err), "nothing has changed, and what has arrived is kept")
+	return e
+}
+
+// inAdvance runs f beside what else there is to do, and gives what waits for its end.
+func inAdvance(ctx context.Context, f func(context.Context) error) (end func() error) {
+	done := make(chan error, 1)
+	go func() { done <- f(ctx) }()
+	return sync.OnceValue(func() error { return <-done })
 }
 
 // provesLess is what a user should know whose login needs a person.

@@ -161,7 +161,7 @@ func TestConfirmLineWritesTheTokenUnderEveryLoginShell(t *testing.T) {
 		for _, token := range []string{"FIRST", "SECOND"} {
 			cmd := exec.CommandContext(t.Context(), argv[0], argv[1:]...)
 			cmd.Stdin = bytes.NewReader(confirmInput("token", token))
-			if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {
+			if out, err := cmd.CombinedOutput(); err != nil || string(out) != confirmReady+"\n" {
 				t.Errorf("%s: %v, %s", shell, err, out)
 			}
 			if got, err := os.ReadFile(file); string(got) != token+"\n" || err != nil {
@@ -224,5 +224,37 @@ func TestNobodyReadsATokensNameOrTheTokenInTheListOfProcesses(t *testing.T) {
 	line, input := confirmLine(agent.ConfirmFolder("job")), string(confirmInput("the-name", "the-token"))
 	if strings.Contains(line, "the-") || input != "the-name the-token\n" {
 		t.Errorf("%q, %q", line, input)
+	}
+}
+
+// TestALoginIsTriedBeforeAnythingChanges locks what counts as one that could confirm: a refusal ends it at once, a line that is down
+// is waited for, and what a login shell reads for a moment does not matter.
+func TestALoginIsTriedBeforeAnythingChanges(t *testing.T) {
+	for name, c := range map[string]struct {
+		plan        []string
+		says        string
+		connections int
+	}{
+		"it works":                   {[]string{"runs"}, "", 1},
+		"it is refused":              {[]string{"denied", "runs"}, "no new login is possible, so nothing could confirm the new system: ssh alice@pi: alice@pi: Permission denied (publickey)", 1},
+		"the line is down for a bit": {[]string{"refused", "unknown", "runs"}, "", 3},
+		"the shell fails":            {[]string{"fails"}, "no new login is possible, so nothing could confirm the new system: ", 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newFakeNode(t, Switch, c.plan...)
+			err := tryLogin(soon(t), n.link.dialer, n.link.address(), time.Minute)
+			if err != nil {
+				err = noLogin(err)
+			}
+			if c.says == "" && err != nil || c.says != "" && (err == nil || !strings.HasPrefix(err.Error(), c.says)) {
+				t.Errorf("got %v", err)
+			}
+			if err != nil && len(hintsOf(err)) == 0 {
+				t.Error("no hint")
+			}
+			if got := n.connections(t); got != c.connections {
+				t.Errorf("%d connections", got)
+			}
+		})
 	}
 }

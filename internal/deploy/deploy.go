@@ -168,29 +168,6 @@ func (d *deployment) checkReboot(facts agent.Facts, ready built) (reason string,
 	return "", nil
 }
 
-// checkLockout finds out whether the new system, which is on the target, may lock this login out.
-func (d *deployment) checkLockout(ctx context.Context, toplevel nix.StorePath) error {
-	var risks []agent.Risk
-	err := d.link.do(ctx, func(session *agent.Session) error {
-		var err error
-		risks, err = session.Inspect(ctx, toplevel, string(d.opts.Action))
-		return err
-	})
-	if err == nil && d.opts.Action == DryActivate {
-		for _, r := range risks {
-			d.note("it may lock this very login out: " + r.Text)
-		}
-		return nil
-	}
-	if err == nil {
-		err = lockout(ctx, risks, d.opts.AllowLockout, d.opts.Ask)
-	}
-	if err != nil {
-		return d.fail(Activate, Unchanged, err)
-	}
-	return nil
-}
-
 // newDeployment makes a deployment of node that is not connected yet. One that does not lock the target only looks.
 func newDeployment(inv *inventory.Inventory, node inventory.Node, opts Options, lock bool) (*deployment, error) {
 	addresses, err := addressesOf(node)

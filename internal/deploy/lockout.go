@@ -5,7 +5,56 @@ import (
 	"strings"
 
 	"ferry/internal/agent"
+	"ferry/internal/nix"
 )
+
+// confirms tells whether the system will have to be confirmed by a new login that needs nobody, or by what stands for one.
+func (d *deployment) confirms() bool {
+	switch d.opts.Action {
+	case Switch, Test:
+		return true
+	case Boot:
+		return d.opts.Reboot.Timeout > 0 && !d.link.interactive()
+	}
+	return false
+}
+
+// checkLockout finds out whether the new system, which is on the target, may lock this login out, and meanwhile, whether a new login
+// is possible at all.
+func (d *deployment) checkLockout(ctx context.Context, toplevel nix.StorePath) error {
+	login := func() error { return nil }
+	if d.confirms() {
+		trial, stop := context.WithCancel(ctx)
+		login = inAdvance(trial, d.mayConfirm)
+		defer func() {
+			stop()
+			_ = login()
+		}()
+	}
+	var risks []agent.Risk
+	err := d.link.do(ctx, func(session *agent.Session) error {
+		var err error
+		risks, err = session.Inspect(ctx, toplevel, string(d.opts.Action))
+		return err
+	})
+	if err == nil && d.opts.Action == DryActivate {
+		for _, r := range risks {
+			d.note("it may lock this very login out: " + r.Text)
+		}
+		return nil
+	}
+	if err == nil {
+		// Nobody need answer a question about a system that could not be confirmed.
+		err = login()
+	}
+	if err == nil {
+		err = lockout(ctx, risks, d.opts.AllowLockout, d.opts.Ask)
+	}
+	if err != nil {
+		return d.fail(Activate, Unchanged, err)
+	}
+	return nil
+}
 
 // lockout decides whether to go on with a system that may lock out the login that deploys it: if it may not, if that is
 // allowed, or if the person that ask asks says so. Without one, ask is nil. No other permission answers it.

@@ -59,9 +59,6 @@ func (d *deployment) guarded(ctx context.Context, ready built, before agent.Fact
 		Record: d.record(),
 	}
 	d.link.patience = retryFor + d.opts.Limits.Confirm + time.Duration(s.limits.Checks)*time.Second
-	if err := d.mayConfirm(ctx); err != nil {
-		return d.fail(Activate, Unchanged, err)
-	}
 	if err := ctx.Err(); err != nil {
 		return d.fail(Activate, Unchanged, err)
 	}
