@@ -36,14 +36,5 @@ func (s *Session) Check(ctx context.Context, argv []string, timeout time.Duratio
 	if err != nil || response.Check == nil {
 		return CheckResult{}, orMissing(err)
 	}
-	response.Check.clean()
 	return *response.Check, nil
-}
-
-func (r *CheckResult) clean() {
-	cleanText(&r.Error)
-	r.Output = r.Output[max(0, len(r.Output)-CheckLines):]
-	for i := range r.Output {
-		cleanText(&r.Output[i])
-	}
 }

@@ -45,8 +45,5 @@ func (s *Session) Units(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	for i := range response.Units {
-		cleanText(&response.Units[i])
-	}
 	return response.Units, nil
 }

@@ -27,7 +27,7 @@ type EvaluateResult struct {
 // Derivations are the texts of some of the derivations that were asked for, by the index in the question. Those that would
 // not fit are left out, but never the first; one that is too long or not there has no text.
 type Derivations struct {
-	Texts [][]byte `json:"texts"`
+	Texts [][]byte `json:"texts" is:"bytes"`
 }
 
 // MaxDerivations is how long the texts of an answer may be together, in bytes: they are one frame, and JSON makes them longer.
@@ -40,7 +40,6 @@ func (s *Session) Evaluate(ctx context.Context, log io.Writer) (EvaluateResult, 
 		return EvaluateResult{}, orMissing(err)
 	}
 	r := *response.Evaluate
-	cleanText(&r.Nix)
 	for _, p := range []nix.StorePath{r.Derivation, r.Toplevel} {
 		if _, err := nix.ParseStorePath(string(p)); err != nil {
 			return EvaluateResult{}, fmt.Errorf("the agent's answer: %w", err)

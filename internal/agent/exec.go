@@ -21,6 +21,5 @@ func (s *Session) Exec(ctx context.Context, argv []string, out io.Writer) (ExecR
 	if err != nil || response.Exec == nil {
 		return ExecResult{}, orMissing(err)
 	}
-	cleanText(&response.Exec.Error)
 	return *response.Exec, nil
 }

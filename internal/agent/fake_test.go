@@ -242,7 +242,7 @@ func fakeAnswer(wire *Wire, data *DataReader, r Request) {
 	case MethodInspect:
 		if r.Ahead {
 			_ = data.Drain()
-			response.Wanted = []string{"/etc/shadow", "/nix/store"}
+			response.Wanted = []Verbatim{"/etc/shadow", "/nix/store"}
 			break
 		}
 		for range 2 * maxRisks {

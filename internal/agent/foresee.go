@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	"ferry/internal/nix"
-	"ferry/internal/run"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -61,15 +60,11 @@ func (s *Session) Foresee(ctx context.Context, toplevel nix.StorePath, elevate s
 			return nil, nil, err
 		}
 		if len(response.Wanted) == 0 {
-			unsure = response.Unsure[:min(len(response.Unsure), maxRisks)]
-			for i := range unsure {
-				cleanText(&unsure[i])
-			}
-			return cleanRisks(response.Risks), unsure, nil
+			return response.Risks, response.Unsure, nil
 		}
 		before := len(told)
-		for _, p := range response.Wanted[:min(len(response.Wanted), MaxWanted)] {
-			told = append(told, files.Tell(p)...)
+		for _, p := range response.Wanted {
+			told = append(told, files.Tell(string(p))...)
 		}
 		if len(told) == before {
 			break
@@ -196,14 +191,4 @@ func (f *StoreFiles) at(p string) (file StoreFile, to string) {
 		}
 	}
 	return file, to
-}
-
-// cleanRisks are the risks that a target tells, cleaned.
-func cleanRisks(risks []Risk) []Risk {
-	risks = append([]Risk{}, risks[:min(len(risks), maxRisks)]...)
-	for i := range risks {
-		risks[i].Kind = RiskKind(run.Clean(string(risks[i].Kind)))
-		cleanText(&risks[i].Text)
-	}
-	return risks
 }

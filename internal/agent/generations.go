@@ -9,12 +9,12 @@ const MethodGenerations Method = "generations"
 // Generation is one of the systems in a target's boot menu.
 type Generation struct {
 	Number   int    `json:"number"`
-	Time     int64  `json:"time"`               // when it was made, seconds since 1970
-	Toplevel string `json:"toplevel"`           // "": it is not there any more
-	Version  string `json:"version,omitempty"`  // NixOS's
-	Bundle   string `json:"bundle,omitempty"`   // what it was deployed as, if that is known
-	Revision string `json:"revision,omitempty"` // git revision of the bundle
-	Dirty    bool   `json:"dirty,omitempty"`    // the bundle's source differed from it
+	Time     int64  `json:"time"`                             // when it was made, seconds since 1970
+	Toplevel string `json:"toplevel" is:"path"`               // "": it is not there any more
+	Version  string `json:"version,omitempty" is:"short"`     // NixOS's
+	Bundle   string `json:"bundle,omitempty" is:"path"`       // what it was deployed as, if that is known
+	Revision string `json:"revision,omitempty" is:"revision"` // git revision of the bundle
+	Dirty    bool   `json:"dirty,omitempty"`                  // the bundle's source differed from it
 
 	Current bool `json:"current,omitempty"` // it runs
 	Booted  bool `json:"booted,omitempty"`  // it was booted
@@ -23,10 +23,10 @@ type Generation struct {
 
 // GenerationsResult are a target's generations.
 type GenerationsResult struct {
-	Generations []Generation `json:"generations"` // by number, the newest last
-	Older       int          `json:"older"`       // how many older ones there are besides
-	Current     string       `json:"current"`     // toplevel that runs; it may be no generation
-	Booted      string       `json:"booted"`      // toplevel that was booted
+	Generations []Generation `json:"generations"`       // by number, the newest last
+	Older       int          `json:"older"`             // how many older ones there are besides
+	Current     string       `json:"current" is:"path"` // toplevel that runs; it may be no generation
+	Booted      string       `json:"booted" is:"path"`  // toplevel that was booted
 }
 
 // MaxGenerations is how many generations are told at most: what fits into an answer.
@@ -38,16 +38,5 @@ func (s *Session) Generations(ctx context.Context) (GenerationsResult, error) {
 	if err != nil || response.Generations == nil {
 		return GenerationsResult{}, orMissing(err)
 	}
-	response.Generations.clean()
 	return *response.Generations, nil
-}
-
-func (r *GenerationsResult) clean() {
-	cleanPath(&r.Current, &r.Booted)
-	for i := range r.Generations {
-		g := &r.Generations[i]
-		cleanShort(&g.Version)
-		cleanPath(&g.Toplevel, &g.Bundle)
-		cleanRevision(&g.Revision)
-	}
 }

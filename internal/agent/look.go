@@ -15,23 +15,23 @@ const (
 // LookResult is how a target is besides its [Facts].
 type LookResult struct {
 	// Failed names the units that are in the failed state, at most MaxFailed of them. UnitsError says why they are not known.
-	Failed     []string `json:"failed"`
+	Failed     []string `json:"failed" is:"short"`
 	UnitsError string   `json:"units_error,omitempty"`
 	// Lock is the deployment that is at work; nil: none is. Who only looks may not be told all of it.
 	Lock *Lock `json:"lock,omitempty"`
 	// Armed is the way back that the target would take by itself; nil: none.
 	Armed *Armed `json:"armed,omitempty"`
 	// Reboot names the files in which what runs differs from what was booted, so that only a reboot brings them: kernel, …
-	Reboot []string `json:"reboot,omitempty"`
+	Reboot []string `json:"reboot,omitempty" is:"short"`
 	// NixpkgsRevision is the commit of the nixpkgs that Facts.Bundle was built from, where that tree says it or a pin of that
 	// tree in the bundle's source. NixpkgsDate is when the commit was made, in seconds since 1970; 0: not known.
-	NixpkgsRevision string `json:"nixpkgs_revision,omitempty"`
+	NixpkgsRevision string `json:"nixpkgs_revision,omitempty" is:"revision"`
 	NixpkgsDate     int64  `json:"nixpkgs_date,omitempty"`
 	// BootSize is what the boot loader has to put into /boot for a system like the one that runs, in bytes; 0: nothing, because
 	// /boot is on the store's file system, or it is not known.
 	BootSize int64 `json:"boot_size,omitempty"`
 	// BootFiles are these files of the system that runs: a new system with the same ones needs no more room.
-	BootFiles []string `json:"boot_files,omitempty"`
+	BootFiles []string `json:"boot_files,omitempty" is:"short"`
 	// Roots says what is wrong with the links that keep systems from being collected.
 	Roots []Trouble `json:"roots,omitempty"`
 }
@@ -52,11 +52,11 @@ const MaxFailed = 100
 
 // Armed is a way back that is armed on a target.
 type Armed struct {
-	Toplevel string `json:"toplevel"`       // what is tried
-	Reboot   bool   `json:"reboot"`         // by a reboot; else by a switch
-	Who      string `json:"who,omitempty"`  // who tries it
-	Phase    Phase  `json:"phase"`          // how far the switch is
-	Left     int    `json:"left,omitempty"` // seconds until it goes back, in the phases Waiting and Confirmed
+	Toplevel string `json:"toplevel" is:"path"`       // what is tried
+	Reboot   bool   `json:"reboot"`                   // by a reboot; else by a switch
+	Who      string `json:"who,omitempty" is:"short"` // who tries it
+	Phase    Phase  `json:"phase" is:"short"`         // how far the switch is
+	Left     int    `json:"left,omitempty"`           // seconds until it goes back, in the phases Waiting and Confirmed
 }
 
 // HistoryResult is what a target remembers of its deployments.
@@ -74,7 +74,6 @@ func (s *Session) Look(ctx context.Context) (LookResult, error) {
 	if err != nil || response.Look == nil {
 		return LookResult{}, orMissing(err)
 	}
-	response.Look.clean()
 	return *response.Look, nil
 }
 
@@ -84,43 +83,7 @@ func (s *Session) History(ctx context.Context, limit int) (HistoryResult, error)
 	if err != nil || response.History == nil {
 		return HistoryResult{}, orMissing(err)
 	}
-	response.History.clean()
 	return *response.History, nil
-}
-
-func (r *HistoryResult) clean() {
-	r.Entries = r.Entries[:min(len(r.Entries), MaxHistory)]
-	for i := range r.Entries {
-		r.Entries[i].Clean()
-	}
-}
-
-func (r *LookResult) clean() {
-	cleanText(&r.UnitsError)
-	cleanRevision(&r.NixpkgsRevision)
-	r.NixpkgsDate = min(max(r.NixpkgsDate, 0), MaxDate)
-	r.Failed = r.Failed[:min(len(r.Failed), MaxFailed)]
-	r.Reboot = r.Reboot[:min(len(r.Reboot), len(RebootFiles))]
-	r.BootFiles = r.BootFiles[:min(len(r.BootFiles), len(BootFiles))]
-	for _, texts := range [][]string{r.Failed, r.Reboot, r.BootFiles} {
-		for i := range texts {
-			cleanShort(&texts[i])
-		}
-	}
-	r.Roots = r.Roots[:min(len(r.Roots), maxRisks)]
-	for i := range r.Roots {
-		cleanText(&r.Roots[i].Text, &r.Roots[i].Fix)
-	}
-	if l := r.Lock; l != nil {
-		cleanShort(&l.Who, &l.From)
-		cleanPath(&l.Bundle)
-	}
-	if a := r.Armed; a != nil {
-		phase := string(a.Phase)
-		cleanShort(&a.Who, &phase)
-		a.Phase, a.Left = Phase(phase), max(0, a.Left)
-		cleanPath(&a.Toplevel)
-	}
 }
 
 // RebootFiles are the files of a toplevel that only a boot puts to use; NixOS's own automatic upgrade reboots for the same.

@@ -17,7 +17,7 @@ const Magic = "ferry-agent/1 ready"
 // empty or zero.
 type Hello struct {
 	Protocol int    `json:"protocol"`
-	Version  string `json:"version"`
+	Version  string `json:"version" is:"short"`
 	Facts    Facts  `json:"facts"`
 	// Resumed says that this deployment held the lock before, and nobody else since, and that the target was not restarted.
 	Resumed bool `json:"resumed,omitempty"`
@@ -43,21 +43,21 @@ type Facts struct {
 	NixError string `json:"nix_error"` // why it is not known
 	Systemd  int    `json:"systemd"`   // version; 0: PID 1 is not systemd
 
-	Current string `json:"current"` // toplevel that runs, /run/current-system
-	Booted  string `json:"booted"`  // toplevel that was booted, /run/booted-system
-	Profile string `json:"profile"` // toplevel that /nix/var/nix/profiles/system stands for
-	Bundle  string `json:"bundle"`  // bundle that /etc/nixos/current-configuration points at, if it is valid
+	Current string `json:"current" is:"path"` // toplevel that runs, /run/current-system
+	Booted  string `json:"booted" is:"path"`  // toplevel that was booted, /run/booted-system
+	Profile string `json:"profile" is:"path"` // toplevel that /nix/var/nix/profiles/system stands for
+	Bundle  string `json:"bundle" is:"path"`  // bundle that /etc/nixos/current-configuration points at, if it is valid
 	// Committed is the toplevel of that bundle: the last one whose commit went to its end.
-	Committed string `json:"committed"`
+	Committed string `json:"committed" is:"path"`
 
-	Generation        int    `json:"generation,omitempty"`         // number of the system profile; 0: none
-	ProfileTime       int64  `json:"profile_time,omitempty"`       // when that was made, seconds since 1970
-	CurrentGeneration int    `json:"current_generation,omitempty"` // number that stands for Current, where that is not Profile; 0: none
-	Specialisation    string `json:"specialisation,omitempty"`     // name of the one of Profile that Current is; "": none
-	Version           string `json:"version,omitempty"`            // NixOS's version of Current
+	Generation        int    `json:"generation,omitempty"`                // number of the system profile; 0: none
+	ProfileTime       int64  `json:"profile_time,omitempty"`              // when that was made, seconds since 1970
+	CurrentGeneration int    `json:"current_generation,omitempty"`        // number that stands for Current, where that is not Profile; 0: none
+	Specialisation    string `json:"specialisation,omitempty" is:"short"` // name of the one of Profile that Current is; "": none
+	Version           string `json:"version,omitempty" is:"short"`        // NixOS's version of Current
 	// Deployed is what the manifest of Bundle says. Pending is the toplevel of a bundle that was shipped and not committed.
 	Deployed Manifest `json:"deployed,omitzero"`
-	Pending  string   `json:"pending,omitempty"`
+	Pending  string   `json:"pending,omitempty" is:"path"`
 	// Last is the newest entry of the journal, LastCommit the newest that committed Bundle; nil: there is none.
 	Last       *JournalEntry `json:"last,omitempty"`
 	LastCommit *JournalEntry `json:"last_commit,omitempty"`
@@ -65,9 +65,9 @@ type Facts struct {
 	// none is known.
 	Previous *JournalState `json:"previous,omitempty"`
 	// InitInterface and Inhibitors are the files init-interface-version and switch-inhibitors of the toplevel that runs. A
-	// switch to a system that has others needs a reboot. They are compared and not cleaned.
-	InitInterface string `json:"init_interface,omitempty"`
-	Inhibitors    string `json:"inhibitors,omitempty"`
+	// switch to a system that has others needs a reboot. They are compared.
+	InitInterface Verbatim `json:"init_interface,omitempty"`
+	Inhibitors    Verbatim `json:"inhibitors,omitempty"`
 
 	StoreFree int64 `json:"store_free"`
 	// StoreCompresses says that the store is on a file system that may compress, so that StoreFree says little.
@@ -82,10 +82,10 @@ type Facts struct {
 
 // Lock says who holds the target.
 type Lock struct {
-	Who    string `json:"who"`              // user@machine, as that ferry said
-	Since  int64  `json:"since"`            // seconds since 1970
-	From   string `json:"from,omitempty"`   // the address that it came from
-	Bundle string `json:"bundle,omitempty"` // what it deploys, once that is known
+	Who    string `json:"who" is:"short"`             // user@machine, as that ferry said
+	Since  int64  `json:"since"`                      // seconds since 1970
+	From   string `json:"from,omitempty" is:"short"`  // the address that it came from
+	Bundle string `json:"bundle,omitempty" is:"path"` // what it deploys, once that is known
 }
 
 // Method is what a request asks for.
@@ -202,7 +202,7 @@ type Response struct {
 
 	Generations *GenerationsResult `json:"generations,omitempty"`
 	Risks       []Risk             `json:"risks,omitempty"`  // MethodInspect
-	Wanted      []string           `json:"wanted,omitempty"` // MethodInspect: paths below store paths
+	Wanted      []Verbatim         `json:"wanted,omitempty"` // MethodInspect: paths below store paths
 	Unsure      []string           `json:"unsure,omitempty"` // MethodInspect: what could not be found out
 	Check       *CheckResult       `json:"check,omitempty"`
 	Look        *LookResult        `json:"look,omitempty"`
@@ -287,7 +287,7 @@ type ActivateResult struct {
 	// Error says why the status is not known.
 	Error string `json:"error,omitempty"`
 	// Current is the toplevel that runs now.
-	Current string `json:"current"`
+	Current string `json:"current" is:"path"`
 	// Log is where the whole log is on the target.
 	Log string `json:"log"`
 	// Failed names the units that are in the failed state now and were not before.

@@ -26,17 +26,6 @@ type BootedResult struct {
 	Before []string `json:"before,omitempty"`
 }
 
-func (r *BootOnceResult) clean() { cleanText(&r.Error, &r.Log) }
-
-func (r *BootedResult) clean() {
-	for i := range r.Failed {
-		cleanText(&r.Failed[i])
-	}
-	for i := range r.Before {
-		cleanText(&r.Before[i])
-	}
-}
-
 // BootOnce reboots the target into r.Toplevel, once: its boot default stays what it was until a commit. A system that is not
 // committed within back of its boot reboots the target. The target does all that by itself once it was asked; the answer
 // may be lost with the connection, and be asked for again in the same boot. What it has to say goes to log.
@@ -59,7 +48,6 @@ func (s *Session) bootOnce(ctx context.Context, r Request, log io.Writer) (BootO
 	if err != nil || response.BootOnce == nil {
 		return BootOnceResult{}, orMissing(err)
 	}
-	response.BootOnce.clean()
 	return *response.BootOnce, nil
 }
 
@@ -76,6 +64,5 @@ func (s *Session) Booted(ctx context.Context, limit time.Duration) (BootedResult
 	if err != nil || response.Booted == nil {
 		return BootedResult{}, orMissing(err)
 	}
-	response.Booted.clean()
 	return *response.Booted, nil
 }

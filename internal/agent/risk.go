@@ -37,5 +37,5 @@ func (s *Session) Inspect(ctx context.Context, toplevel nix.StorePath, action st
 	if err != nil {
 		return nil, err
 	}
-	return cleanRisks(response.Risks), nil
+	return response.Risks, nil
 }

@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -320,13 +319,12 @@ func (s *Session) hello() error {
 	if t != FrameHello {
 		return &StartError{Text: "what answered is not ferry's agent"}
 	}
-	if err := json.Unmarshal(payload, &s.Hello); err != nil {
+	if err := decode(payload, &s.Hello); err != nil {
 		return &StartError{Text: "the agent's first message cannot be read: " + err.Error()}
 	}
 	if s.Hello.Protocol != Protocol {
 		return &StartError{Text: fmt.Sprintf("the agent speaks protocol %d, ferry %d", s.Hello.Protocol, Protocol)}
 	}
-	s.Hello.clean()
 	return nil
 }
 
@@ -340,7 +338,6 @@ func (s *Session) Activate(ctx context.Context, r Request, log io.Writer) (Activ
 	if err != nil || response.Activate == nil {
 		return ActivateResult{}, orMissing(err)
 	}
-	response.Activate.clean()
 	return *response.Activate, nil
 }
 
@@ -354,7 +351,6 @@ func (s *Session) Commit(ctx context.Context, r Request, log io.Writer) (CommitR
 	if err != nil || response.Commit == nil {
 		return CommitResult{}, orMissing(err)
 	}
-	response.Commit.clean()
 	return *response.Commit, nil
 }
 
@@ -376,7 +372,6 @@ func (s *Session) guarded(ctx context.Context, r Request, log io.Writer, phase f
 	if err != nil || response.Switch == nil {
 		return SwitchResult{}, orMissing(err)
 	}
-	response.Switch.clean()
 	return *response.Switch, nil
 }
 
@@ -471,20 +466,17 @@ func (s *Session) answerTo(id int, progress func(Progress), log io.Writer) (*Res
 			_, _ = log.Write(payload)
 		case t == FrameProgress && progress != nil:
 			var p Progress
-			if err := json.Unmarshal(payload, &p); err != nil {
+			if err := decode(payload, &p); err != nil {
 				return nil, fmt.Errorf("the agent's progress cannot be read: %w", err)
 			}
 			progress(p)
 		case t == FrameResponse:
 			response := new(Response)
-			if err := json.Unmarshal(payload, response); err != nil {
+			if err := decode(payload, response); err != nil {
 				return nil, fmt.Errorf("the agent's answer cannot be read: %w", err)
 			}
 			if response.ID != id {
 				return nil, fmt.Errorf("the agent answers request %d instead of %d", response.ID, id)
-			}
-			if response.Error != nil {
-				response.Error.clean()
 			}
 			return response, nil
 		default:

@@ -75,7 +75,7 @@ type Record struct {
 
 // SwitchResult is how far a guarded switch is, or how it ended.
 type SwitchResult struct {
-	Job    string `json:"job"`
+	Job    string `json:"job" is:"short"`
 	Phase  Phase  `json:"phase"`
 	Status int    `json:"status"` // of switch-to-configuration test; -1: it is not known
 	// Outcome is set when Phase is Ended, and Reason then says why it is not the one that was asked for. It is set to SwitchStranded
@@ -88,26 +88,18 @@ type SwitchResult struct {
 	Trouble    string   `json:"trouble,omitempty"`
 	Failed     []string `json:"failed,omitempty"` // units that are in the failed state and were not before
 	Generation int      `json:"generation,omitempty"`
-	Current    string   `json:"current"` // toplevel that runs now
-	Log        string   `json:"log"`     // where the whole log is on the target
+	Current    string   `json:"current" is:"path"` // toplevel that runs now
+	Log        string   `json:"log"`               // where the whole log is on the target
 
 	// What the switch is about, for who attaches to it.
 	Toplevel nix.StorePath `json:"toplevel"`
 	Bundle   nix.StorePath `json:"bundle,omitempty"`
 	Action   string        `json:"action"`
 	Who      string        `json:"who"`
-	Before   string        `json:"before"` // toplevel that ran before
+	Before   string        `json:"before" is:"path"` // toplevel that ran before
 	// Awaits is [Switch.Awaits]; "": the switch is committed without checks.
-	Awaits string `json:"awaits,omitempty"`
+	Awaits string `json:"awaits,omitempty" is:"short"`
 	// Left is how many seconds there are until the target goes back by itself, in the phases Waiting and Confirmed, or tries it
 	// again, in the phase Stranded.
 	Left int `json:"left,omitempty"`
-}
-
-func (r *SwitchResult) clean() {
-	cleanText(&r.Reason, &r.Trouble, &r.Log, &r.Who, &r.Action)
-	cleanPath(&r.Current, &r.Before)
-	for i := range r.Failed {
-		cleanText(&r.Failed[i])
-	}
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"ferry/internal/deploy"
+	"ferry/internal/run"
 	"ferry/internal/target"
 )
 
@@ -108,7 +109,7 @@ func (a *app) report(ctx context.Context, err error) int {
 func explanation(err error) []string {
 	var lines []string
 	for _, line := range output(err) {
-		lines = append(lines, "  "+line)
+		lines = append(lines, "  "+run.Printable(line))
 	}
 	lines = append(lines, "ferry: error: "+message(err))
 	var with interface{ Hints() []string }
@@ -132,7 +133,7 @@ func output(err error) []string {
 
 func message(err error) string { return oneLine(err.Error()) }
 
-// oneLine joins the lines of a message that another program wrote.
+// oneLine joins the lines of a message that another program wrote. Nothing in it moves a cursor.
 func oneLine(s string) string {
 	var b strings.Builder
 	for line := range strings.FieldsFuncSeq(s, func(r rune) bool { return r == '\n' || r == '\r' }) {
@@ -148,5 +149,5 @@ func oneLine(s string) string {
 		}
 		b.WriteString(line)
 	}
-	return b.String()
+	return run.Printable(b.String())
 }

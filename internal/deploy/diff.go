@@ -279,8 +279,9 @@ func (l *look) compare(ctx context.Context, before, after Side) (*Comparison, er
 	}
 	c.System = &system
 	facts := agent.Facts{Current: string(before.Toplevel)}
-	facts.InitInterface, _ = systemFile(before.Toplevel, "init-interface-version")
-	facts.Inhibitors, _ = systemFile(before.Toplevel, "switch-inhibitors")
+	init, _ := systemFile(before.Toplevel, "init-interface-version")
+	inhibitors, _ := systemFile(before.Toplevel, "switch-inhibitors")
+	facts.InitInterface, facts.Inhibitors = agent.Verbatim(init), agent.Verbatim(inhibitors)
 	c.NeedsReboot = rebootNeeded(facts, after.Toplevel)
 	return c, nil
 }

@@ -25,14 +25,14 @@ func rebootNeeded(facts agent.Facts, toplevel nix.StorePath) string {
 	if err != nil {
 		return ""
 	}
-	if reason := initReason(facts.InitInterface, init); reason != "" {
+	if reason := initReason(string(facts.InitInterface), init); reason != "" {
 		return reason
 	}
 	inhibitors, err := systemFile(toplevel, "switch-inhibitors")
 	if err != nil {
 		return ""
 	}
-	return inhibitorReason(facts.Inhibitors, inhibitors)
+	return inhibitorReason(string(facts.Inhibitors), inhibitors)
 }
 
 // maxSystemFile is how much of a system's file is compared, in bytes: as much as the agent tells.

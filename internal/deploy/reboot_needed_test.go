@@ -92,7 +92,7 @@ func TestTheToplevelsFilesAreCompared(t *testing.T) {
 		}
 		return "{" + strings.Join(all, ",") + "}"
 	}
-	facts.Inhibitors = many("1")
+	facts.Inhibitors = agent.Verbatim(many("1"))
 	write("switch-inhibitors", many("1x"))
 	if got := rebootNeeded(facts, toplevel); strings.Count(got, "would change") != maxChanges || !strings.HasSuffix(got, ", 3 more") {
 		t.Errorf("%q", got)

@@ -73,6 +73,16 @@ func Verify(ctx context.Context, inv *inventory.Inventory, node inventory.Node, 
 	if err != nil {
 		return nil, l.fail(Evaluate, Unchanged, err)
 	}
+	// Half of it is from derivations as the target tells them.
+	for i := range v.Report.Causes {
+		c := &v.Report.Causes[i]
+		for _, text := range []*string{&c.Name, &c.Text, &c.Before, &c.After} {
+			*text = run.Clean(*text)
+		}
+		for j := range c.PartOf {
+			c.PartOf[j] = run.Clean(c.PartOf[j])
+		}
+	}
 	return v, nil
 }
 

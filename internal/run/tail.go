@@ -70,11 +70,16 @@ func LastLines(s string, n int) []string {
 const maxLine = 2000
 
 // Clean makes one line that another machine wrote harmless for a terminal: escape sequences are dropped, other control
-// characters and bytes that are not UTF-8 become "?", a tab a space, and an endless line is cut.
-func Clean(s string) string {
+// characters, marks that reorder the text, and bytes that are not UTF-8 become "?", a tab a space, and an endless line is cut.
+func Clean(s string) string { return clean(s, maxLine) }
+
+// Printable is Clean without an end: for a message that is put together here, in which there may be what another machine wrote.
+func Printable(s string) string { return clean(s, len(s)) }
+
+func clean(s string, most int) string {
 	var b strings.Builder
 	for i := 0; i < len(s); {
-		if b.Len() > maxLine {
+		if b.Len() > most {
 			b.WriteString("…")
 			break
 		}
@@ -86,8 +91,7 @@ func Clean(s string) string {
 			b.WriteByte(' ')
 		case r < 0x20 || r >= 0x7f && r < 0xa0 || r == utf8.RuneError && n == 1:
 			b.WriteByte('?')
-		// Marks that reorder the text around them could make a line read as something else.
-		case r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069:
+		case reorders(r):
 			b.WriteByte('?')
 		default:
 			b.WriteString(s[i : i+n])
@@ -95,6 +99,18 @@ func Clean(s string) string {
 		i += n
 	}
 	return b.String()
+}
+
+// reorders tells whether r is a mark that could make a line read as something else, since it reorders the text around it, begins another
+// line, or is a tag that nobody sees.
+func reorders(r rune) bool {
+	switch {
+	case r >= 0x202a && r <= 0x202e, r >= 0x2066 && r <= 0x2069, r == 0x200e, r == 0x200f, r == 0x061c:
+		return true
+	case r == 0x2028, r == 0x2029, r >= 0xe0000 && r <= 0xe007f:
+		return true
+	}
+	return false
 }
 
 // escapeLength is the length of the escape sequence that s starts with (ECMA-48: CSI and OSC sequences, else two bytes).

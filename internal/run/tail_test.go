@@ -67,6 +67,8 @@ func TestCleanMakesALineHarmless(t *testing.T) {
 		"\xff\xfe":                       "??",
 		"half \xe2\x82":                  "half ??",
 		"\u202etxet desrever\u2066":      "?txet desrever?",
+		"\u200e\u200f\u061c\u2028\u2029": "?????",
+		"seen\U000e0041":                 "seen?",
 	} {
 		if got := Clean(s); got != want {
 			t.Errorf("%q: got %q, want %q", s, got, want)

@@ -89,8 +89,8 @@ func gatherFacts(ctx context.Context, runner *run.Runner, r root) agent.Facts {
 	}
 	r.addOrigin(&facts)
 	if facts.Current != "" {
-		facts.InitInterface = r.text(facts.Current + "/init-interface-version")
-		facts.Inhibitors = r.text(facts.Current + "/switch-inhibitors")
+		facts.InitInterface = agent.Verbatim(r.text(facts.Current + "/init-interface-version"))
+		facts.Inhibitors = agent.Verbatim(r.text(facts.Current + "/switch-inhibitors"))
 	}
 	facts.Host, _ = os.Hostname()
 	facts.System = r.system(facts.Machine)

@@ -73,7 +73,9 @@ func (s *server) inspect(ctx context.Context, r agent.Request, stream *agent.Dat
 	i.run(ctx)
 	response.Risks, response.Unsure = i.risks, i.unsure
 	if told != nil {
-		response.Wanted = told.wanted
+		for _, p := range told.wanted {
+			response.Wanted = append(response.Wanted, agent.Verbatim(p))
+		}
 	}
 	return nil
 }
