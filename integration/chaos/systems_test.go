@@ -36,7 +36,7 @@ const (
 const pauses = `
   boot.loader.lab.tryOnce = true;
   system.activationScripts.pause = "sleep 0.4";
-  system.preSwitchChecks.pause = "[ $2 != boot ] || sleep 0.4";
+  boot.loader.lab.before.pause = "sleep 0.4";
 `
 
 // users are those that all systems declare but the ones that declare others: a person has given dora a password since.
@@ -75,7 +75,7 @@ func systems() []system {
 		{name: "unit-fails", passes: cannotRun, more: `systemd.services.broken = { wantedBy = [ "multi-user.target" ]; serviceConfig.ExecStart = "/no/such/program"; };`},
 		{name: "panics", passes: cannotRun, more: ends("test", "end", 101)},
 		{name: "boot-loader-fails", passes: cannotDo, more: ends("boot", "boot", 1)},
-		{name: "no-boot", passes: cannotDo, more: `system.preSwitchChecks.full = "[ $2 != boot ]";`},
+		{name: "no-boot", passes: cannotDo, more: `boot.loader.lab.before.full = "false";`},
 		{name: "hangs", passes: cannotRun, more: `system.activationScripts.hang = "/usr/bin/setsid -f sleep 7771; sleep 7772";`, patience: 5},
 		{name: "without-dhcp", passes: cutOff, more: `networking.useDHCP = false;`, patience: 4},
 		{name: "wrong-address", passes: cutOff, more: `networking.interfaces.host0.ipv4.addresses = [ { address = "192.0.2.7"; prefixLength = 24; } ];`, patience: 4},

@@ -98,11 +98,11 @@ func TestABootLoaderThatHangsIsEnded(t *testing.T) {
 	const hangs = `system.switch.fault = { phase = "boot"; sleep = 7771; deaf = true; actions = [ "boot" ]; };`
 	before := x.State()
 	x.rewrite(hangs)
-	const limit = "--activation-timeout=2s"
-	x.deploys(limit).Fails(t, 4, "web: commit: the commit failed: it did not end within 2s; the target went back to nixos-system-web-", "the whole log")
+	const limit = "--activation-timeout=8s"
+	x.deploys(limit).Fails(t, 4, "web: commit: the commit failed: it did not end within 8s; the target went back to nixos-system-web-", "the whole log")
 	x.is(before)
 	x.rewrite(hangs)
-	x.deploys(limit, "--action=boot").Fails(t, 1, "web: commit: the commit failed: it did not end within 2s; nothing has changed", "the whole log")
+	x.deploys(limit, "--action=boot").Fails(t, 1, "web: commit: the commit failed: it did not end within 8s; nothing has changed", "the whole log")
 	x.is(before)
 	greeting := x.rewrite("")
 	x.Deploy()

@@ -61,3 +61,48 @@ func TestExactlyWhatWasThereIsReturnedTo(t *testing.T) {
 		goesBack(t)
 	})
 }
+
+// TestAnActivationScriptThatLivesOnIsEnded kills the switch-to-configuration alone: its activation script would bring the new
+// system in after the target has gone back.
+func TestAnActivationScriptThatLivesOnIsEnded(t *testing.T) {
+	t.Parallel()
+	x := newTrial(t, "alice", lab.Options{})
+	before := x.State()
+	x.rewrite("")
+	_, ended := x.begin(activate)
+	x.OnTarget("sh", "-c", "rm /run/at-activate; pkill -KILL -f '/bin/switch-to-configuration test$'")
+	// The old system is held up as the new one was.
+	x.Await(activate)
+	if left := x.OnTarget("sh", "-c", "pgrep -cf '/activate /nix/store/'; true"); left != "1" {
+		t.Errorf("%s activation scripts are at work", left)
+	}
+	x.goOn(activate)
+	o := ended()
+	if o.Status != 4 {
+		t.Errorf("status %d", o.Status)
+	}
+	o.Says(t, "; the target went back to ")
+	x.is(before)
+}
+
+// TestWhatRanBeforeRunsAgain has a socket and a timer that nothing but a person has started, and that the new system's activation
+// stops before it fails.
+func TestWhatRanBeforeRunsAgain(t *testing.T) {
+	t.Parallel()
+	x := newTrial(t, "alice", lab.Options{})
+	const units = `
+  systemd.sockets.called.socketConfig.ListenStream = "/run/called";
+  systemd.services.called.serviceConfig.ExecStart = "${pkgs.busybox}/bin/busybox sleep 1";
+`
+	x.deployed(units)
+	x.OnTarget("systemctl", "start", "called.socket")
+	before := x.State()
+	x.rewrite(units + `system.activationScripts = { stops = "systemctl stop called.socket"; zz-broken = "false"; };`)
+	o := x.deploys()
+	o.Fails(t, 4, "web: activate: the activation script failed (exit status 2); the target went back to ", "the whole log")
+	o.Says(t, "ferry: starting again what ran before: called.socket")
+	if got := x.OnTarget("systemctl", "is-active", "called.socket"); got != "active" {
+		t.Errorf("the socket is %s", got)
+	}
+	x.is(before)
+}

@@ -72,7 +72,7 @@ func Holds() string {
 	}
 	return fmt.Sprintf(`
   system.activationScripts.hold = "%s";
-  system.preSwitchChecks.hold = "[ $2 != boot ] || { %s; }";
+  boot.loader.lab.before.hold = "%s";
 `, hold("activate"), hold("commit"))
 }
 

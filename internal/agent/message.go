@@ -286,6 +286,8 @@ type ActivateResult struct {
 	Status int `json:"status"`
 	// Error says why the status is not known.
 	Error string `json:"error,omitempty"`
+	// Refused says why switch-to-configuration has refused before it changed anything, if that is known.
+	Refused string `json:"refused,omitempty"`
 	// Current is the toplevel that runs now.
 	Current string `json:"current" is:"path"`
 	// Log is where the whole log is on the target.
@@ -301,6 +303,7 @@ type CommitResult struct {
 	Error      string `json:"error"`      // what else failed
 	// Unclean says that after a failure what was there before could not be put back, or that it is not known.
 	Unclean bool   `json:"unclean,omitempty"`
+	Refused string `json:"refused,omitempty"` // as of ActivateResult
 	Log     string `json:"log"`
 }
 

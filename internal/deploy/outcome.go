@@ -14,8 +14,15 @@ func wholeLog(file string) string { return "the whole log is on the target: " + 
 // are those of NixOS's own switch-to-configuration, old and new.
 func activationError(r agent.ActivateResult, action Action, before agent.Facts, toplevel string) error {
 	back := backTo(before)
+	if action == DryActivate {
+		// There is nothing to come back from.
+		back = ""
+	}
 	now := runsNow(r, action, before, toplevel)
 	see := wholeLog(r.Log)
+	if r.Refused != "" {
+		return hint(r.Refused+now, see)
+	}
 	switch r.Status {
 	case 0:
 		return nil
@@ -88,6 +95,11 @@ func commitError(r agent.CommitResult, runs bool) error {
 	switch {
 	case r.Status == 0 && r.Error == "":
 		return nil
+	case r.Refused != "":
+		text = "the commit failed: " + r.Refused
+		if r.Error != "" {
+			text += "; " + r.Error
+		}
 	case r.Status > 0:
 		text = fmt.Sprintf("the boot loader could not be written (exit status %d)", r.Status)
 		if r.Error != "" {

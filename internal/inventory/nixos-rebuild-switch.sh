@@ -42,16 +42,25 @@ explain() {
 	2) say "the activation script failed: the new system is partly active" ;;
 	3) say "the new system is active, but reloading systemd or creating files in /tmp and /run failed" ;;
 	4) say "the new system is active, but a unit failed to start: systemctl --failed" ;;
+	11) say "another switch is under way, or logind could not be asked in the middle of this one: run this again" ;;
 	100) say "the new system needs a reboot: sudo $self boot, then reboot" ;;
 	101 | 129 | 13[0-9] | 14[0-9]) say "it was interrupted: run this again" ;;
 	*) say "it failed in an unknown way" ;;
 	esac
 }
 
-# activate ACTION: run switch-to-configuration, and explain a failure.
+# activate ACTION: run switch-to-configuration, and explain a failure. It does not wait for another one, and ends with 11 then:
+# it is run again for half a minute. To run it again is right after any other end with 11, too.
 activate() {
-	"$toplevel/bin/switch-to-configuration" "$1" 8>&- 9>&-
-	status=$?
+	tries=0
+	while :; do
+		"$toplevel/bin/switch-to-configuration" "$1" 8>&- 9>&-
+		status=$?
+		if [ "$status" -ne 11 ] || [ "$tries" -ge 30 ]; then break; fi
+		[ "$tries" -gt 0 ] || say "another switch may be under way: trying again for half a minute"
+		tries=$((tries + 1))
+		sleep 1
+	done
 	[ "$status" -eq 0 ] || {
 		say "switch-to-configuration $1: exit status $status"
 		explain "$status"

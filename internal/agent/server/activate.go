@@ -28,7 +28,7 @@ func (s *server) activate(ctx context.Context, r agent.Request) (*agent.Activate
 		return nil, err
 	}
 	result := &agent.ActivateResult{
-		Status: status.Status, Error: status.Error, Current: s.root().storePath("/run/current-system"), Log: filepath.Join(dir, "log"),
+		Status: status.Status, Error: status.Error, Refused: status.Refused, Current: s.root().storePath("/run/current-system"), Log: filepath.Join(dir, "log"),
 	}
 	if status.Status != 0 {
 		units := failedUnits(ctx, s.runner, s.root())
@@ -55,7 +55,7 @@ func (s *server) commit(ctx context.Context, r agent.Request) (*agent.CommitResu
 	if err != nil {
 		return nil, err
 	}
-	result := &agent.CommitResult{Generation: status.Generation, Status: status.Status, Error: status.Error, Unclean: status.Unclean, Log: filepath.Join(dir, "log")}
+	result := &agent.CommitResult{Generation: status.Generation, Status: status.Status, Error: status.Error, Unclean: status.Unclean, Refused: status.Refused, Log: filepath.Join(dir, "log")}
 	return result, nil
 }
 

@@ -53,6 +53,8 @@ type committer struct {
 	job    Job
 	log    *os.File
 	before agent.JournalState // what is returned to
+	// wrote says that the boot loader may be another one than before.
+	wrote bool
 }
 
 // commitJob does a commit, and undoes one that fails, each within its own limit.
@@ -79,7 +81,7 @@ func (c *committer) commit(ctx context.Context) jobStatus {
 		return jobStatus{Status: -1, Error: err.Error()}
 	}
 	status, late := within(ctx, c.job.limit(), c.forward)
-	if late && status.failed() {
+	if late && status.failed() && status.Refused == "" {
 		status = jobStatus{Status: -1, Error: lateText(c.job.limit())}
 	}
 	return status
@@ -93,7 +95,9 @@ func (c *committer) forward(ctx context.Context) jobStatus {
 				return jobStatus{Status: -1, Error: run.Clean(err.Error())}
 			}
 		}
-		if status := switchTo(ctx, r, job, "boot", c.log); status.failed() {
+		status := switchTo(ctx, r, job, "boot", c.log)
+		c.wrote = status.Refused == ""
+		if status.failed() {
 			return status
 		}
 		if bundle := c.before.Bundle; bundle != "" && bundle != string(job.Bundle) {
@@ -134,7 +138,12 @@ func (c *committer) undo(ctx context.Context, again bool) error {
 // it stands for write the boot loader again, which may be half of each.
 func (c *committer) putBack(ctx context.Context, again bool) error {
 	before := profile{c.before.Profile, c.before.Generation}
-	moved := c.root.readProfile() != before
+	now := c.root.readProfile()
+	moved := now != before
+	if moved && now.toplevel != string(c.job.Toplevel) && now.toplevel != before.toplevel {
+		// Somebody else has moved it, and made that what boots.
+		return nil
+	}
 	if c.job.Action == "root" || before.toplevel == "" || before.toplevel == string(c.job.Toplevel) || !moved && !again {
 		return nil
 	}
@@ -151,10 +160,13 @@ func (c *committer) putBack(ctx context.Context, again bool) error {
 	if err != nil {
 		return fmt.Errorf("the system profile could not be put back: %w", err)
 	}
+	if !c.wrote && !again {
+		return nil
+	}
 	job := c.job
-	job.Toplevel, job.back = nix.StorePath(before.toplevel), true
+	job.Toplevel, job.unchecked, job.patience, job.still = nix.StorePath(before.toplevel), true, job.backLimit(), nil
 	if status := switchTo(ctx, c.root, job, "boot", c.log); status.failed() {
-		return fmt.Errorf("the boot loader could not be put back: exit status %d %s", status.Status, status.Error)
+		return fmt.Errorf("the boot loader could not be put back: exit status %d %s", status.Status, joined(status.Refused, status.Error))
 	}
 	return nil
 }

@@ -138,7 +138,12 @@ fi
 	fakeSystemctl = `#!/bin/sh
 case $1 in
 stop) shift 2; for unit; do echo "stop $unit" >>"$FERRY_TEST_ROOT/timers"; done;;
-list-units) cat "$FERRY_TEST_ROOT/control/failed" 2>/dev/null;;
+list-units) case "$*" in *--type=*) cat "$FERRY_TEST_ROOT/control/standing" 2>/dev/null;; *) cat "$FERRY_TEST_ROOT/control/failed" 2>/dev/null;; esac;;
+show) for unit; do :; done; cat "$FERRY_TEST_ROOT/control/show-$unit" 2>/dev/null;;
+start) shift 2; for unit; do
+	echo "start $unit" >>"$FERRY_TEST_ROOT/timers"
+	[ -e "$FERRY_TEST_ROOT/control/cannot-$unit" ] || echo "$unit loaded active listening it" >>"$FERRY_TEST_ROOT/control/standing"
+done;;
 esac
 exit 0
 `

@@ -76,6 +76,8 @@ type before struct {
 	agent.JournalState          // an empty Current: there is nothing that could be returned to
 	Failed             []string `json:"failed"`
 	Network            network  `json:"network"`
+	// Standing are the units that ran and do not end by themselves.
+	Standing []string `json:"standing,omitempty"`
 }
 
 // uptime is the machine's monotonic clock in milliseconds. Nobody sets it, and all processes see the same one.
@@ -174,6 +176,7 @@ func (g *guard) prepare(ctx context.Context) error {
 			g.state.Before.Failed = append(g.state.Before.Failed, unit)
 		}
 	}
+	g.state.Before.Standing = standing(ctx, g.runner, g.root)
 	g.state.Found = g.state.Before.Current
 	if back := g.root.wayBackOf(g.state.Found); back != "" {
 		g.say("what runs was to be gone back from: the way back is to %s", systemOf(back))
@@ -197,32 +200,35 @@ func (g *guard) prepare(ctx context.Context) error {
 
 // activate runs the new system, and ends what hangs.
 func (g *guard) activate(ctx context.Context) jobStatus {
-	limit := seconds(g.job.Switch.Limits.Activation)
-	return switchWithin(ctx, limit, g.root, g.job, "test", g.log)
-}
-
-// switchWithin is switchTo with a limit: what goes on after that is ended, with everything it has started.
-func switchWithin(ctx context.Context, limit time.Duration, r root, job Job, action string, log io.Writer) jobStatus {
-	status, late := within(ctx, limit, func(ctx context.Context) jobStatus { return switchTo(ctx, r, job, action, log) })
-	if late {
-		status = jobStatus{Status: -1, Error: lateText(limit)}
+	job := g.job
+	job.still = func() string {
+		if current := g.root.storePath("/run/current-system"); current != g.state.Found && current != string(job.Toplevel) {
+			return "somebody else has switched the target to " + systemOf(current) + " meanwhile"
+		}
+		return ""
 	}
-	return status
+	return switchWithin(ctx, job.limit(), g.root, job, "test", g.logFile)
 }
 
-// judge tells from the end of the activation whether the switch goes on (""), was refused, or has to go back, and why.
+// judge tells from the end of the activation whether the switch goes on (""), was refused, or has to go back, and why. A status
+// that may stand for a refusal is one only if nothing had begun.
 func (g *guard) judge(ctx context.Context, status jobStatus) (agent.SwitchOutcome, string) {
 	moved := g.root.storePath("/run/current-system") != g.state.Found
+	untouched := !moved && !status.Began
 	switch status.Status {
 	case 0:
 		return "", ""
-	case 1:
-		if !moved {
-			return agent.SwitchRefused, "switch-to-configuration refused (exit status 1)"
+	case 1, 2, lockedStatus:
+		if status.Refused != "" {
+			return agent.SwitchRefused, status.Refused
 		}
-		return agent.SwitchRolledBack, "switch-to-configuration failed (exit status 1)"
-	case 2:
-		return agent.SwitchRolledBack, "the activation script failed (exit status 2)" + readComplaints(filepath.Join(g.dir, logFile)).inSnippets()
+		if untouched {
+			return agent.SwitchRefused, fmt.Sprintf("switch-to-configuration refused (exit status %d)", status.Status)
+		}
+		if status.Status == 2 {
+			return agent.SwitchRolledBack, "the activation script failed (exit status 2)" + readComplaints(filepath.Join(g.dir, logFile)).inSnippets()
+		}
+		return agent.SwitchRolledBack, fmt.Sprintf("switch-to-configuration failed in the middle (exit status %d)", status.Status)
 	case 3:
 		return agent.SwitchRolledBack, "systemd could not be reloaded (exit status 3)"
 	case 4:
@@ -231,7 +237,7 @@ func (g *guard) judge(ctx context.Context, status jobStatus) (agent.SwitchOutcom
 		}
 		return "", ""
 	case 100:
-		if !moved {
+		if untouched {
 			return agent.SwitchRefused, "this change needs a reboot (exit status 100)"
 		}
 		return agent.SwitchRolledBack, "this change needs a reboot (exit status 100)"
@@ -251,11 +257,15 @@ func (g *guard) keep(ctx context.Context) jobStatus {
 		if err := g.enter(agent.Committing, seconds(g.job.Switch.Limits.Activation)); err != nil {
 			return g.goBack(ctx, "the commit failed: "+run.Clean(err.Error()))
 		}
-		committed := g.committer().commit(ctx)
+		c := g.committer()
+		committed := c.commit(ctx)
 		if committed.failed() {
-			return g.undo(ctx, commitReason(committed))
+			return g.undo(ctx, c, commitReason(committed))
 		}
 		status.Outcome, status.Generation = agent.SwitchCommitted, committed.Generation
+		if current := g.root.storePath("/run/current-system"); current != string(g.job.Toplevel) {
+			return g.leaveOvertaken(ctx, status, current)
+		}
 	}
 	if err := g.timers.disarm(ctx); err != nil {
 		status.Trouble = "the timer of the way back could not be stopped: " + run.Clean(err.Error())
@@ -268,18 +278,26 @@ func (g *guard) keep(ctx context.Context) jobStatus {
 func (g *guard) committer() *committer {
 	job := g.job
 	job.Action = "boot"
+	// The activation has asked the system's checks.
+	job.unchecked, job.patience = true, job.limit()
+	job.still = func() string {
+		if other := g.overtaken(); other != "" {
+			return "somebody else has switched the target to " + systemOf(other) + " meanwhile"
+		}
+		return ""
+	}
 	return &committer{root: g.root, runner: g.runner, job: job, log: g.logFile, before: g.state.Before.JournalState}
 }
 
 // undo puts back what boots after a commit that failed for the reason, and goes back. It is a phase of its own: whoever succeeds
 // a guard that is killed in it does not commit again.
-func (g *guard) undo(ctx context.Context, reason string) jobStatus {
+func (g *guard) undo(ctx context.Context, c *committer, reason string) jobStatus {
 	again := g.state.Phase == agent.Undoing
 	g.state.From, g.state.Reason = agent.Committing, reason
 	if err := g.enter(agent.Undoing, g.job.backLimit()); err != nil {
 		g.say("%v", err)
 	}
-	if err := g.committer().undo(ctx, again); err != nil {
+	if err := c.undo(ctx, again); err != nil {
 		reason = joined(reason, run.Clean(err.Error()))
 	}
 	return g.goBack(ctx, reason)
@@ -287,6 +305,9 @@ func (g *guard) undo(ctx context.Context, reason string) jobStatus {
 
 func commitReason(status jobStatus) string {
 	text := "the commit failed"
+	if status.Refused != "" {
+		return "the commit failed: " + joined(status.Refused, status.Error)
+	}
 	if status.Status > 0 {
 		text = fmt.Sprintf("the boot loader could not be written (exit status %d)", status.Status)
 	}

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"strings"
 	"syscall"
 	"time"
 
@@ -56,8 +55,12 @@ type Job struct {
 	// Record is for the journal.
 	Record agent.Record `json:"record,omitzero"`
 
-	// back says that this is the way back: the system's own checks before a switch must not stand in it.
-	back bool
+	// unchecked leaves the system's own checks before a switch out: they must not stand in the way back, and are asked once.
+	unchecked bool
+	// patience is how long another switch-to-configuration is waited for; still, when set, is asked before each try whether this
+	// is still to be done, and gives the reason if not.
+	patience time.Duration
+	still    func() string
 }
 
 // JobKind is what a job does.
@@ -80,6 +83,10 @@ type jobStatus struct {
 	Status     int    `json:"status"`               // of switch-to-configuration; -1: see Error
 	Error      string `json:"error,omitempty"`      // what failed besides it
 	Generation int    `json:"generation,omitempty"` // after a commit
+	// Refused says why switch-to-configuration has refused, before it changed anything, if that is known; Began that it had begun
+	// to change what runs.
+	Refused string `json:"refused,omitempty"`
+	Began   bool   `json:"began,omitempty"`
 
 	// Unclean is agent.BootOnceResult's and agent.CommitResult's.
 	Unclean bool `json:"unclean,omitempty"`
@@ -318,37 +325,6 @@ func endJob(dir string, status jobStatus) error {
 		return err
 	}
 	return writeFile(filepath.Join(dir, statusFile), text)
-}
-
-// switchTo runs the toplevel's own switch-to-configuration. Its environment is fixed, because sudo's and systemd's differ
-// and an empty PATH has broken boot loader scripts.
-func switchTo(ctx context.Context, r root, job Job, action string, log io.Writer) jobStatus {
-	env := []string{"PATH=" + strings.Join([]string{
-		string(job.Toplevel) + "/sw/bin", "/run/current-system/sw/bin", "/run/current-system/sw/sbin", "/run/wrappers/bin",
-		"/nix/var/nix/profiles/default/bin", "/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin", "/sbin",
-	}, ":")}
-	if holder := awaitSwitchLock(ctx, r, stcLockWait); holder != "" {
-		_, _ = fmt.Fprintf(log, "ferry: another switch-to-configuration is at work: %s\n", run.Clean(holder))
-	}
-	if job.back {
-		env = append(env, "NIXOS_NO_CHECK=1")
-	}
-	if job.Locale != "" {
-		env = append(env, "LOCALE_ARCHIVE="+job.Locale)
-	}
-	runner := new(run.Runner)
-	err := runner.Run(ctx, run.Command{
-		Argv: []string{r.path(string(job.Toplevel)) + "/bin/switch-to-configuration", action}, Env: env, Out: log, Err: log, Dir: "/",
-		OwnGroup: true,
-	})
-	var failed *run.Error
-	switch {
-	case err == nil:
-		return jobStatus{}
-	case errors.As(err, &failed) && failed.Status >= 0:
-		return jobStatus{Status: failed.Status}
-	}
-	return jobStatus{Status: -1, Error: run.Clean(err.Error())}
 }
 
 // reserveSize is enough for state and status, each in its old form and the new one, in bytes.

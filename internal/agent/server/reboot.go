@@ -278,7 +278,8 @@ func (w *trier) say(text string) { _, _ = fmt.Fprintln(w.log, "ferry: "+run.Clea
 // writeMenu lets the system that is the default write the boot loader, with itself as the default.
 func (w *trier) writeMenu(ctx context.Context) jobStatus {
 	job := w.job
-	job.Toplevel = nix.StorePath(w.trial.Old)
+	// Its own checks are for those who switch to it.
+	job.Toplevel, job.unchecked, job.patience = nix.StorePath(w.trial.Old), true, job.limit()
 	return switchTo(ctx, w.root, job, "boot", w.log)
 }
 

@@ -87,9 +87,12 @@ func (g *guard) tryBack(ctx context.Context, reason string) jobStatus {
 	}
 	g.say("going back to %s: %s", nix.StorePath(old).Name(), reason)
 	job := g.job
-	job.Toplevel, job.back = nix.StorePath(old), true
+	job.Toplevel, job.unchecked, job.patience, job.still = nix.StorePath(old), true, limit, g.overtaken
 	had := g.putBackAccounts()
-	ended := switchWithin(ctx, limit, g.root, job, "test", g.log)
+	ended := switchWithin(ctx, limit, g.root, job, "test", g.logFile)
+	if other := g.overtaken(); other != "" {
+		return g.leaveOvertaken(ctx, status, other)
+	}
 	status.Trouble = troubleWith(ended)
 	// With 4 some of its units have failed again. What else it says means that it is not whole: systemd may go on with units of
 	// the other system.
@@ -107,6 +110,7 @@ func (g *guard) tryBack(ctx context.Context, reason string) jobStatus {
 		return status
 	}
 	status.Outcome = agent.SwitchRolledBack
+	status.Trouble = joined(status.Trouble, g.restore(ctx))
 	if err := g.timers.disarm(ctx); err != nil {
 		status.Trouble = joined(status.Trouble, "the timer of the way back could not be stopped: "+run.Clean(err.Error()))
 	}
@@ -126,6 +130,8 @@ func troubleWith(status jobStatus) string {
 	switch {
 	case status.Status == 0:
 		return ""
+	case status.Refused != "":
+		return status.Refused
 	case status.Status > 0:
 		return fmt.Sprintf("the old system's switch-to-configuration ended with status %d", status.Status)
 	}
@@ -231,7 +237,7 @@ func (g *guard) takeOver(ctx context.Context) jobStatus {
 		return g.keep(ctx)
 	case agent.Undoing:
 		// The commit had failed: it is not tried again.
-		return g.undo(ctx, orWord(g.state.Reason, "the commit failed"))
+		return g.undo(ctx, g.committer(), orWord(g.state.Reason, "the commit failed"))
 	}
 	return g.goBack(ctx, orWord(g.state.Reason, "the process that watched over the switch was killed"))
 }

@@ -14,7 +14,7 @@ import (
 )
 
 // settleLimit is how long ferry waits for a switch that nobody minds any more before it is told of it.
-const settleLimit = time.Minute
+const settleLimit = 45 * time.Second
 
 // unended are the folders of the switches that have not ended, but the one in own.
 func (r root) unended(own string) []string {
@@ -49,23 +49,34 @@ func (s *server) settle(ctx context.Context) *agent.Lock {
 		if err != nil || job.Session == s.opts.Session || s.root().neverBegins(dir) {
 			continue
 		}
-		over := func() bool {
-			state, _ := readState(dir)
-			_, ended, _ := readStatus(dir)
-			return ended || state.Phase == agent.Stranded && running(dir)
-		}
-		if over() {
-			continue
-		}
-		s.startSuccessor(ctx, dir, job)
-		for end := time.Now().Add(settleLimit); !over(); {
-			if time.Now().After(end) || ctx.Err() != nil {
-				return &agent.Lock{Who: job.Who, From: job.Server.clientHost(), Since: s.root().modified(filepath.Join(jobsFolder, filepath.Base(dir), jobFile)), Bundle: string(job.Bundle)}
+		if !broughtToEnd(ctx, s.root(), s.runner, s.opts.Program, dir, job) {
+			return &agent.Lock{
+				Who: job.Who, From: job.Server.clientHost(), Bundle: string(job.Bundle),
+				Since: s.root().modified(filepath.Join(jobsFolder, filepath.Base(dir), jobFile)),
 			}
-			time.Sleep(20 * time.Millisecond)
 		}
 	}
 	return nil
+}
+
+// broughtToEnd lets a process of its own bring a switch to its end that nobody minds any more, and tells whether it has, in time. One
+// that goes on trying to go back is settled as well.
+func broughtToEnd(ctx context.Context, r root, runner *run.Runner, program, dir string, job Job) bool {
+	over := func() bool {
+		state, _ := readState(dir)
+		_, ended, _ := readStatus(dir)
+		return ended || state.Phase == agent.Stranded && running(dir)
+	}
+	if over() {
+		return true
+	}
+	succeedNow(ctx, r, runner, program, dir, job)
+	for end := time.Now().Add(settleLimit); !over(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) || ctx.Err() != nil {
+			return false
+		}
+	}
+	return true
 }
 
 // settle ends the switches of others before the job in own begins, which holds the jobs' lock: one that nobody minds any more
@@ -143,16 +154,32 @@ func (r root) wayBackOf(current string) string {
 func RunSettle(ctx context.Context) error { return settleAll(ctx, root{}, os.Stderr) }
 
 func settleAll(ctx context.Context, r root, log io.Writer) error {
-	work, err := tryLockWork(r, Job{Kind: JobActivate, Who: "a deployment by hand"}, time.Now())
+	if held := atWork(r); held != nil {
+		return errors.New("another deployment is at work")
+	}
+	program, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	if work == nil {
-		return errors.New("another deployment is at work")
-	}
-	defer work.release()
-	if err := r.settle(ctx, "", log); err != nil {
-		return errors.New(run.Clean(err.Error()))
+	for _, dir := range r.unended("") {
+		if r.neverBegins(dir) {
+			continue
+		}
+		job, err := readJob(dir)
+		if err != nil {
+			return err
+		}
+		_, _ = fmt.Fprintf(log, "ferry: the switch %s was not ended: settling it first\n", switchName(dir))
+		// In a unit of its own: what is left in its own control group is ended before the machine goes back, and this process is in
+		// somebody else's.
+		if !broughtToEnd(ctx, r, new(run.Runner), program, dir, job) {
+			return fmt.Errorf("the switch %s has not ended within %v", switchName(dir), settleLimit)
+		}
+		if running(dir) {
+			if err := r.replace(ctx, dir); err != nil {
+				return fmt.Errorf("the switch %s could not be ended: %w", switchName(dir), err)
+			}
+		}
 	}
 	return nil
 }

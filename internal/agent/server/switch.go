@@ -256,15 +256,19 @@ const successorGrace = 30 * time.Second
 // startSuccessor lets a guard that was killed be succeeded at once, instead of when its timer elapses; where that cannot be, the
 // timer is still there.
 func (s *server) startSuccessor(ctx context.Context, dir string, job Job) {
-	program := s.root().armedProgram(dir)
-	if !fileExists(program) {
-		program = s.opts.Program
+	succeedNow(ctx, s.root(), s.runner, s.opts.Program, dir, job)
+}
+
+// succeedNow starts a successor in a unit of its own; program is one that can do it, if none is armed.
+func succeedNow(ctx context.Context, r root, runner *run.Runner, program, dir string, job Job) {
+	if armed := r.armedProgram(dir); fileExists(armed) {
+		program = armed
 	}
-	if !s.root().exists(systemdRuns) {
+	if !r.exists(systemdRuns) {
 		_ = startDetached(program, "rollback", dir)
 		return
 	}
-	_ = s.runner.Run(ctx, run.Command{Argv: []string{
+	_ = runner.Run(ctx, run.Command{Argv: []string{
 		"systemd-run", "--quiet", "--no-ask-password", "--unit=ferry-" + filepath.Base(dir) + "-successor",
 		"--description=ferry: go back from " + job.Toplevel.Name(), "--property=KillMode=process", startAgain,
 		"--", program, "rollback", dir,

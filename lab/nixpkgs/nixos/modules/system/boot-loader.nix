@@ -6,7 +6,14 @@ let
   cfg = config.boot.loader.lab;
 
   program = file: values: pkgs.fillIn file ({ shell = pkgs.runtimeShell; path = "${pkgs.busybox}/bin"; } // values);
-  install = name: file: pkgs.writeScript name (program file { kernelParams = toString config.boot.kernelParams; });
+  install = name: file:
+    let loader = pkgs.writeScript name (program file { kernelParams = toString config.boot.kernelParams; });
+    in if cfg.before == { } then loader else pkgs.writeShellScript "${name}-after" ''
+      set -e
+      export PATH=${pkgs.busybox}/bin:/usr/sbin:/usr/bin:/sbin:/bin
+      ${lib.concatStringsSep "\n" (builtins.attrValues cfg.before)}
+      exec ${loader} "$@"
+    '';
 
   bootctl = pkgs.writeScriptBin "bootctl" (program ./bootctl.sh { });
   editenv = pkgs.writeScriptBin "grub-editenv" (program ./grub-editenv.sh { });
@@ -24,6 +31,11 @@ in
         type = lib.types.bool;
         default = false;
         description = "Whether the loader is like systemd-boot, and there is `bootctl`.";
+      };
+      before = lib.mkOption {
+        type = lib.types.attrsOf lib.types.str;
+        default = { };
+        description = "For tests: shell commands that are run before the boot menu is written; that fails if they do.";
       };
       grub = lib.mkOption {
         type = lib.types.bool;

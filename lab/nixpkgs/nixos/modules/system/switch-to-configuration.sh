@@ -285,7 +285,10 @@ esac
 export NIXOS_ACTION="$action"
 mkdir -p "$state"
 exec 9>"$state/switch-to-configuration.lock" || exit 1
-flock --nonblock 9 || die "Could not acquire lock: another switch is running ($state/switch-to-configuration.lock)"
+flock --nonblock 9 || {
+	say "Could not acquire lock"
+	exit 11
+}
 
 fault check
 if [ "${NIXOS_NO_CHECK:-}" != 1 ]; then
