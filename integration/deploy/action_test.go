@@ -76,7 +76,7 @@ func TestAnEditedCommentMovesTheConfigurationOnly(t *testing.T) {
 	if text := s.OnTarget("cat", "/etc/nixos/current-configuration/configuration.nix"); !strings.Contains(text, "# for the record") {
 		t.Errorf("the target's configuration is\n%s", text)
 	}
-	if roots := s.OnTarget("nix-store", "--query", "--roots", want.Bundle); !strings.Contains(roots, "/etc/nixos/current-configuration") {
+	if roots := s.OnTarget("nix-store", "--query", "--roots", want.Bundle); !strings.Contains(roots, "/nix/var/nix/gcroots/ferry/current-configuration") {
 		t.Errorf("the roots of the bundle are %q", roots)
 	}
 	if roots := s.OnTarget("nix-store", "--query", "--roots", before.Bundle); roots != "" {

@@ -183,7 +183,7 @@ func TestAGarbageCollectionOnTheTargetTakesNothingOfADeployment(t *testing.T) {
 	s.OnTarget("nix-store", "--gc")
 	s.OnTarget("nix-store", "--verify", "--check-contents")
 	s.Deploy().Says(t, "web: nothing to do")
-	if left := s.OnTarget("ls", "-A", "/nix/var/nix/gcroots/ferry"); left != "current-configuration\nprevious" {
+	if left := s.OnTarget("ls", "-A", "/nix/var/nix/gcroots/ferry"); left != "current-configuration\nprevious\nprevious-system" {
 		t.Errorf("ferry's GC roots are %s", left)
 	}
 }

@@ -89,7 +89,7 @@ func (x *trial) deployed(more string) site.State {
 }
 
 // noBundle is said of a system that runs again and whose bundle is not there.
-const noBundle = "web: note: what this system was made of is not on the target: the link /etc/nixos/current-configuration is gone"
+const noBundle = "web: note: what this system was made of is not known on the target: no configuration is kept there"
 
 // TestRollbackReturnsToWhatRanBeforeTheLastDeployment does it twice, and deploys again.
 func TestRollbackReturnsToWhatRanBeforeTheLastDeployment(t *testing.T) {

@@ -87,11 +87,14 @@ func newTrial(t *testing.T, login string, opts lab.Options) *trial {
 }
 
 // eachLogin runs a test as a user who has to give a password for sudo, and as root.
-func eachLogin(t *testing.T, test func(t *testing.T, x *trial)) {
+func eachLogin(t *testing.T, test func(t *testing.T, x *trial)) { eachLoginOf(t, lab.Options{}, test) }
+
+// eachLoginOf is the same on a target that opts say more about.
+func eachLoginOf(t *testing.T, opts lab.Options, test func(t *testing.T, x *trial)) {
 	for _, login := range []string{"alice", "root"} {
 		t.Run(login, func(t *testing.T) {
 			t.Parallel()
-			test(t, newTrial(t, login, lab.Options{}))
+			test(t, newTrial(t, login, opts))
 		})
 	}
 }

@@ -159,7 +159,7 @@ func TestCheckFindsWhatIsWrong(t *testing.T) {
 		s := s.In(t)
 		s.OnTarget("sh", "-c", "cp -P /etc/nixos/current-configuration /root/kept; rm /etc/nixos/current-configuration; mkdir /etc/nixos/current-configuration")
 		list := checked(s, quick...)
-		list.are(t, "web roots error: /etc/nixos/current-configuration is in the way")
+		list.are(t, "web roots warning: /etc/nixos/current-configuration is in the way")
 		doesOnTarget(s, list.fix(t, "roots"))
 		s.OnTarget("mv", "/root/kept", "/etc/nixos/current-configuration")
 		checked(s, quick...).are(t)

@@ -121,7 +121,13 @@ func isRevision(r string) bool {
 	return len(r) >= 7 && len(r) <= 64 && strings.Trim(r, "0123456789abcdef") == ""
 }
 
-func (h *Hello) bound() { h.Kept = onlyWhole(h.Kept) }
+func (h *Hello) bound() {
+	h.Kept = onlyWhole(h.Kept)
+	h.Facts.Emptied = h.Facts.Emptied[:min(len(h.Facts.Emptied), maxEmptied)]
+}
+
+// maxEmptied is how many folders a target may name that a reboot empties.
+const maxEmptied = 10
 
 func (e *ResponseError) bound() { e.Kept = onlyWhole(e.Kept) }
 

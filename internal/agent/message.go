@@ -46,7 +46,7 @@ type Facts struct {
 	Current string `json:"current" is:"path"` // toplevel that runs, /run/current-system
 	Booted  string `json:"booted" is:"path"`  // toplevel that was booted, /run/booted-system
 	Profile string `json:"profile" is:"path"` // toplevel that /nix/var/nix/profiles/system stands for
-	Bundle  string `json:"bundle" is:"path"`  // bundle that /etc/nixos/current-configuration points at, if it is valid
+	Bundle  string `json:"bundle" is:"path"`  // bundle that was committed last, by its GC root and /etc/nixos/current-configuration, if it is valid
 	// Committed is the toplevel of that bundle: the last one whose commit went to its end.
 	Committed string `json:"committed" is:"path"`
 
@@ -61,6 +61,10 @@ type Facts struct {
 	// Last is the newest entry of the journal, LastCommit the newest that committed Bundle; nil: there is none.
 	Last       *JournalEntry `json:"last,omitempty"`
 	LastCommit *JournalEntry `json:"last_commit,omitempty"`
+	// NoLink says why the link /etc/nixos/current-configuration cannot be made there; "": it can. Emptied are the folders of
+	// ferry's that a reboot empties.
+	NoLink  string   `json:"no_link,omitempty"`
+	Emptied []string `json:"emptied,omitempty"`
 	// Previous is how the target was before the newest deployment that changed what runs or boots and was no rollback; nil:
 	// none is known.
 	Previous *JournalState `json:"previous,omitempty"`

@@ -229,6 +229,12 @@ func (d *deployment) connect(ctx context.Context) (agent.Facts, error) {
 	if err != nil {
 		return facts, d.fail(Connect, Unchanged, err)
 	}
+	if facts.Bundle == "" {
+		// Later it is known, and ferry check says it.
+		for _, c := range forgets(facts) {
+			d.note(c.err.Error())
+		}
+	}
 	text := facts.Host
 	if facts.Nix != "" {
 		text += ", Nix " + run.Clean(facts.Nix)

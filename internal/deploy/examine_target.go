@@ -118,6 +118,11 @@ func (x *examined) facts(facts agent.Facts) {
 			x.judge(c.about, c.err, "%s", says[c.about])
 		}
 	}
+	for _, c := range forgets(facts) {
+		f := broken(c.about, c.err)
+		f.Attention = Notice
+		x.add(f)
+	}
 	x.judge("systemd", goesBack(facts, Options{Action: Switch}), "systemd %d", facts.Systemd)
 }
 

@@ -3,6 +3,7 @@ package deploy
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"ferry/internal/agent"
@@ -88,6 +89,42 @@ func runsOn(system string, facts agent.Facts) bool {
 	}[facts.Machine]
 	// A target whose own system is another machine's is emulated, and says what it is.
 	return slices.Contains(also, facts.System) && slices.Contains(also, system)
+}
+
+// forgets says what a target does not keep as an ordinary NixOS does: of these a person should know, and need not do anything.
+func forgets(facts agent.Facts) []condition {
+	var found []condition
+	if facts.NoLink != "" {
+		found = append(found, condition{"etc", hint("the link /etc/nixos/current-configuration cannot be made: "+facts.NoLink,
+			"nothing has to be done: "+currentRoot+" keeps the bundle, and names it")})
+	}
+	lost := map[string]string{
+		"/nix/var/nix":   "what is deployed",
+		"/var/lib/ferry": "the way back of a --reboot that is tried",
+		"/var/log/ferry": "the journal of deployments",
+	}
+	var folders, things []string
+	for _, folder := range facts.Emptied {
+		if thing, known := lost[folder]; known {
+			folders, things = append(folders, folder), append(things, thing)
+		}
+	}
+	if len(folders) > 0 {
+		found = append(found, condition{"persistence", hint(fmt.Sprintf("a reboot empties %s: %s is lost then", and(folders), and(things)),
+			"to keep it, make "+and(folders)+" outlive a reboot, as with environment.persistence or a file system of its own")})
+	}
+	return found
+}
+
+// currentRoot is what keeps the bundle of a target from being collected.
+const currentRoot = "/nix/var/nix/gcroots/ferry/current-configuration"
+
+// and joins what people read.
+func and(things []string) string {
+	if len(things) < 2 {
+		return strings.Join(things, "")
+	}
+	return strings.Join(things[:len(things)-1], ", ") + " and " + things[len(things)-1]
 }
 
 // fits tells whether n bytes fit into the target's store, where that can be told.

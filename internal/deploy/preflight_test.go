@@ -164,3 +164,40 @@ func TestATargetThatCannotGoBackIsRefused(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatATargetForgetsIsSaidInWords and is no reason not to deploy.
+func TestWhatATargetForgetsIsSaidInWords(t *testing.T) {
+	for name, c := range map[string]struct {
+		facts agent.Facts
+		want  []string
+	}{
+		"nothing": {agent.Facts{}, nil},
+		"the link": {agent.Facts{NoLink: "/etc is mounted read-only"}, []string{
+			"the link /etc/nixos/current-configuration cannot be made: /etc is mounted read-only",
+		}},
+		"one folder": {agent.Facts{Emptied: []string{"/var/log/ferry", "/home"}}, []string{
+			"a reboot empties /var/log/ferry: the journal of deployments is lost then",
+		}},
+		"all of them": {agent.Facts{NoLink: "x", Emptied: []string{"/nix/var/nix", "/var/lib/ferry", "/var/log/ferry"}}, []string{
+			"the link /etc/nixos/current-configuration cannot be made: x",
+			"a reboot empties /nix/var/nix, /var/lib/ferry and /var/log/ferry: what is deployed, the way back of a --reboot that is tried " +
+				"and the journal of deployments is lost then",
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			found := forgets(c.facts)
+			if len(found) != len(c.want) {
+				t.Fatalf("%+v", found)
+			}
+			for i, f := range found {
+				if f.err.Error() != c.want[i] || len(hintsOf(f.err)) != 1 {
+					t.Errorf("%q, hints %q", f.err, hintsOf(f.err))
+				}
+			}
+			c.facts.Nix, c.facts.NixOS, c.facts.System = "2.18", true, "x86_64-linux"
+			if err := preflight(c.facts, "x86_64-linux", Options{}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}

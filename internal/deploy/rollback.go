@@ -60,7 +60,7 @@ func Rollback(ctx context.Context, inv *inventory.Inventory, node inventory.Node
 		return result, err
 	}
 	if result.Bundle == "" {
-		d.note("what this system was made of is not on the target: the link /etc/nixos/current-configuration is gone")
+		d.note("what this system was made of is not known on the target: no configuration is kept there")
 	}
 	d.keepIfOurs(ctx, result)
 	return result, nil

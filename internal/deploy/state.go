@@ -2,9 +2,10 @@ package deploy
 
 import (
 	"encoding/json"
-	"errors"
 	"os"
 	"path/filepath"
+
+	"ferry/internal/disk"
 )
 
 // WriteState writes v as JSON to a file of ferry's state folder, and makes the folders above it. The old file stays until the new
@@ -18,19 +19,5 @@ func WriteState(file string, v any) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	temp, err := os.CreateTemp(dir, ".new-")
-	if err != nil {
-		return err
-	}
-	_, err = temp.Write(append(text, '\n'))
-	if err == nil {
-		err = temp.Sync()
-	}
-	if err = errors.Join(err, temp.Close()); err == nil {
-		err = os.Rename(temp.Name(), file)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(temp.Name()))
-	}
-	return nil
+	return disk.Disk{}.WriteFile(file, append(text, '\n'), 0o600)
 }

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"time"
 
+	"ferry/internal/disk"
 	"ferry/internal/nix"
 )
 
@@ -141,16 +142,8 @@ func (c Cache) write(file string, e cached) error {
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return err
 	}
-	temp, err := os.CreateTemp(c.Dir, ".new-")
-	if err != nil {
+	if err := disk.WriteWhole(file, text, 0o600); err != nil {
 		return err
-	}
-	_, err = temp.Write(text)
-	if err = errors.Join(err, temp.Close()); err == nil {
-		err = os.Rename(temp.Name(), file)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(temp.Name()))
 	}
 	return c.trim()
 }

@@ -9,7 +9,8 @@ export PATH
 unset NIXOS_INSTALL_BOOTLOADER
 
 profile=/nix/var/nix/profiles/system
-root=/etc/nixos/current-configuration
+root=/nix/var/nix/gcroots/ferry/current-configuration
+link=/etc/nixos/current-configuration
 self=$bundle/nixos-rebuild-switch
 
 say() { printf 'nixos-rebuild-switch: %s\n' "$*" >&2; }
@@ -76,22 +77,40 @@ keep() {
 	nix-store --realise "$bundle" --add-root "$1" --indirect >/dev/null
 }
 
-# move_root: say that this bundle is what the machine is made from.
+# to_disk: what the next boot needs is on the disks when this returns, whatever happens to the machine's power then. A link
+# that is there before what it points at would be a machine that does not boot.
+to_disk() {
+	for folder in /nix/store /nix/var/nix /etc /boot /boot/efi /efi; do
+		[ ! -d "$folder" ] || sync -f "$folder" || die "what was written to $folder could not be brought to the disk"
+	done
+}
+
+# point LINK: make LINK point at this bundle, in one step.
+point() {
+	mkdir -p "${1%/*}" && ln -sfn "$bundle" "$1.new" && mv -fT "$1.new" "$1"
+}
+
+# move_root: say that this bundle is what the machine is made from. The link for people cannot be made everywhere.
 move_root() {
-	mkdir -p "${root%/*}"
-	keep "$root" || {
+	point "$root" || {
 		say "the system is switched, but $root could not be set"
 		return 5
 	}
+	point "$link" 2>/dev/null || say "the link $link could not be set, so only $root keeps the bundle"
+	to_disk
 }
 
 # install_profile: make the system the profile's, and boot it by default. If the boot loader fails, the profile goes back.
 install_profile() {
 	before=$(readlink "$profile")
+	to_disk
 	if [ "$(installed)" != "$toplevel" ]; then
 		nix-env -p "$profile" --set "$toplevel" || die "the profile $profile could not be set"
 	fi
-	activate boot && return 0
+	activate boot && {
+		to_disk
+		return 0
+	}
 	status=$?
 	generation=${before#system-}
 	generation=${generation%-link}

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -252,4 +253,40 @@ func (d *disks) remove(dir string) error {
 		errs = append(errs, d.root.remove())
 	}
 	return errors.Join(errs...)
+}
+
+// LossyDisk is a file system for a test of its own, that loses in a power cut what was not brought to it.
+type LossyDisk struct {
+	// Folder is where it is mounted.
+	Folder string
+	disk   *disk
+}
+
+// StartDisk makes an empty one. It is gone when the test ends.
+func StartDisk(tb testing.TB) *LossyDisk {
+	tb.Helper()
+	d, err := newDisk(tb.TempDir())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := d.remove(); err != nil {
+			tb.Error(err)
+		}
+	})
+	return &LossyDisk{d.place, d}
+}
+
+// PowerCut makes the file system what a power cut leaves of it. No file of it may be open.
+func (d *LossyDisk) PowerCut() error {
+	if err := d.disk.cut(); err != nil {
+		return err
+	}
+	if err := unmounted(d.Folder); err != nil {
+		return err
+	}
+	if err := d.disk.free(); err != nil {
+		return err
+	}
+	return d.disk.mount()
 }

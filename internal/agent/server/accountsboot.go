@@ -98,7 +98,7 @@ func (r root) writeAccountsForBoot(was userdb.State, b bootAccounts) error {
 		return err
 	}
 	folder := r.path(accountsFolder)
-	if err := os.MkdirAll(folder, 0o700); err != nil {
+	if err := r.disk.MkdirAll(folder, 0o700); err != nil {
 		return err
 	}
 	if err := os.Chmod(folder, 0o700); err != nil {
@@ -114,20 +114,20 @@ func (r root) writeAccountsForBoot(was userdb.State, b bootAccounts) error {
 	if err != nil {
 		return err
 	}
-	if err := writeSynced(r.path(accountsBoot), text); err != nil {
+	if err := r.disk.WriteFile(r.path(accountsBoot), text, 0o600); err != nil {
 		return err
 	}
 	if err := copyProgram(program, r.path(accountsAgent)); err != nil {
 		return err
 	}
 	wants := r.path(filepath.Join(controlFolder, wayBackWants))
-	if err := os.MkdirAll(wants, 0o755); err != nil {
+	if err := r.disk.MkdirAll(wants, 0o755); err != nil {
 		return err
 	}
-	if err := writeSynced(r.path(filepath.Join(controlFolder, accountsUnit)), []byte(accountsUnitText)); err != nil {
+	if err := r.disk.WriteFile(r.path(filepath.Join(controlFolder, accountsUnit)), []byte(accountsUnitText), 0o644); err != nil {
 		return err
 	}
-	return replaceLink("../"+accountsUnit, filepath.Join(wants, accountsUnit))
+	return r.disk.Link("../"+accountsUnit, filepath.Join(wants, accountsUnit))
 }
 
 // bootAccounts reads what is kept; [os.ErrNotExist]: nothing is.

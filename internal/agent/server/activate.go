@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"errors"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -10,15 +9,14 @@ import (
 	"strconv"
 
 	"ferry/internal/agent"
-	"ferry/internal/nix"
 	"ferry/internal/run"
 )
 
 // systemProfile is the profile whose generations are a NixOS's boot menu.
 const systemProfile = "/nix/var/nix/profiles/system"
 
-// currentConfiguration is the GC root of the bundle that was committed last.
-const currentConfiguration = "/etc/nixos/current-configuration"
+// profiles is its folder, with the links of its generations.
+const profiles = "/nix/var/nix/profiles"
 
 func (s *server) activate(ctx context.Context, r agent.Request) (*agent.ActivateResult, error) {
 	job := s.newJob(JobActivate, r)
@@ -68,32 +66,6 @@ func (s *server) newJob(kind JobKind, r agent.Request) Job {
 
 func setProfile(ctx context.Context, runner *run.Runner, r root, toplevel string, log *os.File) error {
 	return runner.Run(ctx, run.Command{Argv: []string{"nix-env", "-p", r.path(systemProfile), "--set", toplevel}, Out: log, Err: log})
-}
-
-// keepCurrent makes currentConfiguration point at the bundle, as a GC root: a link anywhere below gcroots to a link to a
-// store path is one for every Nix. Without a bundle, as when somebody returns to a generation that has none any more, it
-// takes the link away: no configuration is better than another one's.
-func keepCurrent(r root, bundle nix.StorePath) error {
-	if bundle == "" {
-		return removeLink(r.path(currentConfiguration))
-	}
-	link, root := r.path(currentConfiguration), r.path(filepath.Join(gcRoots, "current-configuration"))
-	for _, dir := range []string{filepath.Dir(link), filepath.Dir(root)} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return err
-		}
-	}
-	if err := replaceLink(string(bundle), link); err != nil {
-		return err
-	}
-	return replaceLink(currentConfiguration, root)
-}
-
-func removeLink(link string) error {
-	if err := os.Remove(link); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	return nil
 }
 
 // profile is what the system profile stands for.

@@ -100,7 +100,11 @@ func inPath(programs ...string) bool {
 }
 
 // mount is where a file is.
-type mount struct{ source, kind string }
+type mount struct {
+	source, kind string
+	readOnly     bool
+	upper        string // of an overlay: the folder that is written to
+}
 
 // mountOf finds the file system that a path is on. What is not known is empty.
 func (r root) mountOf(p string) mount {
@@ -128,7 +132,14 @@ func (r root) mounts() func(func(mount, string) bool) {
 			if !found || len(where) < 5 || len(what) < 2 {
 				continue
 			}
-			if !yield(mount{source: what[1], kind: what[0]}, unescape.Replace(where[4])) {
+			m := mount{source: what[1], kind: what[0], readOnly: len(where) > 5 && slices.Contains(strings.Split(where[5], ","), "ro")}
+			for option := range strings.SplitSeq(strings.Join(what[2:], " "), ",") {
+				m.readOnly = m.readOnly || option == "ro"
+				if upper, is := strings.CutPrefix(option, "upperdir="); is {
+					m.upper = unescape.Replace(upper)
+				}
+			}
+			if !yield(m, unescape.Replace(where[4])) {
 				return
 			}
 		}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strconv"
 	"time"
 
@@ -89,26 +88,30 @@ func (c *committer) commit(ctx context.Context) jobStatus {
 
 func (c *committer) forward(ctx context.Context) jobStatus {
 	r, job := c.root, c.job
+	// The links that are set from here on must not reach the disk before what they point at.
+	if err := r.storeToDisk(ctx); err != nil {
+		return jobStatus{Status: -1, Error: run.Clean(err.Error())}
+	}
 	if job.Action != "root" {
 		if r.storePath(systemProfile) != string(job.Toplevel) {
 			if err := setProfile(ctx, c.runner, r, string(job.Toplevel), c.log); err != nil {
 				return jobStatus{Status: -1, Error: run.Clean(err.Error())}
 			}
 		}
-		status := switchTo(ctx, r, job, "boot", c.log)
+		if err := r.profileToDisk(); err != nil {
+			return jobStatus{Status: -1, Error: run.Clean(err.Error())}
+		}
+		status := installBoot(ctx, r, job, c.log)
 		c.wrote = status.Refused == ""
 		if status.failed() {
 			return status
 		}
-		if bundle := c.before.Bundle; bundle != "" && bundle != string(job.Bundle) {
-			// For a rollback to the system before. That it cannot be kept is no reason to fail.
-			_ = replaceLink(bundle, r.path(filepath.Join(gcRoots, "previous")))
-		}
+		r.keepPrevious(c.before, job)
 	}
-	if err := keepCurrent(r, job.Bundle); err != nil {
+	if err := keepCurrent(r, job.Bundle, c.log); err != nil {
 		return jobStatus{Status: -1, Error: run.Clean(err.Error())}
 	}
-	_ = os.Remove(r.path(filepath.Join(gcRoots, "pending")))
+	_ = r.release("pending")
 	if err := committed(ctx, c.runner, r, string(job.Toplevel)); err != nil {
 		_, _ = fmt.Fprintf(c.log, "ferry: what is left of the trial could not be removed: %s\n", run.Clean(err.Error()))
 	}
@@ -123,8 +126,8 @@ func (c *committer) undo(ctx context.Context, again bool) error {
 	limit := c.job.backLimit()
 	err, late := within(ctx, limit, func(ctx context.Context) error {
 		var err error
-		if c.job.Action != "root" && c.root.storePath(currentConfiguration) != c.before.Bundle {
-			err = keepCurrent(c.root, nix.StorePath(c.before.Bundle))
+		if c.job.Action != "root" && c.root.currentBundle() != c.before.Bundle {
+			err = keepCurrent(c.root, nix.StorePath(c.before.Bundle), c.log)
 		}
 		return errors.Join(err, c.putBack(ctx, again))
 	})
@@ -157,7 +160,7 @@ func (c *committer) putBack(ctx context.Context, again bool) error {
 	default:
 		err = setProfile(ctx, c.runner, c.root, before.toplevel, c.log)
 	}
-	if err != nil {
+	if err = errors.Join(err, c.root.profileToDisk()); err != nil {
 		return fmt.Errorf("the system profile could not be put back: %w", err)
 	}
 	if !c.wrote && !again {
@@ -165,7 +168,7 @@ func (c *committer) putBack(ctx context.Context, again bool) error {
 	}
 	job := c.job
 	job.Toplevel, job.unchecked, job.patience, job.still = nix.StorePath(before.toplevel), true, job.backLimit(), nil
-	if status := switchTo(ctx, c.root, job, "boot", c.log); status.failed() {
+	if status := installBoot(ctx, c.root, job, c.log); status.failed() {
 		return fmt.Errorf("the boot loader could not be put back: exit status %d %s", status.Status, joined(status.Refused, status.Error))
 	}
 	return nil

@@ -20,12 +20,13 @@ const evaluateLimit = time.Hour
 
 // evaluate evaluates what the last deployment left, by the command line that "ferry abandon" tells people, but for building.
 func (s *server) evaluate(ctx context.Context) (*agent.EvaluateResult, error) {
-	if s.root().storePath(currentConfiguration) == "" {
-		return nil, &agent.ResponseError{Kind: agent.KindNone, Text: "no deployment has left its configuration there: " + currentConfiguration + " is missing"}
+	place := s.root().currentPlace()
+	if place == "" {
+		return nil, &agent.ResponseError{Kind: agent.KindNone, Text: "no deployment has left its configuration there: " + currentRoot + " is missing"}
 	}
 	ctx, cancel := context.WithTimeout(ctx, evaluateLimit)
 	defer cancel()
-	place := s.root().path(currentConfiguration)
+	place = s.root().path(place)
 	var out bytes.Buffer
 	err := s.runner.Run(ctx, run.Command{
 		Argv: []string{

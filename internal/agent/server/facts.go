@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/disk"
 	"ferry/internal/nix"
 	"ferry/internal/run"
 )
@@ -21,7 +22,10 @@ import (
 const systemdRuns = "/run/systemd/system"
 
 // root is where the machine's files are looked up: "" on a target, a folder in a test.
-type root struct{ dir string }
+type root struct {
+	dir  string
+	disk disk.Disk
+}
 
 func (r root) path(p string) string { return r.dir + p }
 
@@ -77,7 +81,9 @@ func gatherFacts(ctx context.Context, runner *run.Runner, r root) agent.Facts {
 		Current:         r.storePath("/run/current-system"),
 		Booted:          r.storePath("/run/booted-system"),
 		Profile:         r.storePath(systemProfile),
-		Bundle:          r.storePath(currentConfiguration),
+		Bundle:          r.currentBundle(),
+		NoLink:          r.noLink(),
+		Emptied:         r.emptied(),
 		StoreFree:       free(r.path("/nix/store")),
 		BootFree:        free(r.path("/boot")),
 		StoreCompresses: compresses(r.path("/nix/store")),

@@ -3,6 +3,7 @@ package server
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"testing"
 	"time"
 
@@ -29,14 +30,14 @@ func TestFactsOfANixOS(t *testing.T) {
 		Bundle: string(oldBundle), Committed: string(oldSystem), BootID: "b00t", Generation: 1,
 		InitInterface: "systemd 2", Inhibitors: "{}\n",
 	}
-	if facts != want {
+	if !reflect.DeepEqual(facts, want) {
 		t.Errorf("got  %+v\nwant %+v", facts, want)
 	}
 }
 
 func TestFactsOfAnEmptyMachine(t *testing.T) {
 	t.Setenv("PATH", "/nonexistent")
-	facts := gatherFacts(t.Context(), new(run.Runner), root{t.TempDir()})
+	facts := gatherFacts(t.Context(), new(run.Runner), root{dir: t.TempDir()})
 	if facts.NixOS || facts.Nix != "" || facts.NixError != "nix-store is not in PATH" || facts.Systemd != 0 || facts.Current+facts.Bundle+facts.Committed != "" {
 		t.Errorf("%+v", facts)
 	}
@@ -67,7 +68,7 @@ func TestSystemFollowsFromWhatTheMachineSays(t *testing.T) {
 		"the running system": {"/run/current-system/system", "i686-linux", "x86_64", "i686-linux"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			m := &fakeMachine{t: t, root: root{t.TempDir()}}
+			m := &fakeMachine{t: t, root: root{dir: t.TempDir()}}
 			if c.file != "" {
 				m.write(c.file, c.text)
 			}

@@ -27,14 +27,14 @@ func TestMain(m *testing.M) {
 	if len(os.Args) == 3 && os.Args[1] == "job" {
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 		defer stop()
-		if err := runJobIn(ctx, root{os.Getenv("FERRY_TEST_ROOT")}, os.Args[2]); err != nil {
+		if err := runJobIn(ctx, root{dir: os.Getenv("FERRY_TEST_ROOT")}, os.Args[2]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
 		os.Exit(0)
 	}
 	if len(os.Args) == 3 && os.Args[1] == "rollback" {
-		if err := rollBackIn(context.Background(), root{os.Getenv("FERRY_TEST_ROOT")}, os.Args[2]); err != nil {
+		if err := rollBackIn(context.Background(), root{dir: os.Getenv("FERRY_TEST_ROOT")}, os.Args[2]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -44,7 +44,7 @@ func TestMain(m *testing.M) {
 		if os.Getenv("FERRY_TEST_DEAF") != "" {
 			signal.Ignore(syscall.SIGTERM)
 		}
-		_, holder, err := takeLock(root{os.Getenv("FERRY_TEST_ROOT")}, Options{Who: "other@there", Session: os.Args[2]}, time.Now())
+		_, holder, err := takeLock(root{dir: os.Getenv("FERRY_TEST_ROOT")}, Options{Who: "other@there", Session: os.Args[2]}, time.Now())
 		fmt.Println(holder, err)
 		time.Sleep(time.Hour)
 	}
@@ -160,7 +160,7 @@ func (m *fakeMachine) withSystemd() *fakeMachine {
 // newMachine is a NixOS that runs, boots and keeps the old system, and has the new one in its store.
 func newMachine(t *testing.T) *fakeMachine {
 	t.Helper()
-	m := &fakeMachine{t: t, root: root{t.TempDir()}}
+	m := &fakeMachine{t: t, root: root{dir: t.TempDir()}}
 	m.write("/etc/NIXOS", "")
 	m.write("/etc/nixos/.keep", "")
 	m.write("/control/.keep", "")

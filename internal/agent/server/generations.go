@@ -125,7 +125,7 @@ func (r root) origins() origins {
 			o.systems[key.toplevel] = from
 		}
 	}
-	if bundle := r.storePath(currentConfiguration); bundle != "" {
+	if bundle := r.currentBundle(); bundle != "" {
 		m := r.manifest(bundle)
 		if system := r.storePath(bundle + "/profile"); system != "" {
 			o.systems[system] = origin{bundle, m.Revision, m.Dirty}

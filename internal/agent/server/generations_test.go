@@ -134,7 +134,7 @@ func TestTooManyGenerationsAreCutAtTheOldEnd(t *testing.T) {
 
 // TestGenerationsOfAMachineWithoutProfilesAreAnError asks where there is no Nix.
 func TestGenerationsOfAMachineWithoutProfilesAreAnError(t *testing.T) {
-	m := &fakeMachine{t: t, root: root{t.TempDir()}}
+	m := &fakeMachine{t: t, root: root{dir: t.TempDir()}}
 	f := m.connect(Options{})
 	response, _ := f.ask(agent.Request{Method: agent.MethodGenerations})
 	if response.Error == nil || !strings.Contains(response.Error.Text, "no such file or directory") {

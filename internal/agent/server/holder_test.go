@@ -52,7 +52,7 @@ func TestAnAgentThatDoesNotRunIsEndedByTheNextFerrys(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m := newMachine(t)
 			holder := hold(t, "s1")
-			if got, by, err := takeLock(root{m.root.dir}, otherAgent, time.Now()); got != nil || by == nil || err != nil {
+			if got, by, err := takeLock(root{dir: m.root.dir}, otherAgent, time.Now()); got != nil || by == nil || err != nil {
 				t.Fatalf("while it runs: %v, %v, %v", got, by, err)
 			}
 			c.do(t, m, holder.Process.Pid)

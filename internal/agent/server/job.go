@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/disk"
 	"ferry/internal/nix"
 	"ferry/internal/run"
 )
@@ -341,15 +342,8 @@ func writeFile(name string, text []byte) error {
 }
 
 func writeWhole(name string, text []byte, mode os.FileMode) error {
-	next := name + ".new"
-	if err := os.WriteFile(next, text, mode); err != nil {
-		return err
-	}
-	// Whatever the umask is.
-	if err := os.Chmod(next, mode); err != nil {
-		return err
-	}
-	return os.Rename(next, name)
+	// In /run there is nothing to be synced.
+	return disk.WriteWhole(name, text, mode)
 }
 
 // keepJobs is how long the folder of a job that has ended is kept, for people to read the log in.

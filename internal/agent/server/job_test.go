@@ -249,7 +249,7 @@ func TestCommitMovesTheBootDefaultAndThenTheRoot(t *testing.T) {
 	if got := m.storePath(currentConfiguration); got != string(newBundle) {
 		t.Errorf("the root is %q", got)
 	}
-	if got, err := os.Readlink(m.path(gcRoots + "/current-configuration")); err != nil || got != currentConfiguration {
+	if got, err := os.Readlink(m.path(currentRoot)); err != nil || got != string(newBundle) {
 		t.Errorf("Nix would not find the root: %q, %v", got, err)
 	}
 	if m.exists(gcRoots + "/pending") {
@@ -299,7 +299,7 @@ func TestCommitThatFailsPutsBackWhatWasThere(t *testing.T) {
 			map[string]string{"nix-env-fails": ""}, -1, "read-only file system", []string{"nix-env --set 1-new"}, profile{string(oldSystem), 1},
 		},
 		"the root cannot be moved": {
-			map[string]string{"../etc/nixos/current-configuration.new/in-the-way": ""}, -1, "file exists",
+			map[string]string{".." + currentRoot + "/in-the-way": ""}, -1, "file exists",
 			[]string{"nix-env --set 1-new", "1-new boot", "nix-env --switch-generation 1", "0-old boot"}, profile{string(oldSystem), 1},
 		},
 	} {

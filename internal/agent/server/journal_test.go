@@ -218,7 +218,7 @@ func TestATornLineCostsOnlyItself(t *testing.T) {
 		"a time out of range": {late + line, "whole new"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			m := &fakeMachine{t: t, root: root{t.TempDir()}}
+			m := &fakeMachine{t: t, root: root{dir: t.TempDir()}}
 			m.write(journalFile, c.text)
 			mustAppend(t, m.root, entryOf("new"))
 			if got := ids(readJournal(m.root, 10)); got != c.want {
@@ -260,7 +260,7 @@ func appendWithin(limit string) int {
 		err = syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: size, Max: size})
 	}
 	if err == nil {
-		err = appendJournal(root{os.Getenv("FERRY_TEST_ROOT")}, entryOf("two"))
+		err = appendJournal(root{dir: os.Getenv("FERRY_TEST_ROOT")}, entryOf("two"))
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -208,7 +208,7 @@ func aliceAt(t *testing.T) login {
 // newLoginMachine has alice among its users, as a NixOS made her.
 func newLoginMachine(t *testing.T) *fakeMachine {
 	t.Helper()
-	m := &fakeMachine{t: t, root: root{t.TempDir()}}
+	m := &fakeMachine{t: t, root: root{dir: t.TempDir()}}
 	m.write("/etc/passwd", "root:x:0:0::/root:/bin/sh\nalice:x:1000:100::/home/alice:/run/current-system/sw/bin/bash\n")
 	m.write("/etc/group", "root:x:0:\nwheel:x:1:alice\nusers:x:100:\n")
 	m.write("/etc/shadow", "root:!:1::::::\nalice:$6$x$y:1::::::\n")

@@ -49,7 +49,7 @@ func TestSudoersAreReadLikeSudo(t *testing.T) {
 		"@include sudoers":                                                    {perhaps, perhaps},
 		"#includedir /etc/rules.d":                                            {yes, yes},
 	} {
-		m := &fakeMachine{t: t, root: root{t.TempDir()}}
+		m := &fakeMachine{t: t, root: root{dir: t.TempDir()}}
 		m.write("/etc/sudoers", text+"\n")
 		m.write("/etc/more", "alice ALL=(ALL) ALL\n")
 		m.write("/etc/rules.d/10-alice", "alice ALL=(ALL) NOPASSWD: ALL\n")
@@ -90,7 +90,7 @@ func TestDoasRulesAreReadLikeDoas(t *testing.T) {
 
 // TestSSHDConfigIsReadLikeSSHD locks which line counts, and what is not sure.
 func TestSSHDConfigIsReadLikeSSHD(t *testing.T) {
-	m := &fakeMachine{t: t, root: root{t.TempDir()}}
+	m := &fakeMachine{t: t, root: root{dir: t.TempDir()}}
 	m.write("/etc/ssh/sshd_config", "# PermitRootLogin yes\nPermitRootLogin=no # a comment\nPermitRootLogin yes\nPORT 22\nport \"2222\"\n"+
 		"Include sshd_config.d/*.conf\nAllowUsers alice bob\nMatch User bob\nPubkeyAuthentication no\nMatch all\nUseDNS yes\n")
 	m.write("/etc/ssh/sshd_config.d/1.conf", "AllowUsers carol\nMatch Address 10.0.0.0/8\nPasswordAuthentication no\n")
@@ -265,7 +265,7 @@ func FuzzSSHDConfig(f *testing.F) {
 	f.Add("Match all\nListenAddress [::]:22\nPort=\"\"\nAllowUsers *@10.0.0.0/8\nAuthorizedKeysFile %h/%\nInclude")
 	f.Fuzz(func(t *testing.T, text string) {
 		s := sshdSettings{values: map[string][]string{}, unsure: map[string]bool{}}
-		v := etcView{files: newInspectedFiles(root{"/nonexistent"}), toplevel: string(newSystem)}
+		v := etcView{files: newInspectedFiles(root{dir: "/nonexistent"}), toplevel: string(newSystem)}
 		v.parseSSHD(&s, text, false, 0)
 		s.endpoints()
 		s.admits(login{user: "alice"}, []string{"wheel"}, true)

@@ -38,7 +38,7 @@ func (s *server) look(ctx context.Context) *agent.LookResult {
 		result.UnitsError = run.Clean(err.Error())
 	}
 	result.Failed = append(result.Failed, units[:min(len(units), agent.MaxFailed)]...)
-	if bundle := r.storePath(currentConfiguration); bundle != "" {
+	if bundle := r.currentBundle(); bundle != "" {
 		nixpkgs := s.nixpkgsOf(limited, bundle)
 		result.NixpkgsRevision, result.NixpkgsDate = nixpkgs.revision, nixpkgs.date
 	}
@@ -89,20 +89,19 @@ func (r root) rootTroubles(current string) []agent.Trouble {
 	add := func(fix, format string, args ...any) {
 		troubles = append(troubles, agent.Trouble{Text: fmt.Sprintf(format, args...), Fix: fix})
 	}
-	gcRoot := filepath.Join(gcRoots, "current-configuration")
+	kept, linked := r.storePath(currentRoot), r.storePath(currentConfiguration)
 	info, err := os.Lstat(r.path(currentConfiguration))
 	switch {
 	case err != nil:
 	case info.Mode()&os.ModeSymlink == 0:
 		add("sudo mv "+currentConfiguration+" "+currentConfiguration+".old", "%s is in the way: it is no link", currentConfiguration)
-		troubles[0].Blocks = true
-	case r.storePath(currentConfiguration) == "":
+	case linked == "":
 		to, _ := os.Readlink(r.path(currentConfiguration))
 		add("deploy again", "%s points at %s, which is not there any more", currentConfiguration, to)
-	default:
-		if to, err := os.Readlink(r.path(gcRoot)); err != nil || to != currentConfiguration {
-			add("sudo ln -sfn "+currentConfiguration+" "+gcRoot, "the bundle may be collected: %s is missing", gcRoot)
-		}
+	case kept != linked && r.currentBundle() == linked:
+		add("sudo ln -sfn "+linked+" "+currentRoot, "the bundle may be collected: %s does not point at it", currentRoot)
+	case kept != linked && r.noLink() == "":
+		add("sudo ln -sfn "+kept+" "+currentConfiguration, "%s is not what was deployed last", currentConfiguration)
 	}
 	if r.exists(systemProfile) && r.storePath(systemProfile) == "" {
 		add("deploy again", "%s points at nothing: the machine may not boot", systemProfile)

@@ -26,7 +26,7 @@ func (m *fakeMachine) looked() agent.LookResult {
 
 // healthy makes the links that a system of ferry's has besides.
 func (m *fakeMachine) healthy() *fakeMachine {
-	m.link(currentConfiguration, gcRoots+"/current-configuration")
+	m.link(string(oldBundle), currentRoot)
 	m.link("/run/current-system", runningRoot)
 	return m
 }
@@ -97,8 +97,9 @@ func TestWhatKeepsSystemsFromBeingCollectedIsLookedAfter(t *testing.T) {
 		spoil func(m *fakeMachine)
 		want  string
 	}{
-		"the root of the bundle": {func(m *fakeMachine) { _ = os.Remove(m.path(gcRoots + "/current-configuration")) }, "the bundle may be collected: "},
-		"another root":           {func(m *fakeMachine) { m.again("/somewhere", gcRoots+"/current-configuration") }, "the bundle may be collected: "},
+		"the root of the bundle": {func(m *fakeMachine) { _ = os.Remove(m.path(currentRoot)) }, "the bundle may be collected: "},
+		"another root":           {func(m *fakeMachine) { m.again("/somewhere", currentRoot) }, "the bundle may be collected: "},
+		"another link":           {func(m *fakeMachine) { m.again(string(newBundle), currentConfiguration) }, currentConfiguration + " is not what was deployed last"},
 		"a bundle that is gone":  {func(m *fakeMachine) { _ = os.RemoveAll(m.path(string(oldBundle))) }, " which is not there any more"},
 		"a folder instead of it": {func(m *fakeMachine) {
 			_ = os.Remove(m.path(currentConfiguration))
@@ -114,7 +115,7 @@ func TestWhatKeepsSystemsFromBeingCollectedIsLookedAfter(t *testing.T) {
 			m := newMachine(t).healthy()
 			c.spoil(m)
 			troubles := m.root.rootTroubles(m.storePath("/run/current-system"))
-			if len(troubles) != 1 || !strings.Contains(troubles[0].Text, c.want) || troubles[0].Fix == "" || troubles[0].Blocks != (name == "a folder instead of it") {
+			if len(troubles) != 1 || !strings.Contains(troubles[0].Text, c.want) || troubles[0].Fix == "" || troubles[0].Blocks {
 				t.Errorf("%+v", troubles)
 			}
 		})

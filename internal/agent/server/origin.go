@@ -25,6 +25,15 @@ func (r root) addOrigin(facts *agent.Facts) {
 		facts.CurrentGeneration = r.generationOf(facts.Current)
 		facts.Specialisation = r.specialisation(facts.Profile, facts.Current)
 	}
+	r.addJournal(facts)
+	if facts.Previous == nil {
+		// A reboot may empty /var/log, and not /nix.
+		facts.Previous = r.previous()
+	}
+}
+
+// addJournal adds what the journal has.
+func (r root) addJournal(facts *agent.Facts) {
 	seen := 0
 	for e := range r.journal() {
 		if facts.Last == nil {
@@ -49,7 +58,7 @@ const maxLookBack = 256
 func (r root) state() agent.JournalState {
 	p := r.readProfile()
 	return agent.JournalState{
-		Current: r.storePath("/run/current-system"), Profile: p.toplevel, Generation: p.generation, Bundle: r.storePath(currentConfiguration),
+		Current: r.storePath("/run/current-system"), Profile: p.toplevel, Generation: p.generation, Bundle: r.currentBundle(),
 	}
 }
 

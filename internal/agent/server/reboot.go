@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"ferry/internal/agent"
@@ -71,32 +70,10 @@ func (t *trial) write(r root) error {
 		return err
 	}
 	folder := r.path(trialFolder)
-	if err := os.MkdirAll(folder, 0o755); err != nil {
+	if err := r.disk.MkdirAll(folder, 0o755); err != nil {
 		return err
 	}
-	return writeSynced(filepath.Join(folder, trialFile), text)
-}
-
-// writeSynced is writeFile for what has to survive a power cut.
-func writeSynced(name string, text []byte) error {
-	next := name + ".new"
-	file, err := os.OpenFile(next, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
-	if err != nil {
-		return err
-	}
-	_, err = file.Write(text)
-	err = errors.Join(err, file.Sync(), file.Close())
-	if err != nil {
-		return err
-	}
-	if err := os.Rename(next, name); err != nil {
-		return err
-	}
-	folder, err := os.Open(filepath.Dir(name))
-	if err != nil {
-		return err
-	}
-	return errors.Join(folder.Sync(), folder.Close())
+	return r.disk.WriteFile(filepath.Join(folder, trialFile), text, 0o644)
 }
 
 func (s *server) bootOnce(ctx context.Context, r agent.Request) (*agent.BootOnceResult, error) {
@@ -262,12 +239,13 @@ func (w *trier) prepare(ctx context.Context) (jobStatus, error) {
 	if err := w.trial.write(w.root); err != nil {
 		return jobStatus{}, err
 	}
-	// The menu, the kernels and the way back have to be on the disks before the boot loader is told.
-	syscall.Sync()
+	// The menu, the kernels and the way back are on the disks.
 	if err := loader.once(ctx, w.runner, entry, w.log); err != nil {
 		return jobStatus{}, err
 	}
-	syscall.Sync()
+	if err := w.root.toDisk(ctx); err != nil {
+		return jobStatus{}, err
+	}
 	w.say(fmt.Sprintf("%s boots %q once", loader.name(), entry))
 	return jobStatus{}, nil
 }
@@ -280,7 +258,7 @@ func (w *trier) writeMenu(ctx context.Context) jobStatus {
 	job := w.job
 	// Its own checks are for those who switch to it.
 	job.Toplevel, job.unchecked, job.patience = nix.StorePath(w.trial.Old), true, job.limit()
-	return switchTo(ctx, w.root, job, "boot", w.log)
+	return installBoot(ctx, w.root, job, w.log)
 }
 
 // addGeneration gives the new system a generation, and both a GC root. The profile is not touched: nix-env would let it
@@ -295,7 +273,7 @@ func (w *trier) addGeneration() error {
 		return err
 	}
 	for name, toplevel := range map[string]string{"reboot-old": w.trial.Old, "reboot-new": w.trial.New} {
-		if err := keepLink(w.root, name, toplevel); err != nil {
+		if err := w.root.keep(name, toplevel); err != nil {
 			return err
 		}
 	}
@@ -305,7 +283,7 @@ func (w *trier) addGeneration() error {
 	if err := os.Symlink(w.trial.New, w.root.path(generationPath(number))); err != nil {
 		return fmt.Errorf("make generation %d: %w", number, err)
 	}
-	return nil
+	return w.root.disk.SyncFolder(w.root.path(profiles))
 }
 
 // lastGeneration is the highest number of a generation of the system profile, and its toplevel.
@@ -320,14 +298,6 @@ func lastGeneration(r root) (number int, toplevel string) {
 		}
 	}
 	return number, r.storePath(generationPath(number))
-}
-
-func keepLink(r root, name, toplevel string) error {
-	folder := r.path(gcRoots)
-	if err := os.MkdirAll(folder, 0o755); err != nil {
-		return err
-	}
-	return replaceLink(toplevel, filepath.Join(folder, name))
 }
 
 // find finds the boot loader whose menu has just been written: it boots the old system by default, and has an entry for the
@@ -379,7 +349,8 @@ func (w *trier) undo(ctx context.Context) error {
 	if err := w.dropGeneration(ctx); err != nil {
 		problems = append(problems, err)
 	}
-	problems = append(problems, endTrial(ctx, w.runner, w.root))
+	// What remembers the trial goes last: a boot loader that was cut off before it forgot would boot the new system once more.
+	problems = append(problems, w.root.toDisk(ctx), endTrial(ctx, w.runner, w.root))
 	return errors.Join(problems...)
 }
 
@@ -391,7 +362,7 @@ func (w *trier) dropGeneration(ctx context.Context) error {
 	if !w.trial.Made || before.generation == w.trial.Generation || w.root.storePath(link) != w.trial.New {
 		return nil
 	}
-	if err := os.Remove(w.root.path(link)); err != nil {
+	if err := errors.Join(os.Remove(w.root.path(link)), w.root.disk.SyncFolder(w.root.path(profiles))); err != nil {
 		return err
 	}
 	if before.toplevel != w.trial.Old {
@@ -417,13 +388,13 @@ func (t *trial) takeBack(ctx context.Context, runner *run.Runner, r root, log *o
 
 // endTrial removes what a trial consists of, the way back first.
 func endTrial(ctx context.Context, runner *run.Runner, r root) error {
-	err := errors.Join(r.removeWayBack(ctx, runner), r.endAccountsOfTrial())
-	for _, name := range []string{"reboot-old", "reboot-new"} {
-		if problem := os.Remove(r.path(filepath.Join(gcRoots, name))); !errors.Is(problem, os.ErrNotExist) {
-			err = errors.Join(err, problem)
-		}
+	err := errors.Join(r.removeWayBack(ctx, runner), r.endAccountsOfTrial(),
+		r.release("reboot-old"), r.release("reboot-new"), os.RemoveAll(r.path(trialFolder)))
+	// A trial that comes again with the next boot would be in the way of that.
+	for _, folder := range []string{gcRoots, agent.Folder} {
+		err = errors.Join(err, r.disk.SyncFolder(r.path(folder)))
 	}
-	return errors.Join(err, os.RemoveAll(r.path(trialFolder)))
+	return err
 }
 
 // committing tells whether a system may be committed: not one that is tried and has been given up.

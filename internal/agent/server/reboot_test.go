@@ -69,7 +69,7 @@ func (m *fakeMachine) reboots(system nix.StorePath) {
 	m.t.Helper()
 	m.write("/proc/sys/kernel/random/boot_id", m.bootID()+"+\n")
 	for _, link := range []string{"/run/booted-system", "/run/current-system"} {
-		if err := replaceLink(string(system), m.path(link)); err != nil {
+		if err := m.disk.Link(string(system), m.path(link)); err != nil {
 			m.t.Fatal(err)
 		}
 	}
@@ -214,7 +214,7 @@ func TestThereIsNothingToTry(t *testing.T) {
 
 func replace(m *fakeMachine, to, link string) {
 	m.t.Helper()
-	if err := replaceLink(to, m.path(link)); err != nil {
+	if err := m.disk.Link(to, m.path(link)); err != nil {
 		m.t.Fatal(err)
 	}
 }

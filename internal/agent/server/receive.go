@@ -36,6 +36,10 @@ func (s *server) ship(ctx context.Context, r agent.Request, stream *agent.DataRe
 	if err == nil {
 		err = stream.Drain()
 	}
+	if err == nil && count > 0 {
+		// Nix does not: after a power cut its database would have paths whose files are empty, which nothing ships again.
+		err = s.root().storeToDisk(ctx)
+	}
 	if err == nil && r.Root != "" {
 		err = keepPending(s.root(), r.Root)
 	}

@@ -22,10 +22,7 @@ func keepBack(r root, toplevel string) error {
 	if toplevel == "" {
 		return nil
 	}
-	if err := os.MkdirAll(r.path(gcRoots), 0o755); err != nil {
-		return err
-	}
-	return replaceLink(toplevel, r.path(backRoot))
+	return r.keep(filepath.Base(backRoot), toplevel)
 }
 
 // removeOldBack removes backRoot where no switch needs it any more: the target's power was cut in the middle of one.

@@ -94,7 +94,7 @@ func TestASystemOfSomebodyElsesIsLeftAsItIs(t *testing.T) {
 	const says = "somebody else has switched the target to third (4444444…) meanwhile, which was left as it is"
 	byHand := func(m *fakeMachine) {
 		m.write(string(thirdSystem)+"/.keep", "")
-		if err := replaceLink(string(thirdSystem), m.path("/run/current-system")); err != nil {
+		if err := m.disk.Link(string(thirdSystem), m.path("/run/current-system")); err != nil {
 			m.t.Fatal(err)
 		}
 	}
@@ -138,7 +138,7 @@ func TestASystemOfSomebodyElsesIsLeftAsItIs(t *testing.T) {
 		m := newMachine(t).withSystemd()
 		m.orphan()
 		m.link(string(newSystem), systemProfile+"-2-link")
-		if err := replaceLink("system-2-link", m.path(systemProfile)); err != nil {
+		if err := m.disk.Link("system-2-link", m.path(systemProfile)); err != nil {
 			t.Fatal(err)
 		}
 		if err := rollBackIn(t.Context(), m.root, m.jobFolder(JobSwitch)); err != nil {

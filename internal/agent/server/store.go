@@ -249,22 +249,29 @@ func readPaths(r io.Reader) ([]nix.StorePath, error) {
 
 // keepPending makes a GC root for a bundle that is not committed yet. One at a time is enough: the lock is held.
 func keepPending(r root, bundle nix.StorePath) error {
-	folder := r.path(gcRoots)
-	if err := os.MkdirAll(folder, 0o755); err != nil {
+	if err := r.keep("pending", string(bundle)); err != nil {
 		return fmt.Errorf("keep %s from being collected: %w", bundle, err)
 	}
-	return replaceLink(string(bundle), filepath.Join(folder, "pending"))
+	return nil
 }
 
-// replaceLink makes link point at target, in one step.
-func replaceLink(target, link string) error {
-	next := link + ".new"
-	_ = os.Remove(next)
-	if err := os.Symlink(target, next); err != nil {
-		return fmt.Errorf("link to %s: %w", target, err)
+// keep makes a GC root of ferry's own, by name, that is a link to a store path: nothing else is one for every Nix.
+func (r root) keep(name, target string) error {
+	if err := r.disk.MkdirAll(r.path(gcRoots), 0o755); err != nil {
+		return err
 	}
-	if err := os.Rename(next, link); err != nil {
-		return fmt.Errorf("link to %s: %w", target, err)
+	return r.disk.Link(target, r.path(filepath.Join(gcRoots, name)))
+}
+
+// release removes one of ferry's GC roots.
+func (r root) release(name string) error {
+	return removeLink(r.path(filepath.Join(gcRoots, name)))
+}
+
+// removeLink removes what is there of a link or a file.
+func removeLink(link string) error {
+	if err := os.Remove(link); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
 	}
 	return nil
 }

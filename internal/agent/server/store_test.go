@@ -26,7 +26,7 @@ import (
 // useRealNix gives the agents that follow this machine's Nix, with an empty store below the folder it returns.
 func useRealNix(t *testing.T, m *fakeMachine) (store root) {
 	t.Helper()
-	store = root{t.TempDir()}
+	store = root{dir: t.TempDir()}
 	conf := t.TempDir()
 	settings := "sandbox = false\nbuild-users-group =\nsubstituters =\n"
 	if err := os.WriteFile(filepath.Join(conf, "nix.conf"), []byte(settings), 0o644); err != nil {

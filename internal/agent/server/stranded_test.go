@@ -182,7 +182,7 @@ func TestADeploymentTakesTheWayBackOverFromOneThatCouldNotGoBack(t *testing.T) {
 	f, _ := m.strand()
 	f.leaves()
 	// The old one has failed, and left the new one running.
-	if err := replaceLink(string(newSystem), m.path("/run/current-system")); err != nil {
+	if err := m.disk.Link(string(newSystem), m.path("/run/current-system")); err != nil {
 		t.Fatal(err)
 	}
 	next := guarded("switch")

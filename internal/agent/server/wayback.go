@@ -44,7 +44,7 @@ func (r root) armWayBack(toplevel string, after int) (stuck string) {
 		return "the target has no systemd"
 	}
 	for _, folder := range []string{controlFolder, trialFolder} {
-		if on := r.mountOf(folder); on.kind == "tmpfs" || on.kind == "ramfs" {
+		if r.inMemory(folder) {
 			return folder + " does not outlive a reboot there"
 		}
 	}
@@ -59,22 +59,22 @@ func (r root) writeWayBack(toplevel string, after int) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(r.path(trialFolder), 0o755); err != nil {
+	if err := r.disk.MkdirAll(r.path(trialFolder), 0o755); err != nil {
 		return err
 	}
 	if err := copyProgram(program, r.path(filepath.Join(trialFolder, trialAgent))); err != nil {
 		return err
 	}
 	wants := r.path(filepath.Join(controlFolder, wayBackWants))
-	if err := os.MkdirAll(wants, 0o755); err != nil {
+	if err := r.disk.MkdirAll(wants, 0o755); err != nil {
 		return err
 	}
 	for name, text := range wayBackFiles(toplevel, after) {
-		if err := writeSynced(r.path(filepath.Join(controlFolder, name)), []byte(text)); err != nil {
+		if err := r.disk.WriteFile(r.path(filepath.Join(controlFolder, name)), []byte(text), 0o644); err != nil {
 			return err
 		}
 	}
-	return replaceLink("../"+wayBackTimer, filepath.Join(wants, wayBackTimer))
+	return r.disk.Link("../"+wayBackTimer, filepath.Join(wants, wayBackTimer))
 }
 
 // copyProgram makes a program be there under another name: as the same file where that can be.

@@ -1,0 +1,31 @@
+package server
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"ferry/internal/agent"
+)
+
+// storeToDisk brings what was shipped to the disk: the paths, and the database that says they are there.
+func (r root) storeToDisk(ctx context.Context) error {
+	return r.disk.SyncFilesystems(ctx, r.path("/nix/store"), r.path("/nix/var/nix"))
+}
+
+// toDisk brings to the disks all that decides what the machine boots, and with which store, so that a power cut from here on
+// finds it. Nix does not do that, and a boot loader's own installer only for its own files, if at all. Only these file systems:
+// one that somebody else's dead server holds up must not hold up a deployment.
+func (r root) toDisk(ctx context.Context) error {
+	folders := append([]string{"/nix/store", "/nix/var/nix", "/etc", agent.Folder}, systemdBoot{r}.partitions()...)
+	// GRUB may be on several, as /boot1 and /boot2.
+	for _, point := range r.mounts() {
+		if (strings.HasPrefix(point, "/boot") || strings.HasPrefix(point, "/efi")) && !slices.Contains(folders, point) {
+			folders = append(folders, point)
+		}
+	}
+	for i, folder := range folders {
+		folders[i] = r.path(folder)
+	}
+	return r.disk.SyncFilesystems(ctx, folders...)
+}

@@ -1,0 +1,124 @@
+package server
+
+import (
+	"errors"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"ferry/internal/agent"
+)
+
+// traced makes what reaches the disk one of the machine's calls.
+func (m *fakeMachine) traced() *fakeMachine {
+	m.t.Helper()
+	m.disk.Trace = func(step, path string) {
+		m.write("/calls", m.read("/calls")+step+" "+strings.TrimPrefix(path, m.dir)+"\n")
+	}
+	return m
+}
+
+// everything is what toDisk does on a machine that has one boot partition.
+var everything = []string{"sync all /nix/store", "sync all /nix/var/nix", "sync all /etc", "sync all /var/lib/ferry", "sync all /boot"}
+
+// stored is what storeToDisk does.
+var stored = everything[:2]
+
+// inOrder makes sure that the calls are these.
+func (m *fakeMachine) inOrder(want ...[]string) {
+	m.t.Helper()
+	if got, all := m.calls(), slices.Concat(want...); !slices.Equal(got, all) {
+		m.t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(all, "\n"))
+	}
+}
+
+// TestACommitBringsEachStepToTheDisk locks the order: what a link points at is on the disk before the link, the link before
+// what depends on it, and all of it before the commit is over. Whatever a power cut leaves of it boots.
+func TestACommitBringsEachStepToTheDisk(t *testing.T) {
+	m := newMachine(t).traced()
+	m.write("/boot/.keep", "")
+	m.write(agent.Folder+"/agent", "")
+	m.write(gcRoots+"/.keep", "")
+	if status, log := m.work(commitJob); status.Status != 0 || status.Error != "" {
+		t.Fatalf("%+v\n%s", status, log)
+	}
+	m.inOrder(stored, []string{"nix-env --set 1-new", "sync " + profiles, "1-new boot"}, everything, []string{
+		"link " + gcRoots + "/previous", "link " + gcRoots + "/previous-system", "link " + currentRoot, "link " + currentConfiguration,
+	})
+}
+
+// TestACommitThatIsUndoneBringsThatToTheDisk locks the same for the way back.
+func TestACommitThatIsUndoneBringsThatToTheDisk(t *testing.T) {
+	m := newMachine(t).traced()
+	m.write("/control/status-boot", "1\n")
+	m.write("/control/old-is-well", "")
+	if status, _ := m.work(commitJob); status.Status != 1 || status.Error != "" {
+		t.Fatalf("%+v", status)
+	}
+	m.inOrder(stored, []string{
+		"nix-env --set 1-new", "sync " + profiles, "1-new boot", "nix-env --switch-generation 1", "sync " + profiles, "0-old boot",
+	}, everything[:3])
+}
+
+// TestATrialIsOnTheDiskBeforeTheBootLoaderIsTold locks that a power cut finds either the old default alone, or a trial that
+// goes back by itself; and that what is taken back is on the disk before it is forgotten.
+func TestATrialIsOnTheDiskBeforeTheBootLoaderIsTold(t *testing.T) {
+	m := newTriable(t).traced()
+	if status, log := m.work(bootOnceJob); status.Status != 0 {
+		t.Fatalf("%+v\n%s", status, log)
+	}
+	calls := m.calls()
+	// They are written in any order.
+	for i, call := range calls {
+		for _, name := range []string{wayBackTimer, wayBackUnit} {
+			if call == "write "+controlFolder+"/"+name {
+				calls[i] = "write a unit"
+			}
+		}
+		for _, name := range []string{"reboot-old", "reboot-new"} {
+			if call == "link "+gcRoots+"/"+name {
+				calls[i] = "link a root"
+			}
+		}
+	}
+	m.write("/calls", strings.Join(calls, "\n"))
+	const note = "write " + trialFolder + "/" + trialFile
+	m.inOrder([]string{
+		"mkdir " + trialFolder, "mkdir " + controlFolder + "/" + wayBackWants, "write a unit", "write a unit",
+		"link " + controlFolder + "/" + wayBackWants + "/" + wayBackTimer,
+		note, "mkdir " + gcRoots, "link a root", "link a root", "sync " + profiles, "0-old boot",
+	}, everything, []string{note, "bootctl set-oneshot nixos-generation-2.conf"}, everything, []string{"systemctl reboot"})
+
+	m.write("/calls", "")
+	if status, log := m.work(bootForgetJob); status.Status != 0 {
+		t.Fatalf("%+v\n%s", status, log)
+	}
+	forgotten := []string{"sync " + gcRoots, "sync " + agent.Folder}
+	m.inOrder([]string{"bootctl set-oneshot ", "sync " + profiles, "0-old boot"}, everything, everything, []string{
+		"systemctl stop " + wayBackTimer, "systemctl daemon-reload",
+	}, forgotten)
+}
+
+// TestWhatCannotBeBroughtToTheDiskIsNotCommitted locks that nothing moves then.
+func TestWhatCannotBeBroughtToTheDiskIsNotCommitted(t *testing.T) {
+	m := newMachine(t)
+	// Nothing there can be opened, nor made.
+	m.again("nix", "/nix/var/nix/nix")
+	if err := os.Rename(m.path("/nix/var/nix/nix"), m.path("/nix/var/loop")); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.RemoveAll(m.path("/nix/var/nix")), os.Rename(m.path("/nix/var/loop"), m.path("/nix/var/nix"))); err != nil {
+		t.Fatal(err)
+	}
+	status, _ := m.work(commitJob)
+	if status.Status != -1 || !strings.Contains(status.Error, "bring what was written to ") {
+		t.Errorf("%+v", status)
+	}
+	if calls := m.calls(); calls != nil {
+		t.Errorf("ran %q", calls)
+	}
+	if got := m.storePath(currentConfiguration); got != string(oldBundle) {
+		t.Errorf("the bundle is %q", got)
+	}
+}
