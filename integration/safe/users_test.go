@@ -61,11 +61,12 @@ find /run/ferry /var/lib/ferry /var/log/ferry -type f \( -perm /077 -o -not -use
 // TestGoingBackBringsTheUsersBack goes back from a system that declares people of the machine's own and leaves out others.
 func TestGoingBackBringsTheUsersBack(t *testing.T) {
 	t.Parallel()
-	x := newTrial(t, "alice", lab.Options{})
+	x := newTrial(t, "alice", lab.Options{Disk: true})
 	x.Relay = x.Relayed(x.login, lab.RelayOptions{})
 	x.rewrite(usersBefore)
 	x.Deploy()
 	was := withUsers(x.Site)
+	x.OnTarget("sync")
 	t.Run("as a check asks for it", func(t *testing.T) {
 		x := x.in(t)
 		x.rewrite(usersAfter + service("systemctl --no-block stop sshd"))

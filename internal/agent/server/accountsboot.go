@@ -120,6 +120,9 @@ func (r root) writeAccountsForBoot(was userdb.State, b bootAccounts) error {
 	if err := copyProgram(program, r.path(accountsAgent)); err != nil {
 		return err
 	}
+	if err := r.disk.SyncFolder(folder); err != nil {
+		return err
+	}
 	wants := r.path(filepath.Join(controlFolder, wayBackWants))
 	if err := r.disk.MkdirAll(wants, 0o755); err != nil {
 		return err
@@ -149,6 +152,10 @@ func (r root) dropAccountsForBoot() error {
 		if err := os.Remove(r.path(name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			problems = append(problems, err)
 		}
+	}
+	// A boot that found it again would put back what has changed since.
+	if r.exists(accountsFolder) {
+		problems = append(problems, r.disk.SyncFolder(r.path(accountsFolder)))
 	}
 	// Only what is empty goes.
 	for _, folder := range []string{filepath.Join(controlFolder, wayBackWants), controlFolder, accountsFolder} {

@@ -142,3 +142,35 @@ func TestUnitsOfUsersAreAskedOfTheirManagers(t *testing.T) {
 		}
 	}
 }
+
+// What the switch program says of units decides, where no unit is in trouble when ferry looks.
+func TestWhatASwitchProgramSaysOfUnitsIsJudged(t *testing.T) {
+	const alice = "reloading user units for alice...\nwarning: the following user units failed: u1.service\nwarning: user activation for alice failed\n"
+	for name, c := range map[string]struct {
+		says, before string
+		reason       string // "": it is kept
+	}{
+		"a unit of a user":             {alice, "", "units failed: alice: u1.service"},
+		"one that had failed before":   {alice, "u1.service loaded failed failed U", ""},
+		"a user without a manager":     {"reloading user units for alice...\nError: Failed to open dbus connection\nwarning: user activation for alice failed\n", "", ""},
+		"a unit that runs by now":      {"Failed to start a.service\nwarning: the following units failed: a.service\n", "", "units failed: a.service"},
+		"a pending unit that is gone":  {"Failed to start gone.service: Unit gone.service not found.\n", "", "units failed: gone.service"},
+		"nothing that would be a name": {"something went wrong\n", "", "units failed (exit status 4), and switch-to-configuration does not name them: something went wrong"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMachine(t).withSystemd()
+			m.write("/etc/passwd", "root:x:0:0::/root:/bin/sh\nalice:x:1000:100::/home/alice:/bin/sh\n")
+			m.write("/run/user/1000/systemd/private", "")
+			m.program("/bin/systemctl", strings.Replace(fakeSystemctl, "case $1 in", "case $1 in\n--user) cat \"$FERRY_TEST_ROOT/control/user-failed\";;", 1))
+			m.write("/control/user-failed", c.before)
+			m.write("/control/says", c.says)
+			m.write("/control/status-test", "4\n")
+			m.program(string(newSystem)+"/bin/switch-to-configuration", strings.Replace(switchScript, `echo "done" >&2`, `cat "$FERRY_TEST_ROOT/control/says" >&2`, 1))
+			m.write("/control/old-is-well", "")
+			r, _ := m.connect(locked("s1")).ask(guarded("test"))
+			if r.Error != nil || c.reason == "" && r.Switch.Phase != agent.Waiting || c.reason != "" && (r.Switch.Outcome != agent.SwitchRolledBack || r.Switch.Reason != c.reason) {
+				t.Errorf("%+v, %v", r.Switch, r.Error)
+			}
+		})
+	}
+}
