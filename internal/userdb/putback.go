@@ -27,6 +27,9 @@ func PutBackAtBoot(root string, before State, after *State) error {
 	return change(root, before, func(now State) State { return undo(before, after, now, true) })
 }
 
+// Undone is what PutBack would make of the accounts that are now.
+func Undone(before State, after *State, now State) State { return undo(before, after, now, false) }
+
 // Complete puts back what want has and the machine below root has not, or has otherwise, and leaves what it has besides: for
 // after an activation, whose own users are needed.
 func Complete(root string, want State) error {

@@ -69,13 +69,14 @@ func (r root) declaration(toplevel string) string {
 }
 
 // keepAccountsForBoot keeps the accounts for a boot of the system old, of which new may change them. What is kept for the same
-// system already, as by a test that is followed by another one, is what that boot needs, and stays.
+// system already, as by a test that is followed by another one, is what that boot needs: it stays, with what others have
+// changed since.
 func (r root) keepAccountsForBoot(was userdb.State, b bootAccounts) error {
 	if b.Old == "" || b.Old == b.New || r.declaration(b.Old) == r.declaration(b.New) {
 		return nil
 	}
 	if kept, err := r.bootAccounts(); err == nil && kept.Old == b.Old && kept.BootID == b.BootID && b.Owner != ownerTrial {
-		return nil
+		return r.keepAccountsOn()
 	}
 	if !r.exists(systemdRuns) {
 		return errors.New("PID 1 is not systemd")
@@ -90,6 +91,22 @@ func (r root) keepAccountsForBoot(was userdb.State, b bootAccounts) error {
 		return errors.Join(err, r.dropAccountsForBoot())
 	}
 	return nil
+}
+
+// keepAccountsOn makes what is kept for a boot what that would put back now.
+func (r root) keepAccountsOn() error {
+	was, err := userdb.Load(r.path(accountsBefore))
+	if err != nil {
+		return err
+	}
+	is, err := userdb.Read(r.dir)
+	if err != nil {
+		return err
+	}
+	if err := userdb.Undone(was, r.accountsAfter(accountsAfter), is).Keep(r.path(accountsBefore)); err != nil {
+		return err
+	}
+	return removeLink(r.path(accountsAfter))
 }
 
 func (r root) writeAccountsForBoot(was userdb.State, b bootAccounts) error {

@@ -58,7 +58,7 @@ func (g *guard) noteAccounts() {
 	if err == nil {
 		err = is.Keep(filepath.Join(g.dir, keptAfter))
 	}
-	if b, problem := g.root.bootAccounts(); err == nil && problem == nil && b.Owner == filepath.Base(g.dir) {
+	if b, problem := g.root.bootAccounts(); err == nil && problem == nil && b.Owner != ownerTrial {
 		err = is.Keep(g.root.path(accountsAfter))
 	}
 	if err != nil {
@@ -165,6 +165,10 @@ func (g *guard) forgetAccounts(status jobStatus) {
 	case agent.SwitchActivated:
 	default:
 		err = g.root.dropAccountsOf(filepath.Base(g.dir))
+		if b, problem := g.root.bootAccounts(); problem == nil && b.Owner != ownerTrial {
+			// A test before this one is still to be ended by a boot.
+			err = errors.Join(err, g.root.noteAccounts(accountsAfter))
+		}
 	}
 	for _, name := range []string{keptBefore, keptAfter} {
 		if problem := os.Remove(filepath.Join(g.dir, name)); !errors.Is(problem, os.ErrNotExist) {

@@ -196,6 +196,39 @@ func TestTheBootAfterATestBringsTheUsersBack(t *testing.T) {
 	m.hasPeople()
 }
 
+func TestTheBootAfterTwoTestsBringsTheUsersBack(t *testing.T) {
+	m := newMachine(t).withSystemd().withPeople()
+	other := nix.StorePath("/nix/store/44444444444444444444444444444444-new2")
+	m.declares(other, "root carol")
+	m.program(string(other)+"/bin/switch-to-configuration", strings.Replace(m.read(string(other)+"/bin/switch-to-configuration"), string(newSystem), string(other), 1))
+	for n, toplevel := range []nix.StorePath{newSystem, other} {
+		f := m.connect(locked("s1"))
+		begin := guarded("test")
+		begin.Job, begin.Toplevel = fmt.Sprintf("deployment%d", n+1), toplevel
+		if r, _ := f.ask(begin); r.Error != nil || r.Switch.Phase != agent.Waiting {
+			t.Fatalf("%+v, %v", r.Switch, r.Error)
+		}
+		end := finish(agent.VerdictConfirm)
+		end.Job = begin.Job
+		if r, _ := f.ask(end); r.Error != nil || r.Switch.Outcome != agent.SwitchActivated {
+			t.Fatalf("%+v, %v", r.Switch, r.Error)
+		}
+		_ = f.in.Close()
+		<-f.ended
+		f.ended <- nil
+		if n == 0 {
+			// Between the two.
+			m.write("/etc/shadow", strings.Replace(m.read("/etc/shadow"), "root:!", "root:$6$root", 1))
+		}
+	}
+	if text := m.read("/etc/passwd"); !strings.Contains(text, "carol") || strings.Contains(text, "eve") {
+		t.Fatalf("there are\n%s", text)
+	}
+	m.boots(oldSystem, "boot-2")
+	m.write("/etc/shadow", strings.Replace(m.read("/etc/shadow"), "root:$6$root", "root:!", 1))
+	m.hasPeople()
+}
+
 func TestNothingIsKeptForABootOfTheSameUsers(t *testing.T) {
 	m := newMachine(t).withSystemd().withPeople()
 	m.write(string(newSystem)+"/activate", m.read(string(oldSystem)+"/activate"))
