@@ -95,7 +95,7 @@ func copyProgram(from, to string) error {
 		return err
 	}
 	_, err = io.Copy(out, in)
-	return errors.Join(err, out.Close())
+	return errors.Join(err, out.Sync(), out.Close())
 }
 
 // stopLimit is how long systemd may take to stop a timer.
