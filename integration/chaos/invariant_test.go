@@ -18,7 +18,7 @@ type protection struct {
 // protections are for all there is of ferry's on a target: the first that fits a file counts. They belong to root, unless it is the
 // login user who has to write there.
 var protections = []protection{
-	{"/run/ferry", 0o755, "directory"},
+	{"/run/ferry", 0o755, "directory"}, // see "Other users of the machine" in doc/safety.md
 	{"/run/ferry/lock", 0o600, "regular file"},
 	{"/run/ferry/work", 0o600, "regular file"},
 	{"/run/ferry/journal", 0o600, "regular file"},
@@ -27,7 +27,7 @@ var protections = []protection{
 	{"/run/ferry/*-*/shown", 0o644, "regular file"},
 	{"/run/ferry/*-*/*", 0o600, "regular file"},
 	{"/run/ferry/*", 0o700, ""},
-	{"/run/nixos/switch-to-configuration.lock", 0o644, "regular file"},
+	{"/run/nixos/switch-to-configuration.lock", 0o600, "regular file"},
 	{"/var/lib/ferry", 0o755, "directory"},
 	{"/var/lib/ferry/last-accounts", 0o600, ""},
 	{"/var/lib/ferry/agent-*", 0o755, "regular file"},
