@@ -229,6 +229,50 @@ func TestTheBootAfterTwoTestsBringsTheUsersBack(t *testing.T) {
 	m.hasPeople()
 }
 
+func TestASwitchBackUndoesWhatTheSwitchHasMadeOfTheUsers(t *testing.T) {
+	m := newMachine(t).withSystemd().withPeople()
+	f := m.connect(locked("s1"))
+	r, _ := f.ask(guarded("switch"))
+	waits(t, r)
+	if r, _ = f.ask(finish(agent.VerdictConfirm)); r.Error != nil || r.Switch.Outcome != agent.SwitchCommitted {
+		t.Fatalf("%+v, %v", r.Switch, r.Error)
+	}
+	if info, err := os.Stat(m.path(lastChange)); err != nil || info.Mode().Perm() != 0o600 {
+		t.Fatalf("%v, %v", info, err)
+	}
+	passwd, shadow, well := m.read("/etc/passwd"), m.read("/etc/shadow"), m.read(string(oldSystem)+"/bin/switch-to-configuration")
+	m.program(string(oldSystem)+"/bin/switch-to-configuration", "#!/bin/sh\nexit 1\n")
+	back := guarded("switch")
+	back.Job, back.Toplevel, back.Bundle = "deployment2", oldSystem, oldBundle
+	if r, _ = f.ask(back); r.Error != nil || r.Switch.Outcome != agent.SwitchRefused {
+		t.Fatalf("%+v, %v", r.Switch, r.Error)
+	}
+	if m.read("/etc/passwd") != passwd || m.read("/etc/shadow") != shadow {
+		t.Errorf("a switch back that was refused has left\n%s", m.read("/etc/passwd"))
+	}
+	m.program(string(oldSystem)+"/bin/switch-to-configuration", well)
+	back.Job = "deployment3"
+	if r, _ = f.ask(back); r.Error != nil || r.Switch.Phase != agent.Waiting {
+		t.Fatalf("%+v, %v", r.Switch, r.Error)
+	}
+	for _, line := range []string{"alice:x:1000:1000:Alice:/home/alice:/bin/zsh\n", "bob:x:1001:1001::/home/bob:/bin/sh\n"} {
+		if text := m.read("/etc/passwd"); !strings.Contains(text, line) || strings.Contains(text, "eve") {
+			t.Errorf("there are\n%s", text)
+		}
+	}
+	if text := m.read("/etc/shadow"); !strings.Contains(text, "alice:$6$alice:") {
+		t.Errorf("her password is not there")
+	}
+	end := finish(agent.VerdictBack)
+	end.Job = back.Job
+	if r, _ = f.ask(end); r.Error != nil || r.Switch.Outcome != agent.SwitchRolledBack {
+		t.Errorf("%+v, %v", r.Switch, r.Error)
+	}
+	if m.read("/etc/passwd") != passwd || m.read("/etc/shadow") != shadow {
+		t.Errorf("going back from it has left\n%s", m.read("/etc/passwd"))
+	}
+}
+
 func TestNothingIsKeptForABootOfTheSameUsers(t *testing.T) {
 	m := newMachine(t).withSystemd().withPeople()
 	m.write(string(newSystem)+"/activate", m.read(string(oldSystem)+"/activate"))

@@ -146,6 +146,8 @@ func (g *guard) run(ctx context.Context) jobStatus {
 	g.noteAccounts()
 	g.state.Status = status.Status
 	if outcome, reason := g.judge(ctx, status); outcome == agent.SwitchRefused && g.state.Found == g.state.Before.Current {
+		// A switch back has changed them already.
+		g.putBackAccounts()
 		g.timers.disarm(ctx)
 		return g.end(jobStatus{Status: status.Status, Outcome: outcome, Reason: reason})
 	} else if outcome != "" {
