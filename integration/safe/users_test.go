@@ -61,7 +61,7 @@ find /run/ferry /var/lib/ferry /var/log/ferry -type f \( -perm /077 -o -not -use
 // TestGoingBackBringsTheUsersBack goes back from a system that declares people of the machine's own and leaves out others.
 func TestGoingBackBringsTheUsersBack(t *testing.T) {
 	t.Parallel()
-	x := newTrial(t, "alice", lab.Options{Disk: true})
+	x := newTrial(t, "alice", lab.Options{})
 	x.Relay = x.Relayed(x.login, lab.RelayOptions{})
 	x.rewrite(usersBefore)
 	x.Deploy()

@@ -348,6 +348,18 @@ func TestAChangeIsUndoneLongAfter(t *testing.T) {
 	}
 }
 
+func TestAFileThatIsAMountCannotBePutBack(t *testing.T) {
+	m := newMachine(t, before)
+	m.write("/proc/self/mountinfo", "22 1 0:20 / / rw - overlay overlay rw\n")
+	if err := Writable(m.root); err != nil {
+		t.Errorf("got %v", err)
+	}
+	m.write("/proc/self/mountinfo", "22 1 0:20 / / rw - overlay overlay rw\n23 22 8:1 /passwd /etc/passwd ro - ext4 /dev/vda ro\n")
+	if err := Writable(m.root); err == nil || !strings.Contains(err.Error(), "/etc/passwd cannot be replaced: something is mounted there") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func FuzzPuttingBackOverNoChangeIsExact(f *testing.F) {
 	f.Add(before["/etc/passwd"], after["/etc/passwd"])
 	f.Add("a:b\n#c\n\n+::\na:c\n", "")

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -230,17 +231,31 @@ func Writable(root string) error {
 		if inStore(at) {
 			continue
 		}
-		var file, folder unix.Stat_t
 		var system unix.Statfs_t
-		if unix.Lstat(root+at, &file) != nil || unix.Stat(filepath.Dir(root+at), &folder) != nil || unix.Statfs(filepath.Dir(root+at), &system) != nil {
+		if unix.Statfs(filepath.Dir(root+at), &system) != nil {
 			continue
 		}
 		switch {
 		case system.Flags&unix.ST_RDONLY != 0:
 			return fmt.Errorf("%s cannot be written: its file system is read-only", at)
-		case file.Dev != folder.Dev:
+		case isMount(root, at):
 			return fmt.Errorf("%s cannot be replaced: something is mounted there", at)
 		}
 	}
 	return nil
+}
+
+// isMount tells whether something is mounted in the place of a file. The numbers of devices do not tell: a file of an overlay may
+// have another one than its folder.
+func isMount(root, name string) bool {
+	text, err := os.ReadFile(root + "/proc/self/mountinfo")
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(text)) {
+		if f := strings.Fields(line); len(f) > 4 && f[4] == name {
+			return true
+		}
+	}
+	return false
 }
