@@ -119,13 +119,15 @@ func (l look) whole(m *machine) (violations []string) {
 	return append(violations, unprotected(l.open)...)
 }
 
-// Scripts that say what of ferry's is at work: of a switch, and at all.
+// Scripts that say what of ferry's is at work: of a switch, and at all. A unit that systemd has read, and whose file is gone since,
+// it remembers until it is reloaded: armedScript looks for the file.
 const (
-	workScript = `pgrep -af '^/var/lib/ferry/(agent|armed)-[^ ]* (job|rollback)' && exit
-systemctl list-units --all --plain --no-legend 'ferry-*'`
-	leftScript = `pgrep -af '^/var/lib/ferry/(agent|armed)-|[n]ix-store --serve' && exit
+	remembered = "remembered='^ferry-accounts-back.service .* inactive *dead '\n"
+	workScript = remembered + `pgrep -af '^/var/lib/ferry/(agent|armed)-[^ ]* (job|rollback)' && exit
+systemctl list-units --all --plain --no-legend 'ferry-*' | grep -v "$remembered"`
+	leftScript = remembered + `pgrep -af '^/var/lib/ferry/(agent|armed)-|[n]ix-store --serve' && exit
 for lock in /run/ferry/lock /run/ferry/work; do [ ! -e $lock ] || flock -n $lock true || echo $lock is held; done
-systemctl list-units --all --plain --no-legend 'ferry-*'
+systemctl list-units --all --plain --no-legend 'ferry-*' | grep -v "$remembered"
 ls -d /run/ferry/*/confirm 2>/dev/null
 find /var/lib/ferry /tmp -name '.new-*' -o -name 'ferry*' ! -path /var/lib/ferry`
 )
