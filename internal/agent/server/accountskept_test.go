@@ -276,9 +276,11 @@ func TestASwitchBackUndoesWhatTheSwitchHasMadeOfTheUsers(t *testing.T) {
 func TestNothingIsKeptForABootOfTheSameUsers(t *testing.T) {
 	m := newMachine(t).withSystemd().withPeople()
 	m.write(string(newSystem)+"/activate", m.read(string(oldSystem)+"/activate"))
-	r, _ := m.connect(locked("s1")).ask(guarded("switch"))
+	f := m.connect(locked("s1"))
+	r, _ := f.ask(guarded("switch"))
 	waits(t, r)
 	if m.exists(accountsFolder) || m.exists(controlFolder) {
 		t.Error("something is kept for a boot that changes nothing")
 	}
+	f.ask(finish(agent.VerdictBack))
 }

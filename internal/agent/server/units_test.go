@@ -167,7 +167,11 @@ func TestWhatASwitchProgramSaysOfUnitsIsJudged(t *testing.T) {
 			m.write("/control/status-test", "4\n")
 			m.program(string(newSystem)+"/bin/switch-to-configuration", strings.Replace(switchScript, `echo "done" >&2`, `cat "$FERRY_TEST_ROOT/control/says" >&2`, 1))
 			m.write("/control/old-is-well", "")
-			r, _ := m.connect(locked("s1")).ask(guarded("test"))
+			f := m.connect(locked("s1"))
+			r, _ := f.ask(guarded("test"))
+			if r.Error == nil && r.Switch.Phase == agent.Waiting {
+				defer f.ask(finish(agent.VerdictBack))
+			}
 			if r.Error != nil || c.reason == "" && r.Switch.Phase != agent.Waiting || c.reason != "" && (r.Switch.Outcome != agent.SwitchRolledBack || r.Switch.Reason != c.reason) {
 				t.Errorf("%+v, %v", r.Switch, r.Error)
 			}
