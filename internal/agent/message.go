@@ -178,6 +178,8 @@ type Request struct {
 	Elevate string `json:"elevate,omitempty"`
 	// Argv is the command that MethodExec runs.
 	Argv []string `json:"argv,omitempty"`
+	// Contents lets MethodOnDisk read the paths.
+	Contents bool `json:"contents,omitempty"`
 }
 
 // Verdict is what ferry decides about a system that runs on the target and waits.
@@ -197,7 +199,7 @@ type Response struct {
 	Error *ResponseError `json:"error,omitempty"`
 
 	Missing  []int           `json:"missing,omitempty"` // MethodMissing: indexes into the paths that were sent
-	Ship     *ShipResult     `json:"ship,omitempty"`
+	Ship     *ShipResult     `json:"ship,omitempty"`    // MethodShip, MethodRestore
 	Activate *ActivateResult `json:"activate,omitempty"`
 	Commit   *CommitResult   `json:"commit,omitempty"`
 	BootOnce *BootOnceResult `json:"boot_once,omitempty"`
@@ -216,6 +218,7 @@ type Response struct {
 	Units       []string           `json:"units,omitempty"` // MethodUnits
 	Evaluate    *EvaluateResult    `json:"evaluate,omitempty"`
 	Derivations *Derivations       `json:"derivations,omitempty"`
+	OnDisk      *OnDiskResult      `json:"on_disk,omitempty"`
 }
 
 // ErrorKind sorts what went wrong on the target.

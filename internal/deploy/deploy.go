@@ -308,6 +308,9 @@ func (d *deployment) apply(ctx context.Context, ready built) (Result, error) {
 	if result.Shipped, err = d.ship(ctx, ready); err != nil {
 		return result, err
 	}
+	if err := d.complete(ctx, ready.bundle, true); err != nil {
+		return result, err
+	}
 	over, err := d.turn(ctx, Activate)
 	if err != nil {
 		return result, d.fail(Activate, Unchanged, err)

@@ -111,6 +111,9 @@ func fakeSSH(dir, line string) int {
 			_ = wire.WriteJSON(agent.FrameResponse, agent.Response{
 				ID: r.ID, Activate: &agent.ActivateResult{Current: newSystem}, Commit: &agent.CommitResult{Generation: 7},
 			})
+		case "lacks":
+			hi()
+			fakeDisk(dir, wire)
 		case "switches":
 			hi()
 			fakeSwitch(dir, wire)

@@ -48,7 +48,9 @@ func Rollback(ctx context.Context, inv *inventory.Inventory, node inventory.Node
 	if err := goesBack(facts, d.opts); err != nil {
 		return result, d.fail(Connect, Unchanged, err)
 	}
-	err = d.checkLockout(ctx, back.toplevel)
+	if err = d.complete(ctx, back.toplevel, d.isOurs(ctx, back.bundle, back.toplevel)); err == nil {
+		err = d.checkLockout(ctx, back.toplevel)
+	}
 	var response *agent.ResponseError
 	if errors.As(err, &response) && response.Kind == agent.KindInvalid {
 		return result, &Error{Node: node.Name, Step: Connect, State: Unchanged, Err: hint(response.Text, list)}

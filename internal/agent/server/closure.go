@@ -15,6 +15,22 @@ const maxClosureSize = 900 << 10
 
 // closure tells the names and sizes of what a path needs.
 func (s *server) closure(p nix.StorePath) (*agent.ClosureResult, error) {
+	infos, err := s.closureInfos(p)
+	if err != nil {
+		return nil, err
+	}
+	result, size := &agent.ClosureResult{Paths: make([]agent.ClosurePath, 0, len(infos))}, 0
+	for _, info := range infos {
+		if size += len(info.Path) + len(`{"p":"","s":18446744073709551615},`); size > maxClosureSize {
+			return nil, fmt.Errorf("the closure of %s has too many paths to be told: %d", p, len(infos))
+		}
+		result.Paths = append(result.Paths, agent.ClosurePath{Path: info.Path, Size: info.NarSize})
+	}
+	return result, nil
+}
+
+// closureInfos is what Nix knows of all that a path needs.
+func (s *server) closureInfos(p nix.StorePath) ([]nix.PathInfo, error) {
 	if _, err := nix.ParseStorePath(string(p)); err != nil {
 		return nil, &agent.ResponseError{Kind: agent.KindInvalid, Text: err.Error()}
 	}
@@ -38,14 +54,7 @@ func (s *server) closure(p nix.StorePath) (*agent.ClosureResult, error) {
 	if err != nil {
 		return nil, s.store.died(err)
 	}
-	result, size := &agent.ClosureResult{Paths: make([]agent.ClosurePath, 0, len(infos))}, 0
-	for _, info := range infos {
-		if size += len(info.Path) + len(`{"p":"","s":18446744073709551615},`); size > maxClosureSize {
-			return nil, fmt.Errorf("the closure of %s has too many paths to be told: %d", p, len(infos))
-		}
-		result.Paths = append(result.Paths, agent.ClosurePath{Path: info.Path, Size: info.NarSize})
-	}
-	return result, nil
+	return infos, nil
 }
 
 // maxUnits is how many units are told at most.

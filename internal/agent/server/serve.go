@@ -233,6 +233,11 @@ func (s *server) answer(ctx context.Context, r agent.Request) (agent.Response, *
 		response.History, err = s.root().history(r.Limit)
 	case agent.MethodClosure:
 		response.Closure, err = s.closure(r.Toplevel)
+	case agent.MethodOnDisk:
+		response.OnDisk, err = s.onDisk(ctx, r)
+	case agent.MethodRestore:
+		stream = s.wire.DataReader()
+		response.Ship, err = s.restore(ctx, stream)
 	case agent.MethodEvaluate:
 		response.Evaluate, err = s.evaluate(ctx)
 	case agent.MethodDerivations:

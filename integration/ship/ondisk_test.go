@@ -1,0 +1,36 @@
+package ship_test
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"ferry/integration/site"
+)
+
+// TestAPathThatIsGoneFromTheDiskIsPutBack removes paths of a target's store behind its Nix's back. The store is mounted
+// read-only, as it is on NixOS.
+func TestAPathThatIsGoneFromTheDiskIsPutBack(t *testing.T) {
+	t.Parallel()
+	d := newDock(t, site.Options{})
+	trees := map[string]tree{"stays": {"lib/a": noise(60, 50_000), "bin/x": "+x#!/bin/sh\n", "l": "-> lib/a"}, "turns": {"lib/a": noise(61, 200_000)}}
+	d.offer(trees)
+	d.ship()
+	stays, turns := d.place("stays"), d.place("turns")
+	if err := os.RemoveAll(stays); err != nil {
+		t.Fatal(err)
+	}
+	// One stays a part of the system, the other is a base of what is shipped next.
+	d.rename(turns, turns+"-away")
+	d.OnTarget("sh", "-c", "mount --bind /nix/store /nix/store && mount -o remount,ro,bind /nix/store")
+	trees["turns"] = tree{"lib/a": put(noise(61, 200_000), hashes(1, 100_000, 200_000))}
+	d.offer(trees)
+	o := d.Deploy("--action", "boot", "-v")
+	o.Says(t, "1 path that the target's Nix takes for valid is not on its disk: "+strings.TrimPrefix(stays, d.Target.Root()),
+		"; it is sent as a whole. ", "1 path put back on the target's disk")
+	d.rename(turns+"-away", turns)
+	d.allArrived()
+	if said := d.OnTarget("sh", "-c", "ls -A /nix/store | grep -c '^.ferry-restore' || true; touch /nix/store/x 2>&1 || true"); !strings.HasPrefix(said, "0\n") || !strings.Contains(said, "Read-only file system") {
+		t.Errorf("it leaves %q", said)
+	}
+}

@@ -1,0 +1,77 @@
+package server
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"os"
+
+	"ferry/internal/agent"
+	"ferry/internal/nix"
+	"ferry/internal/run"
+)
+
+// maxWrong is how many paths are told that are not on the disk as they should be: they must fit into one frame.
+const maxWrong = 1000
+
+// onDisk compares the closure of r's toplevel with the disk. Nix's database says what should be there, and Nix does not look:
+// who has removed a path with rm, or lost it with a disk, has a Nix that takes it for valid.
+func (s *server) onDisk(ctx context.Context, r agent.Request) (*agent.OnDiskResult, error) {
+	infos, err := s.closureInfos(r.Toplevel)
+	if err != nil {
+		return nil, err
+	}
+	result := &agent.OnDiskResult{Paths: len(infos)}
+	for _, info := range infos {
+		wrong, err := s.root().wrongOf(ctx, info, r.Contents)
+		switch {
+		case err != nil:
+			return nil, err
+		case wrong == nil:
+		case len(result.Wrong) == maxWrong:
+			result.More++
+		default:
+			result.Wrong = append(result.Wrong, *wrong)
+		}
+	}
+	return result, nil
+}
+
+// wrongOf tells what is wrong with a path on the disk; nil: nothing. Its content is looked at only if contents says so. An error
+// says that it is not known.
+func (r root) wrongOf(ctx context.Context, info nix.PathInfo, contents bool) (*agent.WrongPath, error) {
+	wrong := &agent.WrongPath{Path: info.Path, NarHash: info.NarHash}
+	switch _, err := os.Lstat(r.path(string(info.Path))); {
+	case errors.Is(err, os.ErrNotExist):
+		wrong.Gone = true
+		return wrong, nil
+	case err != nil && !contents:
+		return nil, fmt.Errorf("look at %s: %w", info.Path, err)
+	case !contents:
+		return nil, nil
+	}
+	hash, err := narHash(ctx, r.path(string(info.Path)))
+	switch {
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case errors.Is(err, os.ErrPermission) && os.Geteuid() != 0:
+		return nil, err
+	case err != nil:
+		wrong.Reason = run.Clean(err.Error())
+	case hash != info.NarHash:
+		wrong.Reason = "its content is not what was registered"
+	default:
+		return nil, nil
+	}
+	return wrong, nil
+}
+
+// narHash is the hash of what is at a path, as Nix registers it.
+func narHash(ctx context.Context, p string) (string, error) {
+	sum := sha256.New()
+	if err := nix.DumpPath(ctx, sum, p); err != nil {
+		return "", err
+	}
+	return nix.NarHashOf([sha256.Size]byte(sum.Sum(nil))), nil
+}
