@@ -194,6 +194,18 @@ func TestBundlesScriptGivesWayToADeployment(t *testing.T) {
 	if o := runScript(s, bundle, "test"); o.Status != 0 {
 		t.Errorf("afterwards: status %d", o.Status)
 	}
+	// Who is not root has no say, not even over locks that everybody can open.
+	const locks = "/run/ferry/lock /run/ferry/work /run/nixos/switch-to-configuration.lock"
+	s.OnTarget("sh", "-c", "for lock in "+locks+`; do rm -f $lock; install -m 644 /dev/null $lock
+		setsid runuser -u carol -- sh -c 'exec 9<"$0"; flock 9; exec sleep 100' $lock >/dev/null 2>&1 </dev/null &
+		while flock -n $lock true; do sleep 0.05; done; done`)
+	if o := runScript(s, bundle); o.Status != 0 {
+		t.Errorf("while carol holds all locks: status %d", o.Status)
+	}
+	if modes := s.OnTarget("sh", "-c", "stat -c '%a %U' "+locks); modes != "600 root\n600 root\n600 root" {
+		t.Errorf("the locks are %q", modes)
+	}
+	s.OnTarget("pkill", "-u", "carol", "-x", "sleep")
 }
 
 func TestBundlesScriptSurvivesALostConnection(t *testing.T) {
