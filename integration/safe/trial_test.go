@@ -71,7 +71,14 @@ func state(r *site.Rehearsal) string {
 // newTrial makes a site where login deploys, and deploys a first system there. opts say more about it.
 func newTrial(t *testing.T, login string, opts lab.Options) *trial {
 	t.Helper()
+	return newTrialAs(t, login, "", opts)
+}
+
+// newTrialAs is newTrial with more attributes of the node.
+func newTrialAs(t *testing.T, login, attributes string, opts lab.Options) *trial {
+	t.Helper()
 	x := &trial{&site.Rehearsal{Site: site.New(t, site.Options{Login: login, Target: opts})}, login, new(int)}
+	x.Inventory(x.Node(login+"@"+x.Target.Name(), attributes))
 	home := "/root"
 	if login != "root" {
 		home = "/home/" + login

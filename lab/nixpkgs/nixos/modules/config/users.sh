@@ -8,7 +8,8 @@ users_file=$3
 mutable=$4
 state=/var/lib/nixos
 mkdir -p "$state"
-work=$(mktemp -d)
+# Not in /tmp, which anybody can fill: the real one makes its files in /etc.
+work=$(mktemp -d /run/users.XXXXXX)
 trap 'rm -rf "$work"' EXIT
 chmod 700 "$work"
 
