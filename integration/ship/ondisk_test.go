@@ -33,4 +33,20 @@ func TestAPathThatIsGoneFromTheDiskIsPutBack(t *testing.T) {
 	if said := d.OnTarget("sh", "-c", "ls -A /nix/store | grep -c '^.ferry-restore' || true; touch /nix/store/x 2>&1 || true"); !strings.HasPrefix(said, "0\n") || !strings.Contains(said, "Read-only file system") {
 		t.Errorf("it leaves %q", said)
 	}
+
+	if o := d.Ferry("verify", "--contents"); o.Status != 0 || !strings.HasPrefix(o.Out, "web: whole: ") {
+		t.Errorf("status %d", o.Status)
+	}
+	stays = d.place("stays")
+	if err := os.WriteFile(stays+"/lib/a", []byte("other"), 0o444); err != nil {
+		t.Fatal(err)
+	}
+	o = d.Ferry("verify", "--contents")
+	o.Says(t, "web: verify: 1 of the ", "sudo nix-store --repair-path "+strings.TrimPrefix(stays, d.Target.Root()))
+	if o.Status != 1 || !strings.HasPrefix(o.Out, "web: DAMAGED: ") {
+		t.Errorf("status %d", o.Status)
+	}
+	if o := d.Ferry("verify", "--contents", "--json"); o.Status != 1 || !strings.Contains(o.Out, "content is not what was registered") {
+		t.Errorf("status %d", o.Status)
+	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"ferry/internal/cause"
 	"ferry/internal/deploy"
+	"ferry/internal/inventory"
 
 	"github.com/spf13/cobra"
 )
@@ -17,8 +18,9 @@ import (
 type verifyOptions struct {
 	nodeFlags
 	nixFlags
-	here bool
-	json bool
+	here     bool
+	contents bool
+	json     bool
 }
 
 func (a *app) verifyCommand() *cobra.Command {
@@ -37,11 +39,17 @@ needed once, to put it there.
 
 With --here both evaluations are made on this machine, of the working tree: ferry's own, and that of plain nixos-rebuild.
 
-With --json it is one object: node; same; deployed and rebuilt, the two toplevels; nix_here and nix_there, versions of
+With --contents the target reads every file of the deployed system and of all that it needs, and compares each store path
+with the hash that its Nix has registered: Nix believes its database, and does not notice what a disk has lost. What is
+damaged or gone is named, and ferry ends with 1. Nothing is evaluated. With --json that is one object: node; root, what
+was looked at; paths, how many; wrong, those that are damaged (path, gone, reason); and more, how many besides.
+
+With --json and without --contents it is one object: node; same; deployed and rebuilt, the two toplevels; nix_here and nix_there, versions of
 Nix; report, null or causes (kind, name of the derivation, part_of, text, before, after) and differing, how many
 derivations differ; and unknown, why there is no report.`,
 		Example: `  ferry verify pi
-  ferry verify --here pi`,
+  ferry verify --here pi
+  ferry verify --contents pi`,
 		ValidArgsFunction: a.completeNodes(&o.nodeFlags),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.runVerify(cmd.Context(), o, args)
@@ -50,6 +58,7 @@ derivations differ; and unknown, why there is no report.`,
 	flags := cmd.Flags()
 	flags.SortFlags = false
 	flags.BoolVar(&o.here, "here", false, "make both evaluations on this machine")
+	flags.BoolVar(&o.contents, "contents", false, "compare what is on the target's disk with what its Nix has registered")
 	flags.BoolVar(&o.json, "json", false, "print JSON")
 	o.nodeFlags.add(flags)
 	a.addLogin(flags)
@@ -58,9 +67,15 @@ derivations differ; and unknown, why there is no report.`,
 }
 
 func (a *app) runVerify(ctx context.Context, o verifyOptions, args []string) error {
+	if o.here && o.contents {
+		return &usageError{err: errors.New("--contents looks at the target, and --here at this machine: use one of them")}
+	}
 	inv, node, opts, err := a.openOne(ctx, o.nixFlags, o.nodeFlags, args)
 	if err != nil {
 		return err
+	}
+	if o.contents {
+		return a.verifyContents(ctx, inv, node, opts, o.json)
 	}
 	verify := deploy.Verify
 	if o.here {
@@ -79,6 +94,40 @@ func (a *app) runVerify(ctx context.Context, o verifyOptions, args []string) err
 		return err
 	}
 	return errors.New(v.Node + ": verify: plain nixos-rebuild would build another system than ferry's")
+}
+
+// verifyContents is verify with --contents.
+func (a *app) verifyContents(ctx context.Context, inv *inventory.Inventory, node inventory.Node, opts deploy.Options, asJSON bool) error {
+	c, err := deploy.VerifyContents(ctx, inv, node, opts)
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		err = writeJSON(a.Out, c)
+	} else {
+		err = writeContents(a.Out, c)
+	}
+	if err != nil || c.Whole() {
+		return err
+	}
+	return &deploy.DamagedError{Contents: c}
+}
+
+func writeContents(w io.Writer, c *deploy.Contents) error {
+	var b strings.Builder
+	if c.Whole() {
+		fmt.Fprintf(&b, "%s: whole: %s on the target's disk as its Nix has registered\n", c.Node, deploy.Count(c.Paths, "path"))
+	} else {
+		fmt.Fprintf(&b, "%s: DAMAGED: what is on the target's disk is not what its Nix has registered\n", c.Node)
+	}
+	for _, p := range c.Wrong {
+		field(&b, "damaged", string(p.Path)+": "+p.Reason)
+	}
+	if c.More > 0 {
+		field(&b, "and", deploy.Count(c.More, "path")+" more")
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
 }
 
 func writeVerified(w io.Writer, v *deploy.Verified, here bool) error {
