@@ -39,7 +39,7 @@ test: build lint unit integration
 
 # The unit tests use Nix for real, in a store that is gone afterwards.
 unit: agents
-	lab/private-store go test -race ./internal/... ./cmd/... .
+	lab/private-store go test -race ./internal/... ./cmd/... ./lab/... .
 
 # Most of these tests wait most of the time: more of them at once than there are processors. What takes longest begins first.
 integration: build

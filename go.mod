@@ -10,6 +10,8 @@ require (
 	golang.org/x/term v0.47.0
 )
 
+require github.com/godbus/dbus/v5 v5.2.4
+
 require (
 	github.com/rogpeppe/go-internal v1.16.0
 	golang.org/x/tools v0.26.0 // indirect

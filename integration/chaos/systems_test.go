@@ -79,7 +79,9 @@ func systems() []system {
 		{name: "hangs", passes: cannotRun, more: `system.activationScripts.hang = "/usr/bin/setsid -f sleep 7771; sleep 7772";`, patience: 5},
 		{name: "without-dhcp", passes: cutOff, more: `networking.useDHCP = false;`, patience: 4},
 		{name: "wrong-address", passes: cutOff, more: `networking.interfaces.host0.ipv4.addresses = [ { address = "192.0.2.7"; prefixLength = 24; } ];`, patience: 4},
-		{name: "black-hole", passes: cutOff, more: `networking.localCommands = "while read -r i a gateway; do ip route replace blackhole $gateway/32; done </etc/lab/lease";`, patience: 4},
+		{name: "black-hole", passes: cutOff, patience: 4, more: `systemd.services.hole = { wantedBy = [ "multi-user.target" ];
+			path = [ pkgs.iproute2 ]; serviceConfig.Type = "oneshot";
+			script = "while read -r i a gateway; do ip route replace blackhole $gateway/32; done </etc/lab/lease"; };`},
 		{name: "link-down", passes: cutOff, more: `system.activationScripts.cut = "ip link set host0 down";`, patience: 4},
 		{name: "stops-sshd", passes: cutOff, patience: 4, more: `systemd.services.cut = { wantedBy = [ "multi-user.target" ];
     serviceConfig.ExecStart = "${pkgs.busybox}/bin/busybox sh -c 'systemctl stop sshd; exec sleep 100000'"; };`},

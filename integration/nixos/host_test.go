@@ -19,13 +19,21 @@ func TestMain(m *testing.M) { lab.Main(m) }
 type host struct {
 	*lab.Target
 	builder *lab.Builder
+	rules   string // whose ways switch-to-configuration has
 	built   int
 }
 
 // newHost starts a target that has been switched from plain Debian to a system with nothing in it but sshd.
 func newHost(t *testing.T, options lab.Options) *host {
 	t.Helper()
-	h := &host{builder: lab.NewBuilder(t, lab.BuilderOptions{Suite: options.Suite, Aarch64: true})}
+	return newHostOf(t, options, "2026")
+}
+
+// newHostOf is newHost for systems that switch by other rules. Those of 2026 look at users' service managers, which may end at any
+// moment where users log in and out.
+func newHostOf(t *testing.T, options lab.Options, rules string) *host {
+	t.Helper()
+	h := &host{builder: lab.NewBuilder(t, lab.BuilderOptions{Suite: options.Suite, Aarch64: true}), rules: rules}
 	h.Target = lab.StartTarget(t, options)
 	h.switchTo(t, h.build(t, ""), "test").expect(t, 0)
 	return h
@@ -36,6 +44,9 @@ func (h *host) build(t *testing.T, text string) string {
 	t.Helper()
 	h.built++
 	name := fmt.Sprintf("/root/%d.nix", h.built)
+	if !strings.Contains(text, "system.switch.rules") {
+		text = fmt.Sprintf("system.switch.rules = %q;\n", h.rules) + text
+	}
 	text = "{ config, lib, pkgs, ... }: { services.openssh.enable = lib.mkDefault true;\n" + text + "\n}\n"
 	if err := h.builder.WriteFile(name, []byte(text), 0o644); err != nil {
 		t.Fatal(err)

@@ -168,7 +168,7 @@ func (h *host) login(t *testing.T, user string, more ...string) string {
 
 func TestWhoMayLogInIsTheSystems(t *testing.T) {
 	t.Parallel()
-	h := newHost(t, lab.Options{})
+	h := newHostOf(t, lab.Options{}, "script")
 	key, err := h.builder.Output(t.Context(), "ssh-keygen", "-y", "-f", "/root/.ssh/id_ed25519")
 	if err != nil {
 		t.Fatal(err)

@@ -69,9 +69,11 @@ func TestStatusTellsWhatWentWrong(t *testing.T) {
 		"a unit fails again and again": {`systemd.services.bad = { wantedBy = [ "multi-user.target" ]; script = "exit 7";
 			serviceConfig = { Restart = "always"; RestartSec = 30; }; };`,
 			"test", 4, "warning: the following units failed: bad.service\n", true},
-		"a snippet fails":            {`system.activationScripts.bad = "false";`, "test", 2, "activating the configuration...\n", true},
-		"a check fails":              {`system.preSwitchChecks.no = "false";`, "test", 1, "Pre-switch check 'no' failed\n", false},
-		"a rule of tmpfiles fails":   {`systemd.tmpfiles.rules = [ "d /proc/nowhere" ];`, "test", 3, "activating the configuration...\n", true},
+		"a snippet fails":          {`system.activationScripts.bad = "false";`, "test", 2, "activating the configuration...\n", true},
+		"a check fails":            {`system.preSwitchChecks.no = "false";`, "test", 1, "Pre-switch check 'no' failed\n", false},
+		"a rule of tmpfiles fails": {`systemd.tmpfiles.rules = [ "d /proc/nowhere" ];`, "test", 0, "activating the configuration...\n", true},
+		"a rule of tmpfiles fails, before": {`system.switch.rules = "perl"; systemd.tmpfiles.rules = [ "d /proc/nowhere" ];`,
+			"test", 3, "activating the configuration...\n", true},
 		"another init":               {`system.initInterfaceVersion = "other";`, "test", 100, "reboot", false},
 		"another init, dry":          {`system.initInterfaceVersion = "other";`, "dry-activate", 100, "reboot", false},
 		"an unknown action":          {``, "swich", 1, "Usage: ", false},
@@ -128,11 +130,11 @@ func TestWhoMaySwitch(t *testing.T) {
 	program := toplevel + "/bin/switch-to-configuration"
 
 	t.Run("only root", func(t *testing.T) {
-		h.try(t, "setpriv", "--reuid=1000", "--regid=1000", "--clear-groups", program, "test").expect(t, 1, "only root")
+		h.try(t, "setpriv", "--reuid=1000", "--regid=1000", "--clear-groups", program, "test").expect(t, 1, "must be run as the root user")
 	})
 	t.Run("only one at a time", func(t *testing.T) {
 		h.out(t, "mkdir", "-p", "/run/nixos")
-		h.try(t, "flock", "/run/nixos/switch-to-configuration.lock", program, "test").expect(t, 1, "Could not acquire lock")
+		h.try(t, "flock", "/run/nixos/switch-to-configuration.lock", program, "test").expect(t, 11, "Could not acquire lock")
 	})
 	t.Run("only with a boot loader that works", func(t *testing.T) {
 		h.out(t, "mount", "-t", "tmpfs", "-o", "ro", "tmpfs", "/boot")
@@ -141,8 +143,8 @@ func TestWhoMaySwitch(t *testing.T) {
 		h.try(t, program, "test").expect(t, 0)
 	})
 	t.Run("only NixOS", func(t *testing.T) {
-		h.out(t, "rm", "/etc/NIXOS", "/etc/os-release")
-		h.try(t, program, "test").expect(t, 1, "This is not a NixOS installation!\n")
+		h.out(t, "sh", "-c", "rm /etc/NIXOS /etc/os-release; echo ID=debian >/etc/os-release")
+		h.try(t, program, "test").expect(t, 2, "This is not a NixOS installation!\n")
 	})
 }
 
@@ -272,7 +274,7 @@ func TestAnInterruptedSwitchIsFinishedByTheNext(t *testing.T) {
 	changed := forever("one", `environment.A = "1";`)
 	h.switchTo(t, h.build(t, changed+`system.switch.fault = { phase = "units"; exitCode = 137; };`), "test").expect(t, 137)
 	h.expectActive(t, "one.service", "inactive")
-	h.switchTo(t, h.build(t, changed), "test").expect(t, 0, "starting the following units: one.service\n")
+	h.switchTo(t, h.build(t, changed), "test").expect(t, 0, "starting the following units: local-fs.target, one.service, remote-fs.target\n")
 	h.expectActive(t, "one.service", "active")
 }
 
@@ -297,8 +299,8 @@ func TestSocketsAndTimers(t *testing.T) {
 		expect(t, 0, "the following new units were started: late.socket, often.timer\n")
 	h.out(t, "systemctl", "start", "late.service")
 	h.switchTo(t, h.build(t, config("6")), "test").
-		expect(t, 0, "stopping the following units: late.service, late.socket, often.timer\n",
-			"starting the following units: late.socket, often.timer\n")
+		expect(t, 0, "stopping the following units: late.service, late.socket\n",
+			"restarting the following units: often.timer\n", "starting the following units: late.socket\n")
 	h.expectActive(t, "late.socket", "active")
 	h.expectActive(t, "late.service", "inactive")
 }

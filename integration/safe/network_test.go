@@ -15,7 +15,7 @@ func TestATargetThatCannotBeReachedAnyMoreGoesBack(t *testing.T) {
 		gateway := x.Target.Gateway().String()
 		for _, c := range []struct{ name, more string }{
 			{"an address that is another's", `networking.interfaces.host0.ipv4.addresses = [ { address = "192.0.2.7"; prefixLength = 24; } ];`},
-			{"a route that swallows what goes to ferry", `networking.localCommands = "ip route replace blackhole ` + gateway + `/32";`},
+			{"a route that swallows what goes to ferry", service("ip route replace blackhole " + gateway + "/32")},
 			{"an interface that is taken down", service("ip link set host0 down")},
 			{"an sshd that is stopped behind the system's back", service("systemctl --no-block stop sshd")},
 			{"an sshd that is killed with all its connections", service("systemctl --no-block stop sshd; pkill -x sshd")},

@@ -28,7 +28,7 @@ chmod 755 "$root/usr/sbin/policy-rc.d"
 # Not in debootstrap's own list: it configures nix-bin's perl packages in an order that fails.
 mount -t proc proc "$root/proc"
 chroot "$root" apt-get install --yes --quiet \
-	systemd systemd-sysv libpam-systemd dbus openssh-server openssh-client sudo opendoas iproute2 procps git zsh fish \
+	systemd systemd-sysv libpam-systemd dbus dbus-user-session openssh-server openssh-client sudo opendoas iproute2 procps git zsh fish \
 	nix-bin nix-setup-systemd busybox-static rsync
 # A machine's first two Nix processes would otherwise make the database at once, and one may read what the other has begun.
 chroot "$root" nix-store --init
@@ -38,8 +38,18 @@ umount "$root/proc"
 rm -rf "$root/usr/sbin/policy-rc.d" "$root"/etc/ssh/ssh_host_* "$root/etc/machine-id" "$root/var/lib/dbus/machine-id" \
 	"$root"/var/cache/apt/*.bin "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/*
 : >"$root/etc/machine-id"
+# A switch starts the targets that it finds here, and by them all that is new. NixOS has systemd's own here.
+for target in "$root"/usr/lib/systemd/system/*.target; do
+	case ${target##*/} in
+	basic.* | local-fs.* | multi-user.* | network.* | network-online.* | network-pre.* | nss-*lookup.* | paths.* | remote-fs.* | \
+		slices.* | sockets.* | swap.* | sysinit.* | time-sync.* | timers.*) cp "$target" "$root/etc/systemd/system/" ;;
+	*) ;;
+	esac
+done
+# Below /etc, whose units are the system's that the machine is switched to.
+mkdir -p "$root/usr/local/lib/systemd/system"
 for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer man-db.timer \
 	systemd-tmpfiles-clean.timer getty.target console-getty.service systemd-networkd.service systemd-resolved.service; do
-	ln -sf /dev/null "$root/etc/systemd/system/$unit"
+	ln -sf /dev/null "$root/usr/local/lib/systemd/system/$unit"
 done
 mkdir -p "$root/var/log/journal" "$root/nix/store"

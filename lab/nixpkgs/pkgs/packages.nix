@@ -93,12 +93,27 @@ in
     meta.mainProgram = "hello";
   };
 
+  # The program of ../switch, which `assemble` builds.
+  switch-to-configuration-ng = mkDerivation {
+    pname = "switch-to-configuration-ng";
+    version = "0.1.0";
+    program = ../switch/built + "/${pkgs.stdenv.hostPlatform.system}";
+    buildCommand = ''
+      mkdir -p $out/bin
+      cp $program/switch-to-configuration $out/bin/
+    '';
+    meta.mainProgram = "switch-to-configuration";
+  };
+
   # The target's own systemd, under the names by which configurations refer to it.
   systemd = mkDerivation {
     pname = "systemd";
     version = "255";
+    units = ./systemd-units;
     buildCommand = ''
-      mkdir -p $out/bin
+      mkdir -p $out/bin $out/lib/systemd $out/example/systemd
+      cp -r $units $out/example/systemd/system
+      ln -s /usr/lib/systemd/systemd $out/lib/systemd/
       cd $out/bin
       ln -s /usr/bin/systemctl /usr/bin/journalctl /usr/bin/systemd-run /usr/bin/systemd-tmpfiles .
     '';

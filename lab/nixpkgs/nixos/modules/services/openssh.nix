@@ -3,6 +3,7 @@
 
 let
   cfg = config.services.openssh;
+  oneLink = config.system.switch.rules != "script";
   types = lib.types;
 
   # Values that are lists: those of users and groups with spaces between, those of algorithms with commas.
@@ -124,9 +125,9 @@ in
             ${cfg.extraConfig}
           '';
         };
-        # The distribution has a link there, to its own unit.
-        "systemd/system/sshd.service" = lib.mkIf (!cfg.startWhenNeeded) { replace = true; };
       }
+      # The distribution has a link there, to its own unit.
+      (lib.mkIf (!oneLink && !cfg.startWhenNeeded) { "systemd/system/sshd.service".replace = true; })
       (builtins.listToAttrs (map (user: lib.nameValuePair "ssh/authorized_keys.d/${user.name}" {
         # A copy: sshd refuses a key file that the group of the store could write.
         mode = "0444";
@@ -134,7 +135,13 @@ in
       }) withKeys))
     ]);
 
-    # The distribution's unit never runs beside NixOS's, nor where there is to be none.
+    # The distribution's unit never runs beside NixOS's, nor where there is to be none. A switch leaves alone what is not its own.
+    system.activationScripts.distributionSshd = lib.optionalString oneLink ''
+      if [ -d /run/systemd/system ] && [ ! -L /etc/systemd/system ] && systemctl --quiet is-active ssh.service; then
+        systemctl stop ssh.service
+      fi
+    '';
+    system.activationScripts.etc.deps = [ "distributionSshd" ];
     systemd = lib.mkMerge [
       { units."ssh.service".enable = false; }
       (lib.mkIf (cfg.enable && !cfg.startWhenNeeded) { services.sshd = service; })

@@ -32,6 +32,15 @@ in
       '';
     };
 
+    switch.rules = lib.mkOption {
+      type = lib.types.enum [ "script" "2026" "2024-09" "perl" ];
+      default = "script";
+      description = ''
+        Whose ways switch-to-configuration has: a short script's, or those of NixOS's programs: today's, the one that 24.11 began
+        with, or the one from before. With those, /etc/systemd/system is one link into the store.
+      '';
+    };
+
     switch.fault = lib.mkOption {
       default = null;
       description = "For tests: makes switch-to-configuration stop where nothing real would, or hang.";
@@ -96,16 +105,29 @@ in
         exit $result
       '';
 
-      switchToConfiguration = pkgs.fillIn ./switch-to-configuration.sh {
-        shell = pkgs.runtimeShell;
-        path = "${pkgs.busybox}/bin";
-        installBootLoader = cfg.build.installBootLoader;
-        faultPhase = if cfg.switch.fault == null then "none" else cfg.switch.fault.phase;
-        faultSleep = if cfg.switch.fault == null then 0 else cfg.switch.fault.sleep;
-        faultDeaf = cfg.switch.fault != null && cfg.switch.fault.deaf;
-        faultExit = if cfg.switch.fault == null || cfg.switch.fault.exitCode == null then "" else cfg.switch.fault.exitCode;
-        faultActions = if cfg.switch.fault == null then "" else cfg.switch.fault.actions;
-      };
+      switchToConfiguration =
+        if cfg.switch.rules == "script" then pkgs.fillIn ./switch-to-configuration.sh {
+          shell = pkgs.runtimeShell;
+          path = "${pkgs.busybox}/bin";
+          installBootLoader = cfg.build.installBootLoader;
+          faultPhase = if cfg.switch.fault == null then "none" else cfg.switch.fault.phase;
+          faultSleep = if cfg.switch.fault == null then 0 else cfg.switch.fault.sleep;
+          faultDeaf = cfg.switch.fault != null && cfg.switch.fault.deaf;
+          faultExit = if cfg.switch.fault == null || cfg.switch.fault.exitCode == null then "" else cfg.switch.fault.exitCode;
+          faultActions = if cfg.switch.fault == null then "" else cfg.switch.fault.actions;
+        } else ''
+        #!${pkgs.runtimeShell}
+        export OUT=@out@ TOPLEVEL=@out@ DISTRO_ID=nixos
+        export INSTALL_BOOTLOADER=${cfg.build.installBootLoader} PRE_SWITCH_CHECK=@out@/pre-switch-checks
+        export SYSTEMD=${pkgs.systemd} RULES=${cfg.switch.rules}
+        export PATH=${pkgs.busybox}/bin:/usr/sbin:/usr/bin:/sbin:/bin
+        ${lib.optionalString (cfg.switch.fault != null) ''
+          export FAULT_PHASE=${cfg.switch.fault.phase} FAULT_SLEEP=${toString cfg.switch.fault.sleep}
+          export FAULT_EXIT=${if cfg.switch.fault.exitCode == null then "" else toString cfg.switch.fault.exitCode}
+          export FAULT_DEAF=${lib.optionalString cfg.switch.fault.deaf "1"} FAULT_ACTIONS='${toString cfg.switch.fault.actions}'
+        ''}
+        exec ${pkgs.switch-to-configuration-ng}/bin/switch-to-configuration "$@"
+      '';
     };
   };
 }

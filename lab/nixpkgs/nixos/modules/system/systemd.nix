@@ -1,8 +1,11 @@
-# Units. Each is a store path of its own and appears in /etc/systemd/system, beside those of the machine's own distribution.
+# Units. Each is a store path of its own; a folder of links to them is /etc/systemd/system, as one link into the store. What the
+# machine's own distribution had there is put aside; its units in /usr/lib stay. With the script (system.switch.rules) they are
+# single links in /etc/systemd/system, beside those of the distribution.
 { config, lib, pkgs, ... }:
 
 let
   cfg = config.systemd;
+  oneLink = config.system.switch.rules != "script";
   types = lib.types;
 
   value = types.oneOf [ types.bool types.int types.str types.path ];
@@ -36,6 +39,11 @@ let
     wantedBy = mkUnits "Units, mostly targets, that start this one.";
     requiredBy = mkUnits "Units that start this one and fail with it.";
     unitConfig = mkSettings "Lines for [Unit].";
+    overrideStrategy = lib.mkOption {
+      type = types.enum [ "asDropinIfExists" "asDropin" ];
+      default = "asDropinIfExists";
+      description = "Whether the text is a unit's file or, with asDropin, something for one that is there, such as a template's.";
+    };
     restartTriggers = lib.mkOption { type = types.listOf types.unspecified; default = [ ];
       description = "Anything; the unit is restarted when it changes."; };
     reloadTriggers = lib.mkOption { type = types.listOf types.unspecified; default = [ ];
@@ -138,7 +146,7 @@ let
   ];
 
   toUnits = suffix: text: lib.mapAttrs' (name: unit: lib.nameValuePair "${name}.${suffix}" {
-    inherit (unit) enable wantedBy requiredBy;
+    inherit (unit) enable wantedBy requiredBy overrideStrategy;
     text = text unit;
   });
 
@@ -162,9 +170,36 @@ let
     // lib.optionalAttrs unit.enable (builtins.listToAttrs
       (map (link "wants") unit.wantedBy ++ map (link "requires") unit.requiredBy));
 
+  # A folder of units: each under its name, or as a drop-in, and links beside those that start them. systemd's own are there too.
+  folderOf = name: units: upstream: more: pkgs.runCommand name { } (''
+    mkdir -p $out
+    cd $out
+    ${lib.optionalString (upstream != "") "ln -s ${upstream}/* ."}
+  '' + lib.concatStrings (lib.mapAttrsToList placed units) + more);
+  placed = name: unit:
+    let
+      link = kind: target: ''
+        mkdir -p ${target}.${kind}
+        ln -s ../${name} ${target}.${kind}/
+      '';
+      quoted = lib.escapeShellArg name;
+    in
+    (if unit.overrideStrategy == "asDropin" then ''
+      mkdir -p ${quoted}.d
+      ln -s ${fileOf name unit} ${quoted}.d/overrides.conf
+    '' else ''
+      if [ -e ${quoted} ] && [ ${fileOf name unit} != /dev/null ]; then
+        mkdir -p ${quoted}.d
+        ln -s ${fileOf name unit} ${quoted}.d/overrides.conf
+      else
+        ln -sfn ${fileOf name unit} ${quoted}
+      fi
+    '') + lib.optionalString unit.enable (lib.concatStrings
+      (map (link "wants") unit.wantedBy ++ map (link "requires") unit.requiredBy));
+
   unitOption = {
     options = {
-      inherit (common) enable wantedBy requiredBy;
+      inherit (common) enable wantedBy requiredBy overrideStrategy;
       text = lib.mkOption { type = types.lines; default = ""; description = "The unit's file."; };
     };
   };
@@ -182,6 +217,15 @@ in
     sockets = mkMany (sectionOptions "socketConfig" "Lines for [Socket].") "Sockets.";
     paths = mkMany (sectionOptions "pathConfig" "Lines for [Path].") "Paths that are watched.";
     targets = mkMany (sectionOptions "targetConfig" "Nothing.") "Targets.";
+    mounts = mkMany (sectionOptions "mountConfig" "Lines for [Mount].") "Mounts by their unit's name, without its suffix.";
+    slices = mkMany (sectionOptions "sliceConfig" "Lines for [Slice].") "Slices.";
+    extraConfig = lib.mkOption { type = types.lines; default = ""; description = "Lines of [Manager] in system.conf."; };
+    user = {
+      units = mkMany unitOption "Units of users' own managers by full name, as text.";
+      services = mkMany serviceOptions "Services of users' own managers.";
+      timers = mkMany (sectionOptions "timerConfig" "Lines for [Timer].") "Timers of users' own managers.";
+      targets = mkMany (sectionOptions "targetConfig" "Nothing.") "Targets of users' own managers.";
+    };
     tmpfiles.rules = lib.mkOption {
       type = types.listOf types.str;
       default = [ ];
@@ -196,15 +240,57 @@ in
       (_: service: { wantedBy = [ "timers.target" ]; timerConfig.OnCalendar = service.startAt; })
       (lib.filterAttrs (_: service: service.enable && service.startAt != [ ]) cfg.services);
 
+    # What NixOS says of systemd's own targets, and those that it adds.
+    systemd.targets = lib.mkIf oneLink {
+      local-fs.unitConfig.X-StopOnReconfiguration = true;
+      remote-fs.unitConfig.X-StopOnReconfiguration = true;
+      keys = { description = "Security Keys"; unitConfig.X-StopOnReconfiguration = true; };
+      sysinit-reactivation.description = "Reactivate sysinit units";
+    };
+
+    # What NixOS runs again at each switch that changes the rules.
+    systemd.services.systemd-tmpfiles-resetup = lib.mkIf (oneLink && cfg.tmpfiles.rules != [ ]) {
+      description = "Re-setup tmpfiles on a system that is already running.";
+      requiredBy = [ "sysinit-reactivation.target" ];
+      after = [ "local-fs.target" "systemd-journald.service" ];
+      before = [ "sysinit-reactivation.target" "shutdown.target" ];
+      conflicts = [ "shutdown.target" ];
+      restartTriggers = [ config.environment.etc."tmpfiles.d/nixos.conf".source ];
+      unitConfig.DefaultDependencies = false;
+      serviceConfig = {
+        Type = "oneshot";
+        RemainAfterExit = true;
+        ExecStart = "${pkgs.systemd}/bin/systemd-tmpfiles --create --remove --exclude-prefix=/dev /etc/tmpfiles.d/nixos.conf";
+        SuccessExitStatus = "DATAERR CANTCREAT";
+      };
+    };
+
     systemd.units = lib.mkMerge [
       (toUnits "service" serviceText cfg.services)
       (toUnits "timer" (sectionText "Timer" "timerConfig") cfg.timers)
       (toUnits "socket" (sectionText "Socket" "socketConfig") cfg.sockets)
       (toUnits "path" (sectionText "Path" "pathConfig") cfg.paths)
       (toUnits "target" (sectionText "Target" "targetConfig") cfg.targets)
+      (toUnits "mount" (sectionText "Mount" "mountConfig") cfg.mounts)
+      (toUnits "slice" (sectionText "Slice" "sliceConfig") cfg.slices)
     ];
 
-    environment.etc = lib.mkMerge (lib.mapAttrsToList etcOf cfg.units ++ [
+    systemd.user.units = lib.mkMerge [
+      (toUnits "service" serviceText cfg.user.services)
+      (toUnits "timer" (sectionText "Timer" "timerConfig") cfg.user.timers)
+      (toUnits "target" (sectionText "Target" "targetConfig") cfg.user.targets)
+    ];
+
+    environment.etc = lib.mkMerge ((if oneLink then [ ] else lib.mapAttrsToList etcOf cfg.units) ++ [
+      (lib.mkIf oneLink {
+        # Nix's daemon is the distribution's.
+        "systemd/system" = { replace = true; source = folderOf "system-units" cfg.units "${cfg.package}/example/systemd/system" ''
+          mkdir -p sockets.target.wants
+          ln -s /usr/lib/systemd/system/nix-daemon.socket sockets.target.wants/
+        ''; };
+        "systemd/user" = { replace = true; source = folderOf "user-units" cfg.user.units "" ""; };
+        "systemd/system.conf" = { replace = true; text = "[Manager]\n${cfg.extraConfig}"; };
+      })
       (lib.mkIf (cfg.tmpfiles.rules != [ ]) { "tmpfiles.d/nixos.conf".text = lib.concatLines cfg.tmpfiles.rules; })
     ]);
   };
