@@ -98,7 +98,7 @@ type SwitchResult struct {
 	Who      string        `json:"who"`
 	Before   string        `json:"before" is:"path"` // toplevel that ran before
 	// Awaits is [Switch.Awaits]; "": the switch is committed without checks.
-	Awaits string `json:"awaits,omitempty" is:"short"`
+	Awaits Verbatim `json:"awaits,omitempty"`
 	// Left is how many seconds there are until the target goes back by itself, in the phases Waiting and Confirmed, or tries it
 	// again, in the phase Stranded.
 	Left int `json:"left,omitempty"`

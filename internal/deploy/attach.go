@@ -57,7 +57,7 @@ func (d *deployment) attach(ctx context.Context, checks health.Checks) (Result, 
 				// What they run is there in the source that was shipped, not in the one that is here now.
 				checks = d.inv.ChecksIn(d.node, source)
 			}
-			if err = s.judgeBy(checks, got.Awaits); err == nil {
+			if err = s.judgeBy(checks, string(got.Awaits)); err == nil {
 				if d.link.interactive() {
 					d.note(provesLess)
 				}

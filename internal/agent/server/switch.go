@@ -226,7 +226,7 @@ func (s *server) followSwitch(ctx context.Context, dir string, job Job, offset i
 		Toplevel: job.Toplevel, Bundle: job.Bundle, Action: job.Action, Who: job.Who, Before: state.Before.Current,
 	}
 	if job.Switch != nil {
-		if result.Awaits = job.Switch.Awaits; result.Awaits == "" && job.Switch.Limits.Checks > 0 {
+		if result.Awaits = agent.Verbatim(job.Switch.Awaits); result.Awaits == "" && job.Switch.Limits.Checks > 0 {
 			result.Awaits = "some"
 		}
 	}
