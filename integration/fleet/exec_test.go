@@ -18,13 +18,29 @@ func commandsRun(c *crew) {
 			c.T.Errorf("%s does not say who it is", m.name)
 		}
 	}
+	// web2 and web4 are kept apart from the others, and from a password of a file.
+	c.member("web2").attributes, c.member("web4").attributes = "passwordFor = \"db\";\n", "passwordFor = \"db\";\n"
+	c.plan("apart")
 	p := c.Person("exec", "--all", "--sudo", "--group", "--", "sh", "-c", "id -un; test -e /etc/only || exit 4")
-	p.Sees("password for sudo: ")
-	p.Types(lab.Password + "\n")
-	shown := p.Wants(1)
-	if asked := strings.Count(shown, "password"); asked != 1 {
-		c.T.Errorf("it was asked %d times, want once", asked)
+	for range 2 {
+		p.Sees("sudo: password for alice on ")
+		p.Types(lab.Password + "\n")
 	}
+	shown := p.Wants(1)
+	for _, question := range []string{"password for", "password for alice on web1, web3: ", "password for alice on web2, web4: "} {
+		want := 1
+		if question == "password for" {
+			want = 2
+		}
+		if asked := strings.Count(shown, question); asked != want {
+			c.T.Errorf("it says %q %d times, want %d:\n%s", question, asked, want, shown)
+		}
+	}
+	o = c.Ferry("exec", "web1", "web2", "--sudo", "--sudo-password-file", c.Password, "--", "true")
+	o.Fails(c.T, 10, "--sudo-password-file is one password, and the inventory keeps these nodes apart: web1 (no passwordFor); web2 (passwordFor = \"db\")",
+		"give the command once for each of these groups, or leave the flag away to be asked")
+	c.member("web2").attributes, c.member("web4").attributes = "", ""
+	c.plan("together")
 	if strings.Count(shown, "root") != len(c.nodes) || strings.Count(shown, ": exit status 4") != len(c.nodes) {
 		c.T.Errorf("not every node was root and failed")
 	}

@@ -113,6 +113,9 @@ func (a *app) examine(ctx context.Context, o checkOptions, args []string) ([]dep
 	if err != nil {
 		return nil, err
 	}
+	if err := a.onePassword(ctx, nodes); err != nil {
+		return nil, err
+	}
 	defer a.looking(nodes)()
 	return deploy.Examine(ctx, inv, nodes, deploy.Examination{Look: a.look(), Nix: client, Roots: roots, Quick: o.quick, Observe: a.printer.Observe})
 }

@@ -158,6 +158,9 @@ func (a *app) runDeploy(ctx context.Context, o deployOptions, flags *pflag.FlagS
 			return nil
 		}
 	}
+	if err := a.onePassword(ctx, nodes); err != nil {
+		return err
+	}
 	if err := o.fleetFlags.apply(flags, opts.Action, &several); err != nil {
 		return err
 	}

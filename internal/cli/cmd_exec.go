@@ -85,8 +85,13 @@ func (a *app) runExec(ctx context.Context, o execOptions, words, argv []string) 
 	if err != nil {
 		return err
 	}
+	if o.sudo {
+		if err := a.onePassword(ctx, nodes); err != nil {
+			return err
+		}
+	}
 	dialer := a.dialer()
-	secrets := newPasswords(a.ask, a.loginUser(nodes, dialer))
+	secrets := newPasswords(nodes, a.askFor, a.loginUser(dialer))
 	defer secrets.forget()
 	shown := &execOutput{out: a.Out, err: a.Err, group: o.group, json: o.json, width: nameWidth(nodes)}
 	slots := make(chan struct{}, o.parallel)

@@ -75,6 +75,9 @@ func (a *app) runPlan(ctx context.Context, o planOptions, args []string) error {
 	if err != nil {
 		return err
 	}
+	if err := a.onePassword(ctx, nodes); err != nil {
+		return err
+	}
 	if len(nodes) == 1 {
 		planned, err := deploy.Plan(ctx, inv, nodes[0], opts)
 		if err != nil {

@@ -90,7 +90,7 @@ func (f nodeFlags) orAll(args []string) nodeFlags {
 // look is how to look at nodes that are not to be changed.
 func (a *app) look() deploy.Look {
 	l := deploy.Look{Dialer: a.dialer(), Password: a.ask, Who: a.who()}
-	if a.password.file != "" || a.password.command != "" {
+	if a.password.given() {
 		// A command may ask a person itself, who has only one pair of eyes.
 		var one sync.Mutex
 		l.Unasked = func(ctx context.Context, node, command string, attempt int) ([]byte, error) {
@@ -115,6 +115,9 @@ func (a *app) looking(nodes []inventory.Node) (done func()) {
 func (a *app) runStatus(ctx context.Context, o statusOptions, args []string) error {
 	inv, nodes, err := a.openNodes(ctx, a.newNix(nix.Options{}), o.nodeFlags.orAll(args), args)
 	if err != nil {
+		return err
+	}
+	if err := a.onePassword(ctx, nodes); err != nil {
 		return err
 	}
 	done := a.looking(nodes)

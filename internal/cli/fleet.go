@@ -151,7 +151,7 @@ func (a *app) showSeveral(nodes []inventory.Node) {
 
 // sharePasswords makes several nodes ask for passwords together.
 func (a *app) sharePasswords(nodes []inventory.Node, opts *deploy.Options) *passwords {
-	secrets := newPasswords(a.ask, a.loginUser(nodes, opts.Dialer))
+	secrets := newPasswords(nodes, a.askFor, a.loginUser(opts.Dialer))
 	observe := opts.Observe
 	opts.Password = secrets.give
 	opts.Observe = func(e deploy.Event) {
@@ -161,20 +161,66 @@ func (a *app) sharePasswords(nodes []inventory.Node, opts *deploy.Options) *pass
 	return secrets
 }
 
-// loginUser gives what tells which user logs in on a node: those with the same user are asked about together. What comes from
-// a file or a command is one for all.
-func (a *app) loginUser(nodes []inventory.Node, dialer *target.Dialer) func(context.Context, string) string {
-	addresses := map[string]target.Address{}
-	for _, n := range nodes {
-		// One that cannot be parsed ends its node's deployment before it asks for anything.
-		addresses[n.Name], _ = target.ParseAddress(n.Target)
-	}
-	return func(ctx context.Context, node string) string {
-		if a.password.file != "" || a.password.command != "" {
-			return ""
+// loginUser gives what tells which user logs in on a node. Of one with several addresses it is the users of all of them, as what
+// is typed may be sent to each. What comes from a file or a command is one for all, whoever they are.
+func (a *app) loginUser(dialer *target.Dialer) func(context.Context, inventory.Node) (string, bool) {
+	return func(ctx context.Context, node inventory.Node) (string, bool) {
+		if a.password.given() {
+			return "", true
 		}
-		return dialer.LoginUser(ctx, addresses[node])
+		users := loginUsers(ctx, dialer, node)
+		return strings.Join(users, " or "), !slices.Contains(users, "")
 	}
+}
+
+// loginUsers are those who may log in on a node, each once: "" is one that is not known.
+func loginUsers(ctx context.Context, dialer *target.Dialer, node inventory.Node) []string {
+	var users []string
+	for _, to := range append([]string{node.Target}, node.Fallbacks...) {
+		user := ""
+		if address, err := target.ParseAddress(to); err == nil {
+			user = dialer.LoginUser(ctx, address)
+		}
+		// One that cannot be parsed ends its node's deployment before it asks for anything.
+		if !slices.Contains(users, user) {
+			users = append(users, user)
+		}
+	}
+	return users
+}
+
+// onePassword refuses to take one password, from a file or a command, to nodes that the inventory keeps apart. Where root logs
+// in, none is asked for.
+func (a *app) onePassword(ctx context.Context, nodes []inventory.Node) error {
+	differs := func(n inventory.Node) bool { return n.PasswordFor != nodes[0].PasswordFor }
+	if !a.password.given() || !slices.ContainsFunc(nodes, differs) {
+		return nil
+	}
+	dialer := a.dialer()
+	var words []string
+	apart := map[string][]inventory.Node{}
+	for _, n := range nodes {
+		if slices.Equal(loginUsers(ctx, dialer, n), []string{"root"}) {
+			continue
+		}
+		if apart[n.PasswordFor] == nil {
+			words = append(words, n.PasswordFor)
+		}
+		apart[n.PasswordFor] = append(apart[n.PasswordFor], n)
+	}
+	if len(words) < 2 {
+		return nil
+	}
+	var groups []string
+	for _, word := range words {
+		has := "no passwordFor"
+		if word != "" {
+			has = fmt.Sprintf("passwordFor = %q", word)
+		}
+		groups = append(groups, fmt.Sprintf("%s (%s)", nodeNames(apart[word]), has))
+	}
+	return usagef("give the command once for each of these groups, or leave the flag away to be asked",
+		"%s is one password, and the inventory keeps these nodes apart: %s", a.password.flag(), strings.Join(groups, "; "))
 }
 
 // endOf says how a node's deployment ended.

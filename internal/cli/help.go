@@ -52,6 +52,8 @@ Attributes of a node:
   tags            a list of words to choose it by: ferry deploy @web
   source          a list of the paths that it is made from, such as [ ./common ./web1 ]: an edit elsewhere then leaves it as
                   it is; default: all of the source
+  passwordFor     a word, such as "db": its password is asked for apart from that of nodes with another word, or none;
+                  default: nodes with the same user share one
   impure          true: evaluate it impurely, without trying purely first
   checks          what it must answer after a switch; if it does not, it goes back:
 

@@ -191,11 +191,16 @@ func nodeNames(nodes []inventory.Node) string {
 		return "none"
 	}
 	var names []string
-	for _, n := range nodes[:min(len(nodes), maxListed)] {
+	for _, n := range nodes {
 		names = append(names, n.Name)
 	}
-	text := strings.Join(names, ", ")
-	if more := len(nodes) - len(names); more > 0 {
+	return listed(names, maxListed)
+}
+
+// listed names the first of names, most of them at most, and says how many more there are.
+func listed(names []string, most int) string {
+	text := strings.Join(names[:min(len(names), most)], ", ")
+	if more := len(names) - most; more > 0 {
 		text += fmt.Sprintf(" and %d more", more)
 	}
 	return text

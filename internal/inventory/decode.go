@@ -114,6 +114,12 @@ func (d decoder) node() (Node, error) {
 	if n.Elevate, err = d.elevate(); err != nil {
 		return n, err
 	}
+	if err := d.text("passwordFor", &n.PasswordFor, checkName); err != nil {
+		if err.Err != nil {
+			err.Advice = []string{`passwordFor = "db";`}
+		}
+		return n, err
+	}
 	if v, given := d.attributes["impure"]; given {
 		if v.Type != "bool" {
 			return n, d.fail("impure", "expected true or false, found "+v.found())

@@ -14,7 +14,7 @@ func TestWrongInventory(t *testing.T) {
 	node := func(text string) string {
 		return `{ nixpkgs = 1; nodes.web1 = { configuration = ./c.nix; ` + text + ` }; }`
 	}
-	known := "known are checks, configuration, elevate, impure, nixpkgs, source, system, tags, target"
+	known := "known are checks, configuration, elevate, impure, nixpkgs, passwordFor, source, system, tags, target"
 	name := "node %: a name consists of letters, digits, `-`, `_` and `.`, and starts with a letter or digit"
 	for title, c := range map[string]struct{ text, want, hint string }{
 		"syntax error":                    {"{ nodes = ", "ferry.nix: syntax error, unexpected end of file", ""},
@@ -65,6 +65,8 @@ func TestWrongInventory(t *testing.T) {
 		"elevate misspelt":                {node(`elevate = "suod";`), "node web1: attribute `elevate`: expected \"sudo\", \"doas\" or a list with a command and its arguments, found the string \"suod\"", "did you mean `sudo`?"},
 		"elevate with nothing":            {node(`elevate = [ ];`), "node web1: attribute `elevate`: expected \"sudo\", \"doas\" or a list with a command and its arguments, found an empty list", ""},
 		"elevate with an option":          {node(`elevate = [ "-x" ];`), "node web1: attribute `elevate`: expected a command as the list's first element, found the string \"-x\"", ""},
+		"passwordFor is a boolean":        {node(`passwordFor = true;`), "node web1: attribute `passwordFor`: expected a string, found true", ""},
+		"passwordFor is empty":            {node(`passwordFor = "";`), "node web1: attribute `passwordFor`: the name is empty", "passwordFor = \"db\";"},
 		"impure is a string":              {node(`impure = "yes";`), "node web1: attribute `impure`: expected true or false, found the string \"yes\"", ""},
 		"source is a path":                {node(`source = ./folder;`), "node web1: attribute `source`: expected a list of paths, found the path \"SOURCE/folder\"", "source = ["},
 		"source with a word":              {node(`source = [ ./folder "folder" ];`), "node web1: attribute `source`: expected a path as element 2, found the string \"folder\"", "source = ["},
@@ -161,7 +163,7 @@ func FuzzDecodeNode(f *testing.F) {
 		if err != nil {
 			return
 		}
-		for _, s := range append([]string{n.Target, n.System}, n.Tags...) {
+		for _, s := range append([]string{n.Target, n.System, n.PasswordFor}, n.Tags...) {
 			if strings.HasPrefix(s, "-") || strings.ContainsAny(s, " \t\n\r\x1b\x00") {
 				t.Errorf("%q was let through", s)
 			}

@@ -148,6 +148,7 @@ func TestOpenReadsNodesWithoutTheirConfigurationsAndPins(t *testing.T) {
 				target = "alice@raspberry-pi.local";
 				tags = [ "home" "edge" ];
 				elevate = "doas";
+				passwordFor = "home";
 				impure = true;
 				checks = {
 					units.failed = "none";
@@ -191,7 +192,7 @@ func TestOpenReadsNodesWithoutTheirConfigurationsAndPins(t *testing.T) {
 	}
 	if pi.Configuration != "pi/default.nix" || pi.System != "aarch64-linux" || pi.Target != "alice@raspberry-pi.local" ||
 		!slices.Equal(pi.Tags, []string{"home", "edge"}) || !slices.Equal(pi.Elevate, []string{"doas"}) || !pi.Impure ||
-		!reflect.DeepEqual(pi.Checks, checks) {
+		pi.PasswordFor != "home" || !reflect.DeepEqual(pi.Checks, checks) {
 		t.Errorf("got %+v", pi)
 	}
 	web, err := inv.Node("web1")
@@ -199,7 +200,7 @@ func TestOpenReadsNodesWithoutTheirConfigurationsAndPins(t *testing.T) {
 		t.Fatal(err)
 	}
 	if web.Configuration != "web.nix" || web.System != inv.System || web.Target != "web1" || web.Tags != nil ||
-		web.Elevate != nil || web.Impure || !reflect.DeepEqual(web.Checks, health.Default()) {
+		web.Elevate != nil || web.PasswordFor != "" || web.Impure || !reflect.DeepEqual(web.Checks, health.Default()) {
 		t.Errorf("got %+v, want the defaults", web)
 	}
 	there, err := inv.Node("there")

@@ -21,13 +21,14 @@ type Node struct {
 	Fallbacks     []string // where it is reached if not by Target, tried in this order
 	Tags          []string // in the inventory's order
 	Elevate       []string // the command that makes a user root, and its arguments; nil if the inventory leaves it open
+	PasswordFor   string   // nodes with the same one, and the same user, may share a password; "" is what most have
 	Impure        bool     // evaluated impurely on purpose
 	Checks        health.Checks
 }
 
 // nodeAttributes and inventoryAttributes are what the inventory may say.
 var (
-	nodeAttributes      = []string{"checks", "configuration", "elevate", "impure", "nixpkgs", "source", "system", "tags", "target"}
+	nodeAttributes      = []string{"checks", "configuration", "elevate", "impure", "nixpkgs", "passwordFor", "source", "system", "tags", "target"}
 	inventoryAttributes = []string{"nixpkgs", "nodes", "worldReadable"}
 )
 
