@@ -44,9 +44,9 @@ with the hash that its Nix has registered: Nix believes its database, and does n
 damaged or gone is named, and ferry ends with 1. Nothing is evaluated. With --json that is one object: node; root, what
 was looked at; paths, how many; wrong, those that are damaged (path, gone, reason); and more, how many besides.
 
-With --json and without --contents it is one object: node; same; deployed and rebuilt, the two toplevels; nix_here and nix_there, versions of
-Nix; report, null or causes (kind, name of the derivation, part_of, text, before, after) and differing, how many
-derivations differ; and unknown, why there is no report.`,
+With --json and without --contents it is one object: node; same; deployed and rebuilt, the two toplevels; nix_here and
+nix_there, versions of Nix; report, null or causes (kind, name of the derivation, part_of, text, before, after) and
+differing, how many derivations differ; and unknown, why there is no report.`,
 		Example: `  ferry verify pi
   ferry verify --here pi
   ferry verify --contents pi`,
