@@ -29,9 +29,9 @@ func TestTargetsThatCannotBeDeployedTo(t *testing.T) {
 			"web: connect: the node is built for x86_64-linux, but the target is aarch64-linux", []string{`set system = "aarch64-linux" for this node`}},
 		"with a full disk": {lab.Options{NoSystemd: true, StoreLimit: 96 << 20}, "", fill(20),
 			"web: connect: the target's disk is full: ", []string{"nix-collect-garbage"}},
-		"without room for the agent": {lab.Options{NoSystemd: true}, "", "mkdir -p /var/lib/ferry && mount -t tmpfs -o size=64k none /var/lib/ferry",
+		"without room for the agent": {lab.Options{NoSystemd: true}, "", "mkdir -p /var/lib/ferry && mount -t tmpfs -o size=64k,mode=0755 none /var/lib/ferry",
 			"web: connect: could not install the agent: failed to write the agent to /var/lib/ferry, is the disk full", nil},
-		"with a folder for the agent that cannot be written": {lab.Options{NoSystemd: true}, "", "mkdir -p /var/lib/ferry && mount -t tmpfs -o ro none /var/lib/ferry",
+		"with a folder for the agent that cannot be written": {lab.Options{NoSystemd: true}, "", "mkdir -p /var/lib/ferry && mount -t tmpfs -o ro,mode=0755 none /var/lib/ferry",
 			"web: connect: could not install the agent: failed to make a file in /var/lib/ferry", nil},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -125,7 +125,7 @@ func TestAnotherMachineThanTheNodesIsRefused(t *testing.T) {
 	if got := elfMachine(s, "/var/lib/ferry/agent-*"); got != "3" {
 		t.Errorf("the agent is for machine %s, want 3, a 386", got)
 	}
-	if err := s.Target.WriteFile(t.Context(), "/usr/local/bin/uname", []byte("#!/bin/sh\necho mips64\n"), 0o755); err != nil {
+	if err := s.Target.WriteFile(t.Context(), "/usr/bin/uname", []byte("#!/bin/sh\necho mips64\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	refused("unknown", "ferry: error: web: connect: the target is a \"mips64\" machine, and ferry has no agent for that\n")

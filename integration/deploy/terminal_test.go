@@ -125,7 +125,7 @@ func TestTheTargetIsBehindAJumpHost(t *testing.T) {
 	if got, want := s.Counts().Minus(before), (site.Counts{Logins: 3, Elevations: 1}); got != want {
 		t.Errorf("%v, want %v", got, want)
 	}
-	if logins, err := jump.Authentications(t.Context()); err != nil || logins != 2 {
+	if logins, err := jump.Authentications(t.Context()); err != nil || logins != 3 {
 		t.Errorf("%d logins on the jump host, %v", logins, err)
 	}
 }

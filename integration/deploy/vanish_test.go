@@ -28,7 +28,7 @@ func TestABundleThatVanishesHere(t *testing.T) {
 	})
 	s.Must("rm", "-r", filepath.Join(s.Builder.Home(), ".local/state/ferry"))
 	site.Until(t, "the bundle can be deleted", func() bool {
-		_, err := s.Builder.Output(t.Context(), "nix-store", "--delete", bundle)
+		_, err := s.Builder.Output(t.Context(), "nix-store", "--delete", "--ignore-liveness", bundle)
 		return err == nil
 	})
 	p.Types(lab.Password + "\n")
@@ -41,11 +41,10 @@ func TestABundleThatVanishesHere(t *testing.T) {
 	s.Deploy().Says(t, "web: done: generation 2")
 }
 
-// TestABundleThatVanishesThere takes away what was shipped before it is activated; Nix itself refuses to.
+// TestABundleThatVanishesThere takes away what was shipped before it is activated, behind the back of Nix.
 func TestABundleThatVanishesThere(t *testing.T) {
 	t.Parallel()
 	s := site.New(t, site.Options{})
-	before := s.State()
 	// The answer to the ship and the next request are this long on their way.
 	s.Relayed("alice", lab.RelayOptions{Delay: 800 * time.Millisecond})
 	_, ended := s.Background("deploy", "--sudo-password-file", s.Password)
@@ -63,11 +62,9 @@ func TestABundleThatVanishesThere(t *testing.T) {
 	if err := os.Rename(there, away); err != nil {
 		t.Fatal(err)
 	}
-	ended().Fails(t, 1, "web: activate: "+toplevel+" is not on the target (any more)", "run the same command again")
-	s.Want(s.State(), before)
-	if err := os.Rename(away, there); err != nil {
-		t.Fatal(err)
+	o := ended()
+	o.Says(t, toplevel+"; what this machine has of that is put back", "web: done: generation 2")
+	if o.Status != 0 {
+		t.Errorf("status %d", o.Status)
 	}
-	s.Inventory(s.Node("alice@" + s.Target.Name()))
-	s.Deploy().Says(t, "web: done: generation 2")
 }

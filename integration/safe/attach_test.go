@@ -319,7 +319,7 @@ func TestAfterOneSignalTheEndIsTold(t *testing.T) {
 		status     int
 		says       string
 	}{
-		{"it went back at once", `system.switch.fault = { phase = "end"; exitCode = 1; actions = [ "test" ]; };`, 4, "web: activate: switch-to-configuration failed (exit status 1); the target went back to "},
+		{"it went back at once", `system.switch.fault = { phase = "end"; exitCode = 1; actions = [ "test" ]; };`, 4, "web: activate: switch-to-configuration failed in the middle (exit status 1); the target went back to "},
 		{"it went back", `system.activationScripts.zz = "false";`, 4, "web: activate: the activation script failed (exit status 2): zz; the target went back to "},
 	} {
 		t.Run(c.name, func(t *testing.T) {

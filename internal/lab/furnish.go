@@ -47,7 +47,7 @@ const sshdOptions = "-E " + sshdLog + " -o UseDNS=no -o MaxStartups=200:30:400 -
 // fakeUname answers as a machine of the given CPU would; the real one comes from the kernel and tells the truth.
 const fakeUname = `#!/bin/sh
 [ "$*" = -m ] && echo %s && exit
-exec /usr/bin/uname "$@"
+exec busybox uname "$@"
 `
 
 // furnish writes into the machine's root what makes it this machine and not just its base.
@@ -101,7 +101,7 @@ func (t *Target) files() map[fs.FileMode]map[string]string {
 	if t.opts.System != nativeSystem {
 		cpu, _, _ := strings.Cut(t.opts.System, "-")
 		readable["etc/nix/nix.conf"] += "system = " + t.opts.System + "\n"
-		programs["usr/local/bin/uname"] = fmt.Sprintf(fakeUname, cpu)
+		programs["usr/bin/uname"] = fmt.Sprintf(fakeUname, cpu)
 	}
 	if !t.opts.DebianDaemon {
 		readable["etc/tmpfiles.d/nix-daemon.conf"] = nixosDaemonTmpfiles
