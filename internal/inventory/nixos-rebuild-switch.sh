@@ -152,11 +152,11 @@ perform() {
 # settle: end a switch of ferry's that nobody minds any more, before another one. The agent that it has armed knows how: it
 # goes back, or to the end of a commit.
 settle() {
-	for dir in /run/ferry/*-switch; do
-		if [ ! -e "$dir/job.json" ] || [ -e "$dir/status" ]; then continue; fi
-		name=${dir##*/}
+	for job in /run/ferry/*-switch; do
+		if [ ! -e "$job/job.json" ] || [ -e "$job/status" ]; then continue; fi
+		name=${job##*/}
 		agent=/var/lib/ferry/armed-${name%-switch}
-		[ ! -x "$agent" ] || "$agent" settle 8>&- 9>&- || die "an earlier deployment by ferry could not be ended: see $dir/log"
+		[ ! -x "$agent" ] || "$agent" settle 8>&- 9>&- || die "an earlier deployment by ferry could not be ended: see $job/log"
 	done
 }
 
