@@ -223,6 +223,9 @@ func TestCheckFindsWhatIsWrong(t *testing.T) {
 	})
 }
 
+// inMemory is said of a machine of the lab whose store has a limit: its /nix is a tmpfs.
+const inMemory = "web persistence note: a reboot empties /nix/var/nix"
+
 // TestCheckOfAMachineThatCannotBeDeployedTo finds all of what is wrong there at once.
 func TestCheckOfAMachineThatCannotBeDeployedTo(t *testing.T) {
 	t.Parallel()
@@ -230,7 +233,7 @@ func TestCheckOfAMachineThatCannotBeDeployedTo(t *testing.T) {
 	s.OnTarget("sh", "-c", "mv /usr/bin/nix-store /usr/bin/away; fallocate -l $(($(stat -f -c '%a * %S' /nix) - 20 * 1000000)) /nix/filler")
 	checked(s).are(t, "web nix error: the target has no working Nix: nix-store is not in PATH", "web nixos error: the target is not a NixOS machine",
 		"web store error: the target's disk is full: ", "web systemd error: the target could not go back by itself: PID 1 is not systemd there",
-		"web units note: failed units are not known: PID 1 is not systemd")
+		"web units note: failed units are not known: PID 1 is not systemd", inMemory)
 }
 
 // TestCheckComparesTheRoomWithWhatWouldBeShipped has a store that is large enough to begin, and too small to end.
@@ -239,9 +242,9 @@ func TestCheckComparesTheRoomWithWhatWouldBeShipped(t *testing.T) {
 	s := site.New(t, site.Options{Target: lab.Options{StoreLimit: 256 << 20}, Login: "bob"})
 	s.Write("web/configuration.nix", site.With(site.Configuration("first"), site.Data("fill", 12, 4<<20)))
 	s.OnTarget("sh", "-c", "fallocate -l $(($(stat -f -c '%a * %S' /nix) - 34 * 1000000)) /nix/filler")
-	checked(s).are(t)
+	checked(s).are(t, inMemory)
 	s.Bundle()
-	checked(s).are(t, "web store error: the target's disk is too full: ")
+	checked(s).are(t, "web store error: the target's disk is too full: ", inMemory)
 	s.OnTarget("rm", "/nix/filler")
-	checked(s).are(t)
+	checked(s).are(t, inMemory)
 }
