@@ -100,7 +100,8 @@ in
     program = ../switch/built + "/${pkgs.stdenv.hostPlatform.system}";
     buildCommand = ''
       mkdir -p $out/bin
-      cp $program/switch-to-configuration $out/bin/
+      gzip -dc $program/switch-to-configuration.gz >$out/bin/switch-to-configuration
+      chmod 555 $out/bin/switch-to-configuration
     '';
     meta.mainProgram = "switch-to-configuration";
   };
