@@ -151,24 +151,24 @@ func (b *Builder) furnish(ctx context.Context, base string, n int) error {
 }
 
 // builderMounts are unmounted in this order.
-var builderMounts = [...]string{NixpkgsPath, "/run", "/sys", "/dev", "/proc", "/"}
+var builderMounts = [...]string{assembledPath, "/run", "/sys", "/dev", "/proc", "/"}
 
 // mountInside mounts what a root file system needs for commands to run in it, and the lab's nixpkgs.
 func (b *Builder) mountInside(ctx context.Context) error {
-	nixpkgs, err := Nixpkgs(ctx)
+	assembled, err := assembled(ctx)
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(b.Path(NixpkgsPath), 0o755); err != nil {
+	if err := os.MkdirAll(b.Path(assembledPath), 0o755); err != nil {
 		return err
 	}
-	for place, what := range map[string]string{"/proc": "/proc", "/dev": "/dev", "/sys": "/sys", NixpkgsPath: nixpkgs} {
+	for place, what := range map[string]string{"/proc": "/proc", "/dev": "/dev", "/sys": "/sys", assembledPath: assembled} {
 		if err := unix.Mount(what, b.Path(place), "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
 			return fmt.Errorf("mount %s: %w", place, err)
 		}
 	}
-	if err := unix.Mount("", b.Path(NixpkgsPath), "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""); err != nil {
-		return fmt.Errorf("mount %s: %w", NixpkgsPath, err)
+	if err := unix.Mount("", b.Path(assembledPath), "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""); err != nil {
+		return fmt.Errorf("mount %s: %w", assembledPath, err)
 	}
 	if err := unix.Mount("tmpfs", b.Path("/run"), "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755"); err != nil {
 		return fmt.Errorf("mount /run: %w", err)

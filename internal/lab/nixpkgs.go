@@ -14,11 +14,26 @@ import (
 
 // NixpkgsPath is where the lab's nixpkgs is on every building machine: lab/nixpkgs of the checkout with its binaries.
 // It cannot be written there; copy it to change it.
-const NixpkgsPath = "/srv/nixpkgs"
+const NixpkgsPath = assembledPath + "/nixpkgs"
 
-// Nixpkgs returns lab/nixpkgs of the checkout, made complete by its script assemble and kept beside the base roots under
-// a name that changes with it. Making it takes a second, and the first time it downloads 2 MB.
+// assembledPath is where what assemble makes is on a building machine.
+const assembledPath = "/srv"
+
+// Nixpkgs returns lab/nixpkgs of the checkout for this machine's own Nix, made complete by its script assemble and kept beside
+// the base roots under a name that changes with it. Making it takes a second, and the first time it downloads 2 MB.
 func Nixpkgs(ctx context.Context) (string, error) {
+	path, err := assemble(ctx, "nixpkgs-here-", func(kept string) string { return kept })
+	return filepath.Join(path, "nixpkgs"), err
+}
+
+// assembled is the same for building machines, with the programs beside it that it fetches from there.
+func assembled(ctx context.Context) (string, error) {
+	return assemble(ctx, "nixpkgs-", func(string) string { return assembledPath })
+}
+
+// assemble runs the script of that name once for each state of lab/nixpkgs. place says where it will be found, given the folder in
+// which it is kept.
+func assemble(ctx context.Context, prefix string, place func(kept string) string) (string, error) {
 	tree, err := findNixpkgs()
 	if err != nil {
 		return "", fmt.Errorf("lab's nixpkgs: %w", err)
@@ -31,9 +46,9 @@ func Nixpkgs(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("lab's nixpkgs: %w", err)
 	}
-	path := filepath.Join(cache, "nixpkgs-"+sum)
+	path := filepath.Join(cache, prefix+sum)
 	err = makeOnce(ctx, path, func(fresh string) error {
-		return quietly(exec.CommandContext(ctx, filepath.Join(tree, "assemble"), fresh))
+		return quietly(exec.CommandContext(ctx, filepath.Join(tree, "assemble"), fresh, place(path)))
 	})
 	if err != nil {
 		return "", fmt.Errorf("lab's nixpkgs: %w", err)

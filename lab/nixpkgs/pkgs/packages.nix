@@ -93,18 +93,10 @@ in
     meta.mainProgram = "hello";
   };
 
-  # The program of ../switch, which `assemble` builds.
-  switch-to-configuration-ng = mkDerivation {
-    pname = "switch-to-configuration-ng";
-    version = "0.1.0";
-    program = ../switch/built + "/${pkgs.stdenv.hostPlatform.system}";
-    buildCommand = ''
-      mkdir -p $out/bin
-      gzip -dc $program/switch-to-configuration.gz >$out/bin/switch-to-configuration
-      chmod 555 $out/bin/switch-to-configuration
-    '';
-    meta.mainProgram = "switch-to-configuration";
-  };
+  # What `assemble` builds from the folder `switch`. It is fetched by its hash, and only for a system that has it.
+  switch-to-configuration-ng = builtins.fetchTarball ({
+    name = "switch-to-configuration-ng-0.1.0";
+  } // (import ./switch-programs.nix).${pkgs.stdenv.hostPlatform.system});
 
   # The target's own systemd, under the names by which configurations refer to it.
   systemd = mkDerivation {
