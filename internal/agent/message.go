@@ -66,7 +66,7 @@ type Facts struct {
 	NoLink  string   `json:"no_link,omitempty"`
 	Emptied []string `json:"emptied,omitempty"`
 	// Previous is how the target was before the newest deployment that changed what runs or boots and was no rollback; nil:
-	// none is known.
+	// none is known. Its bundle is the one that what ran then was made of, "" if that is not known.
 	Previous *JournalState `json:"previous,omitempty"`
 	// InitInterface and Inhibitors are the files init-interface-version and switch-inhibitors of the toplevel that runs. A
 	// switch to a system that has others needs a reboot. They are compared.

@@ -97,8 +97,8 @@ func (r root) linkCurrent(bundle nix.StorePath) error {
 
 // keepPrevious keeps what was there before a commit. That it cannot be kept is no reason to fail.
 func (r root) keepPrevious(before agent.JournalState, job Job) {
-	if before.Bundle != "" && before.Bundle != string(job.Bundle) {
-		_ = r.keep(previousBundle, before.Bundle)
+	if bundle := r.madeOf(before); bundle != "" && bundle != string(job.Bundle) {
+		_ = r.keep(previousBundle, bundle)
 	}
 	// As in the journal: who has rolled back rolls back to the same once more.
 	if before.Current != "" && before.Current != string(job.Toplevel) && job.Record.Action != agent.ActionRollback {

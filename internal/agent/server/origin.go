@@ -29,7 +29,34 @@ func (r root) addOrigin(facts *agent.Facts) {
 	if facts.Previous == nil {
 		// A reboot may empty /var/log, and not /nix.
 		facts.Previous = r.previous()
+	} else {
+		facts.Previous.Bundle = r.madeOf(*facts.Previous)
 	}
+}
+
+// madeOf is the bundle whose system ran in a state, or "". It is the one that was committed last, or another one if what ran had
+// only been tried.
+func (r root) madeOf(state agent.JournalState) string {
+	isIts := func(bundle string) bool {
+		profile := r.storePath(bundle + "/profile")
+		return bundle != "" && profile != "" && (profile == state.Current || r.specialisation(profile, state.Current) != "")
+	}
+	if state.Current == "" {
+		return ""
+	}
+	if isIts(state.Bundle) {
+		return state.Bundle
+	}
+	seen := 0
+	for e := range r.journal() {
+		if e.Toplevel == state.Current && isIts(e.Bundle) {
+			return e.Bundle
+		}
+		if seen++; seen == maxLookBack {
+			break
+		}
+	}
+	return ""
 }
 
 // addJournal adds what the journal has.

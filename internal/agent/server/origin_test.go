@@ -50,6 +50,45 @@ func TestFactsSayWhereTheSystemIsFrom(t *testing.T) {
 	}
 }
 
+// TestWhatRanBeforeIsNamedByItsOwnBundle has systems before the last deployment that were committed, only tried, a specialisation, or nobody's.
+func TestWhatRanBeforeIsNamedByItsOwnBundle(t *testing.T) {
+	third, thirdBundle := "/nix/store/44444444444444444444444444444444-third", "/nix/store/55555555555555555555555555555555-ferry-third"
+	tried := entryOf("tried")
+	tried.Action, tried.Bundle, tried.Toplevel = "test", thirdBundle, third
+	for name, c := range map[string]struct {
+		ran     string
+		entries []agent.JournalEntry
+		want    string
+	}{
+		"committed":             {string(oldSystem), []agent.JournalEntry{tried}, string(oldBundle)},
+		"tried":                 {third, []agent.JournalEntry{tried}, thirdBundle},
+		"tried, then forgotten": {third, nil, ""},
+		"a specialisation":      {"/nix/store/66666666666666666666666666666666-special", []agent.JournalEntry{tried}, string(oldBundle)},
+		"somebody else's":       {"/nix/store/77777777777777777777777777777777-other", []agent.JournalEntry{tried}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMachine(t)
+			m.write(thirdBundle+"/.keep", "")
+			m.write(third+"/.keep", "")
+			m.link(third, thirdBundle+"/profile")
+			m.write("/nix/store/66666666666666666666666666666666-special/.keep", "")
+			m.link("/nix/store/66666666666666666666666666666666-special", string(oldSystem)+"/specialisation/special")
+			last := entryOf("last")
+			last.Before = agent.JournalState{Current: c.ran, Profile: string(oldSystem), Bundle: string(oldBundle)}
+			for _, e := range append(c.entries, last) {
+				mustAppend(t, m.root, e)
+			}
+			if facts := m.origin(); facts.Previous == nil || facts.Previous.Current != c.ran || facts.Previous.Bundle != c.want {
+				t.Errorf("%+v", facts.Previous)
+			}
+			m.keepPrevious(last.Before, Job{Toplevel: newSystem, Bundle: newBundle})
+			if got := m.storePath(gcRoots + "/" + previousBundle); got != c.want {
+				t.Errorf("it keeps %q", got)
+			}
+		})
+	}
+}
+
 // TestFactsFindTheDeploymentsThatMatter goes through journals: who committed the bundle, and what there was before the last
 // change.
 func TestFactsFindTheDeploymentsThatMatter(t *testing.T) {
