@@ -48,6 +48,9 @@ func readAhead(r root, stream *agent.DataReader) (*ahead, error) {
 	return a, nil
 }
 
+// kindAwaited is what a file is that ferry is asked for.
+const kindAwaited agent.FileKind = "awaited"
+
 // at gives the file at p, which has no links on the way; known is false where that is for this machine to say: p is in no store
 // path, or in one that is here. One that is not told yet is wanted, and with it what rest leads to from there.
 func (a *ahead) at(p string, rest []string) (f agent.StoreFile, known bool) {
@@ -66,10 +69,15 @@ func (a *ahead) at(p string, rest []string) (f agent.StoreFile, known bool) {
 	if _, err := os.Lstat(a.root.path(string(storePath))); !os.IsNotExist(err) {
 		return f, false
 	}
-	if whole := strings.Join(append([]string{p}, rest...), "/"); len(a.wanted) < agent.MaxWanted && len(whole) <= maxWantedPath && !slices.Contains(a.wanted, whole) {
+	whole := strings.Join(append([]string{p}, rest...), "/")
+	if len(whole) > maxWantedPath {
+		return agent.StoreFile{Path: p, Kind: agent.KindUntold}, true
+	}
+	// What is too much for one round is asked for in the next.
+	if len(a.wanted) < agent.MaxWanted && !slices.Contains(a.wanted, whole) {
 		a.wanted = append(a.wanted, whole)
 	}
-	return agent.StoreFile{Path: p, Kind: agent.KindUntold}, true
+	return agent.StoreFile{Path: p, Kind: kindAwaited}, true
 }
 
 // maxWantedPath is how long a path may be that is asked for: all of them have to fit into a frame.
@@ -85,6 +93,8 @@ func (f *inspectedFiles) lstat(next string, rest []string) (to string, isLink bo
 			return string(told.Text), true, present
 		case agent.KindFile, agent.KindFolder:
 			return "", false, present
+		case kindAwaited:
+			return "", false, awaited
 		}
 		return "", false, unreadable
 	}
@@ -109,8 +119,11 @@ func (f *inspectedFiles) told(resolved string, kind agent.FileKind) (agent.Store
 	if !known {
 		return file, absent, false
 	}
-	if file.Kind != kind {
-		return file, unreadable, true
+	switch file.Kind {
+	case kind:
+		return file, present, true
+	case kindAwaited:
+		return agent.StoreFile{}, present, true
 	}
-	return file, present, true
+	return file, unreadable, true
 }

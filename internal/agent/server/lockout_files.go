@@ -20,6 +20,9 @@ const (
 	present
 	// unreadable says that something is there which cannot be read whole, or leads where nothing is read.
 	unreadable
+	// awaited says that ferry is asked for it and has not told it yet. Who reads is given nothing instead, and goes on: so all that is
+	// wanted is asked for in one round, however many files that is, and what came of the nothing is not used.
+	awaited
 )
 
 const (
@@ -89,6 +92,8 @@ func (f *inspectedFiles) resolve(p string) (string, presence) {
 func (f *inspectedFiles) read(p string, within ...string) (string, presence) {
 	resolved, found := f.resolve(p)
 	switch {
+	case found == awaited:
+		return "", present
 	case found != present:
 		return "", found
 	case resolved == masked:
@@ -121,6 +126,9 @@ func (f *inspectedFiles) read(p string, within ...string) (string, presence) {
 // names are those in the folder that p leads to, sorted.
 func (f *inspectedFiles) names(p string, within ...string) ([]string, presence) {
 	resolved, found := f.resolve(p)
+	if found == awaited {
+		return nil, present
+	}
 	if found != present {
 		return nil, found
 	}

@@ -51,6 +51,7 @@ type nixos struct {
 	dhcpcd   string              // its configuration; "": it is not there
 	units    map[string]string   // further ones
 	scripts  map[string]string   // what further units start, by unit
+	etc      map[string]string   // further files
 	nothing  bool                // a toplevel of something else
 }
 
@@ -134,6 +135,9 @@ func (n nixos) build(m *fakeMachine, toplevel string) {
 		if text != "" {
 			file(name, text)
 		}
+	}
+	for name, text := range n.etc {
+		file(name, text)
 	}
 	for name, text := range n.networks {
 		file("systemd/network/"+name, text)
@@ -250,6 +254,10 @@ func (m *fakeMachine) storePaths() map[string]bool {
 	return names
 }
 
+// maxRounds is how often ferry may have to be asked for files before all that counts is known: as often as one leads to others, and
+// no more often for how many those are.
+const maxRounds = 6
+
 // foresee inspects while all of the store but there is on another machine.
 func (m *fakeMachine) foresee(l login, there map[string]bool) []agent.Risk {
 	m.t.Helper()
@@ -266,7 +274,7 @@ func (m *fakeMachine) foresee(l login, there map[string]bool) []agent.Risk {
 	}
 	files := agent.NewStoreFiles(func(p nix.StorePath) bool { return !there[p.Base()] }).Below(here)
 	a := &ahead{root: m.root, files: map[string]agent.StoreFile{}}
-	for range 16 {
+	for range maxRounds {
 		a.wanted = nil
 		risks := m.inspect(l, a)
 		if len(a.wanted) == 0 {

@@ -1,6 +1,8 @@
 package server
 
 import (
+	"fmt"
+	"maps"
 	"net/netip"
 	"strings"
 	"testing"
@@ -342,5 +344,32 @@ func TestInspectAnswers(t *testing.T) {
 func TestInterfacesAreFoundByTheirAddresses(t *testing.T) {
 	if got := interfaces()[netip.MustParseAddr("127.0.0.1")]; got != "lo" {
 		t.Errorf("127.0.0.1 is on %q", got)
+	}
+}
+
+// TestWhatIsForeseenDoesNotDependOnHowManyFilesThereAre has folders of wanted units, files of networks, scripts of addresses, and
+// drop-ins of sudo and sshd, each kind by the dozen: all of a kind are asked for at once.
+func TestWhatIsForeseenDoesNotDependOnHowManyFilesThereAre(t *testing.T) {
+	before, after := plain("20.09"), plain("20.09")
+	before.networks, after.networks = map[string]string{}, map[string]string{}
+	after.static, after.units = maps.Clone(after.static), map[string]string{}
+	after.etc = map[string]string{}
+	before.networks["eth0.network"] = "[Match]\nName=eth0\n[Network]\nAddress=192.0.2.7/24\n"
+	after.config = "Include /etc/ssh/more/*.conf\n" + after.config
+	for n := range 40 {
+		after.networks[fmt.Sprintf("x%d.network", n)] = fmt.Sprintf("[Match]\nName=x%d\n[Network]\nAddress=198.51.100.%d/32\n", n, n)
+		after.static[fmt.Sprintf("x%d", n)] = []string{fmt.Sprintf("203.0.113.%d/32", n)}
+		after.units[fmt.Sprintf("t%d.target.wants/u%d.service", n, n)] = "[Service]\n"
+		after.etc[fmt.Sprintf("ssh/more/%02d.conf", n)] = "X11Forwarding no\n"
+	}
+	after.static["eth0"] = []string{"192.0.2.8/24"}
+	after.networks["eth0.network"] = "[Match]\nName=eth0\n[Network]\nAddress=192.0.2.8/24\n"
+	after.etc["ssh/more/99.conf"] = "Port 2222\n"
+	after.config = strings.ReplaceAll(after.config, "Port 22\n", "")
+	m := newLoginMachine(t)
+	// compare fails where that is not said before the system is there.
+	got := show(m.compare(aliceAt(t), before, after))
+	if !strings.Contains(got, "192.0.2.8") || !strings.Contains(got, "2222") {
+		t.Errorf("%q", got)
 	}
 }
