@@ -17,7 +17,7 @@ import (
 // switchTo runs the toplevel's own switch-to-configuration, and looks at what it has said: its exit status alone does not tell how
 // far it came. While another one is at work it is tried again, for as long as the job is patient.
 func switchTo(ctx context.Context, r root, job Job, action string, log *os.File) jobStatus {
-	told := false
+	told, left := false, 0
 	for end := time.Now().Add(max(job.patience, stcLockWait)); ; time.Sleep(100 * time.Millisecond) {
 		// It makes sure as well that who holds the lock is root.
 		holder := awaitSwitchLock(ctx, r, 0)
@@ -36,7 +36,13 @@ func switchTo(ctx context.Context, r root, job Job, action string, log *os.File)
 		from := sizeOf(log)
 		status := runSwitch(ctx, r, job, action, log)
 		said := readSaid(log, from)
-		status.Began = said.began()
+		// A run that was broken off may have been the one that began.
+		status.Began = said.began() || left > 0
+		if status.Status == 1 && said.userLeft() && left < leavingUsers && ctx.Err() == nil {
+			left++
+			_, _ = fmt.Fprintln(log, "ferry: a user has logged out while switch-to-configuration asked about them: running it once more")
+			continue
+		}
 		if status.Status == 0 || status.Began {
 			return status
 		}
@@ -55,6 +61,10 @@ func switchTo(ctx context.Context, r root, job Job, action string, log *os.File)
 // lockedStatus is how a switch-to-configuration ends that finds another one at work, by the number of EAGAIN. Others may end so as
 // well, and only what it says is sure.
 const lockedStatus = 11
+
+// leavingUsers is how often it is run once more because a user has logged out meanwhile. Anybody there may do that at any time, and
+// nobody does it in the right moment again and again by chance.
+const leavingUsers = 5
 
 // runSwitch runs it once. Its environment is fixed, because sudo's and systemd's differ and an empty PATH has broken boot loader
 // scripts. It writes into the log itself, and not through a pipe: it dies of one whose reader is gone.
@@ -135,6 +145,12 @@ func (s said) began() bool {
 
 // isLocked tells whether it found another one at work.
 func (s said) isLocked() bool { return s.has("Could not acquire lock") }
+
+var leftUser = regexp.MustCompile(`(?m)^.*Unknown object '/org/freedesktop/login1/user/_[0-9]+'`)
+
+// userLeft tells whether logind did not know a user any more of whom it had just told. That ends the program after the activation,
+// before it has started anything; run again it does the rest.
+func (s said) userLeft() bool { return leftUser.MatchString(string(s)) }
 
 // has tells whether a line begins with one of the texts.
 func (s said) has(beginnings ...string) bool {

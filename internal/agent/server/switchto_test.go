@@ -215,3 +215,44 @@ func TestTheChecksOfASystemAreAskedOnce(t *testing.T) {
 		t.Errorf("%+v, %v", r.Commit, r.Error)
 	}
 }
+
+// TestAUserWhoLogsOutDoesNotEndASwitch: the program asks logind about a user who has just left, and ends in the middle.
+func TestAUserWhoLogsOutDoesNotEndASwitch(t *testing.T) {
+	leaves := func(m *fakeMachine, system string, times int) {
+		m.program(system+"/bin/switch-to-configuration", strings.Replace(switchScript, "#!/bin/sh\n", fmt.Sprintf(`#!/bin/sh
+echo x >>"$FERRY_TEST_ROOT/begun"
+[ "$(wc -l <"$FERRY_TEST_ROOT/begun")" -gt %d ] || {
+	echo "activating the configuration..." >&2
+	echo "Error: user eve: Unknown object '/org/freedesktop/login1/user/_1007'." >&2
+	exit 1
+}
+`, times), 1))
+	}
+	t.Run("once", func(t *testing.T) {
+		m := newMachine(t).withSystemd()
+		leaves(m, string(newSystem), 1)
+		f := m.connect(locked("s1"))
+		r, log := f.ask(guarded("switch"))
+		waits(t, r)
+		if !strings.Contains(log, "ferry: a user has logged out") {
+			t.Errorf("the log is %q", log)
+		}
+	})
+	t.Run("again and again", func(t *testing.T) {
+		m := newMachine(t).withSystemd()
+		leaves(m, string(newSystem), leavingUsers+1)
+		r, _ := m.connect(locked("s1")).ask(guarded("switch"))
+		if r.Error != nil || r.Switch.Outcome != agent.SwitchRolledBack || !strings.Contains(r.Switch.Reason, "in the middle (exit status 1)") {
+			t.Errorf("%+v, %v", r.Switch, r.Error)
+		}
+	})
+	t.Run("on the way back", func(t *testing.T) {
+		m := newMachine(t).withSystemd()
+		m.program(string(newSystem)+"/bin/switch-to-configuration", "#!/bin/sh\nln -sfn "+string(newSystem)+" $FERRY_TEST_ROOT/run/current-system\necho activating the configuration... >&2\nexit 2\n")
+		leaves(m, string(oldSystem), 1)
+		r, _ := m.connect(locked("s1")).ask(guarded("switch"))
+		if r.Error != nil || r.Switch.Outcome != agent.SwitchRolledBack || r.Switch.Trouble != "" {
+			t.Errorf("%+v, %v", r.Switch, r.Error)
+		}
+	})
+}
