@@ -145,7 +145,10 @@ func (r *Response) bound() {
 	r.Wanted = r.Wanted[:min(len(r.Wanted), MaxWanted)]
 }
 
-func (r *SwitchResult) bound() { r.Left = max(0, min(r.Left, maxSeconds)) }
+func (r *SwitchResult) bound() {
+	r.Left = max(0, min(r.Left, maxSeconds))
+	r.UserUnits = r.UserUnits[:min(len(r.UserUnits), MaxFailed)]
+}
 
 func (a *Armed) bound() { a.Left = max(0, min(a.Left, maxSeconds)) }
 
@@ -165,6 +168,7 @@ func (r *LookResult) bound() {
 }
 
 func (e *JournalEntry) bound() {
+	e.UserUnits = e.UserUnits[:min(len(e.UserUnits), MaxFailed)]
 	e.Time = e.Time.UTC().Truncate(time.Second)
 	// Only these can be written as JSON again.
 	if year := e.Time.Year(); year < 1970 || year > 9999 {

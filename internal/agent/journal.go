@@ -23,6 +23,8 @@ type JournalEntry struct {
 	After   JournalState   `json:"after"`
 	Outcome JournalOutcome `json:"outcome" is:"short"`
 	Reason  string         `json:"reason,omitempty"` // why it failed or was rolled back
+	// UserUnits is [SwitchResult]'s.
+	UserUnits []string `json:"user_units,omitempty" is:"short"`
 }
 
 // JournalState is what a target runs and boots.

@@ -85,8 +85,10 @@ type SwitchResult struct {
 	// From is the phase that it went back from, which may have been over too soon to be seen; "" if it did not.
 	From Phase `json:"from,omitempty"`
 	// Trouble is what went wrong besides: an old system whose units fail again, a timer that could not be stopped.
-	Trouble    string   `json:"trouble,omitempty"`
-	Failed     []string `json:"failed,omitempty"` // units that are in the failed state and were not before
+	Trouble string   `json:"trouble,omitempty"`
+	Failed  []string `json:"failed,omitempty"` // units that are in the failed state and were not before
+	// UserUnits are failed units of local users that have no say in the outcome, each behind its user's name.
+	UserUnits  []string `json:"user_units,omitempty" is:"short"`
 	Generation int      `json:"generation,omitempty"`
 	Current    string   `json:"current" is:"path"` // toplevel that runs now
 	Log        string   `json:"log"`               // where the whole log is on the target

@@ -3,6 +3,7 @@ package agent
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -104,7 +105,7 @@ func TestAJournalEntryIsCleaned(t *testing.T) {
 		ID: "ab", Time: time.Date(2026, 1, 2, 2, 4, 5, 0, time.UTC), From: "?", Action: "a b", Node: "pi", Toplevel: string(pathA), Version: "?",
 		Outcome: JournalCommitted, Before: JournalState{Profile: string(pathB)},
 	}
-	if e != want {
+	if !reflect.DeepEqual(e, want) {
 		t.Errorf("got  %+v\nwant %+v", e, want)
 	}
 	for text, want := range map[string]string{

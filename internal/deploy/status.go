@@ -177,6 +177,9 @@ func workPoints(facts agent.Facts, look agent.LookResult) []Point {
 			}
 			points = append(points, Point{level, text})
 		}
+		if len(last.UserUnits) > 0 && last.After.Current == facts.Current {
+			points = append(points, Point{Notice, "in the last deployment, " + usersUnits(last.UserUnits)})
+		}
 	}
 	return points
 }
@@ -204,6 +207,11 @@ func unitPoints(look agent.LookResult) []Point {
 		text += fmt.Sprintf(" and %d more", n-unitsNamed)
 	}
 	return []Point{{Serious, text}}
+}
+
+// usersUnits says what failed of users who have no say in it.
+func usersUnits(units []string) string {
+	return "units of other users failed, which changes nothing: " + strings.Join(units, ", ")
 }
 
 // systemPoints are about which system runs and which one boots.

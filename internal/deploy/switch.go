@@ -261,6 +261,9 @@ func (s *switching) conclude(got agent.SwitchResult, result *Result) error {
 	if got.Trouble != "" {
 		s.note(got.Trouble)
 	}
+	if len(got.UserUnits) > 0 {
+		s.note(usersUnits(got.UserUnits))
+	}
 	step := s.step
 	switch got.Outcome {
 	case agent.SwitchCommitted:

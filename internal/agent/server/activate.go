@@ -61,6 +61,7 @@ func (s *server) newJob(kind JobKind, r agent.Request) Job {
 	return Job{
 		Kind: kind, Toplevel: r.Toplevel, Bundle: r.Bundle, Action: r.Action, Locale: os.Getenv("LOCALE_ARCHIVE"),
 		Who: s.opts.Who, Session: s.opts.Session, Record: r.Record, Server: findConnection(s.root()),
+		LoginUID: s.root().confirmer(os.Getpid(), os.Getenv),
 	}
 }
 

@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"ferry/internal/agent"
@@ -63,7 +62,9 @@ type guardState struct {
 	Reason string      `json:"reason,omitempty"`
 	// Failed are the units that failed and had not before.
 	Failed []string `json:"failed,omitempty"`
-	Before before   `json:"before"`
+	// UserUnits are those of users whose units are not judged.
+	UserUnits []string `json:"user_units,omitempty"`
+	Before    before   `json:"before"`
 	// Found is the toplevel that ran when it began: another one than Before's if that had been to go back, and could not.
 	Found string `json:"found,omitempty"`
 	// Tries is how often going back has failed, and Trouble why it did the last time.
@@ -173,11 +174,8 @@ func (g *guard) prepare(ctx context.Context) error {
 	// Not before somebody else's switch is over.
 	g.state.Before = before{JournalState: g.root.state(), Failed: g.job.Failed, Network: lookAtNetwork(ctx, g.runner, g.job.Server)}
 	g.state.Begun = uptime()
-	for _, unit := range failedUnits(ctx, g.runner, g.root) {
-		if !slices.Contains(g.state.Before.Failed, unit) {
-			g.state.Before.Failed = append(g.state.Before.Failed, unit)
-		}
-	}
+	judged, others := g.managers()
+	g.state.Before.Failed = union(g.state.Before.Failed, askAll(append(judged, others...), func(m manager) []string { return m.troubledNow(ctx) }))
 	g.state.Before.Standing = standing(ctx, g.runner, g.root)
 	g.state.Found = g.state.Before.Current
 	if back := g.root.wayBackOf(g.state.Found); back != "" {
@@ -328,6 +326,7 @@ func (g *guard) end(status jobStatus) jobStatus {
 	if status.Outcome != agent.SwitchStranded {
 		_ = os.Remove(g.root.path(backRoot))
 	}
+	status.UserUnits = g.state.UserUnits[:min(len(g.state.UserUnits), agent.MaxFailed)]
 	g.record(status)
 	return status
 }

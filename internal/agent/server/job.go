@@ -53,6 +53,8 @@ type Job struct {
 	// Switch says how JobSwitch is to be done, and Server over which connection it was asked for.
 	Switch *agent.Switch `json:"switch,omitempty"`
 	Server sshConnection `json:"server,omitzero"`
+	// LoginUID is the number of the user whom ferry logs in as.
+	LoginUID int `json:"login_uid"`
 	// Record is for the journal.
 	Record agent.Record `json:"record,omitzero"`
 
@@ -98,6 +100,8 @@ type jobStatus struct {
 	From    agent.Phase         `json:"from,omitempty"`
 	Trouble string              `json:"trouble,omitempty"`
 	Failed  []string            `json:"failed,omitempty"`
+	// UserUnits is agent.SwitchResult's.
+	UserUnits []string `json:"user_units,omitempty"`
 }
 
 // jobName is what ferry may call a job: it becomes a folder's and a unit's name.

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -64,7 +65,7 @@ func TestWhatIsWrittenInTheJournalIsReadBack(t *testing.T) {
 	if got := m.read(journalFile); got != want {
 		t.Errorf("the line is\n%swant\n%s", got, want)
 	}
-	if got := readJournal(m.root, 5); len(got) != 1 || got[0] != e {
+	if got := readJournal(m.root, 5); len(got) != 1 || !reflect.DeepEqual(got[0], e) {
 		t.Errorf("read back: %+v", got)
 	}
 	for name, mode := range map[string]os.FileMode{journalFile: 0o644, filepath.Dir(journalFile): 0o755 | os.ModeDir} {
@@ -311,7 +312,7 @@ func FuzzJournal(f *testing.F) {
 		before := read(text)
 		for _, e := range before {
 			clean := e
-			if clean.Clean(); clean != e {
+			if clean.Clean(); !reflect.DeepEqual(clean, e) {
 				t.Errorf("not clean: %+v", e)
 			}
 			if _, err := json.Marshal(e); err != nil {
@@ -319,7 +320,7 @@ func FuzzJournal(f *testing.F) {
 			}
 		}
 		after := read(slices.Concat(text, []byte{'\n'}, whole))
-		if len(after) != len(before)+1 || after[0] != entryOf("whole") {
+		if len(after) != len(before)+1 || !reflect.DeepEqual(after[0], entryOf("whole")) {
 			t.Errorf("%d entries before and %d after", len(before), len(after))
 		}
 	})

@@ -33,10 +33,11 @@ func (s *server) look(ctx context.Context) *agent.LookResult {
 		Reboot: r.rebootFiles(r.storePath("/run/booted-system"), current), Roots: r.rootTroubles(current),
 	}
 	result.BootFiles, result.BootSize = r.bootFiles(current)
-	units, err := askFailedUnits(limited, s.runner, r)
+	system, err := systemManager(s.runner, r).askTroubled(limited)
 	if err != nil {
 		result.UnitsError = run.Clean(err.Error())
 	}
+	units := append(system, ownFailedUnits(limited, s.runner, r)...)
 	result.Failed = append(result.Failed, units[:min(len(units), agent.MaxFailed)]...)
 	if bundle := r.currentBundle(); bundle != "" {
 		nixpkgs := s.nixpkgsOf(limited, bundle)

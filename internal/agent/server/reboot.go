@@ -128,7 +128,7 @@ func (s *server) booted(ctx context.Context, r agent.Request) (*agent.BootedResu
 		case <-time.After(bootPause):
 		}
 	}
-	result.Failed = troubledAfter(ctx, s.runner, s.root(), 0, nil)
+	result.Failed = systemManager(s.runner, s.root()).troubledAfter(ctx, 0, nil)
 	if t, err := readTrial(s.root()); err == nil && t != nil && s.root().storePath("/run/booted-system") == t.New {
 		result.Before = t.Failed
 	}

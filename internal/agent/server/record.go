@@ -18,6 +18,7 @@ func (g *guard) record(status jobStatus) {
 	}
 	e := g.root.entry(g.job, g.state.Before.JournalState, outcomes[status.Outcome], joined(status.Reason, status.Trouble))
 	e.ID = strings.TrimSuffix(filepath.Base(g.dir), "-"+string(JobSwitch))
+	e.UserUnits = status.UserUnits
 	if err := appendJournal(g.root, e); err != nil {
 		g.say("%v", err)
 	}

@@ -80,8 +80,8 @@ func (s *server) startSwitch(ctx context.Context, dir string, job Job, token *ag
 		confirm := filepath.Join(dir, confirmFolder)
 		err = ownFolder(confirm, 0o700)
 		// The last step: from here on it is not root's any more.
-		if uid := s.root().confirmer(os.Getpid(), os.Getenv); err == nil && uid != os.Geteuid() {
-			err = os.Lchown(confirm, uid, -1)
+		if err == nil && job.LoginUID != os.Geteuid() {
+			err = os.Lchown(confirm, job.LoginUID, -1)
 		}
 	}
 	if err == nil {
@@ -239,7 +239,7 @@ func (s *server) followSwitch(ctx context.Context, dir string, job Job, offset i
 	}
 	result.Phase, result.Status = agent.Ended, status.Status
 	result.Outcome, result.Reason, result.From, result.Trouble = status.Outcome, status.Reason, status.From, status.Trouble
-	result.Failed, result.Generation = status.Failed, status.Generation
+	result.Failed, result.UserUnits, result.Generation = status.Failed, status.UserUnits, status.Generation
 	if result.Outcome == "" {
 		// No process was left to say it.
 		result.Outcome, result.Reason = agent.SwitchStranded, orWord(status.Error, "it left no status")

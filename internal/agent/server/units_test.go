@@ -72,14 +72,14 @@ func TestAServiceThatIsStartedAgainAndAgainIsInTrouble(t *testing.T) {
 			if c.loops {
 				m.write("/control/loops", "")
 			}
-			if got := troubledAfter(t.Context(), new(run.Runner), m.root, 0, c.known); !slices.Equal(got, c.after) {
+			if got := systemManager(new(run.Runner), m.root).troubledAfter(t.Context(), 0, c.known); !slices.Equal(got, c.after) {
 				t.Errorf("after: %q", got)
 			}
 		})
 	}
 	m := newMachine(t).withServices("", "1", uptime()-100)
 	m.write("/control/loops", "")
-	if got := troubledAfter(t.Context(), new(run.Runner), m.root, uptime()+1000, nil); len(got) > 0 {
+	if got := systemManager(new(run.Runner), m.root).troubledAfter(t.Context(), uptime()+1000, nil); len(got) > 0 {
 		t.Errorf("what was started again before the switch: %q", got)
 	}
 }
@@ -125,55 +125,84 @@ func TestWhatASwitchProgramSaysOfUnitsIsRead(t *testing.T) {
 	}
 }
 
+// TestUnitsOfUsersAreAskedOfTheirManagers, none of which holds up the others.
 func TestUnitsOfUsersAreAskedOfTheirManagers(t *testing.T) {
 	m := newMachine(t).withSystemd()
-	m.program("/bin/systemctl", "#!/bin/sh\ncase \"$1 $XDG_RUNTIME_DIR\" in '--user '*/1000) echo 'u1.service loaded failed failed U';; '--user '*) sleep 60;; esac\n")
-	m.write("/etc/passwd", "root:x:0:0::/root:/bin/sh\nalice:x:1000:100::/home/alice:/bin/sh\n")
+	m.program("/bin/systemctl", `#!/bin/sh
+case "$1 $2 $XDG_RUNTIME_DIR" in
+'--user list-units '*/1000) printf 'u1.service loaded failed failed U\nu2.service loaded activating auto-restart U\nu3.service loaded activating auto-restart U\n';;
+'--user show '*/1000) printf 'Id=u2.service\nActiveState=activating\nSubState=auto-restart\nResult=exit-code\n\nId=u3.service\nActiveState=activating\nSubState=auto-restart\nResult=success\n';;
+'--user '*) sleep 60;;
+esac
+`)
+	m.write("/etc/passwd", "root:x:0:0::/root:/bin/sh\nalice:x:1000:100::/home/alice:/bin/sh\naaron:x:1001:100::/home/aaron:/bin/sh\n")
 	m.write("/run/user/1000/systemd/private", "")
-	if got := failedUserUnits(t.Context(), new(run.Runner), m.root); !slices.Equal(got, []string{"alice: u1.service"}) {
+	m.write("/run/user/1001/systemd/private", "")
+	if got := troubledBefore(t.Context(), new(run.Runner), m.root); !slices.Equal(got, []string{"alice: u1.service", "alice: u2.service"}) {
 		t.Errorf("%q", got)
-	}
-	failing := func() []string { return []string{"alice: u1.service", "bob: u2.service"} }
-	for said, want := range map[string]string{
-		"a.service|alice: its user units": "a.service|alice: u1.service", "carol: its user units": "carol: its user units", "alice: u3.service": "alice: u3.service",
-	} {
-		if got := strings.Join(nameUserUnits(strings.Split(said, "|"), failing), "|"); got != want {
-			t.Errorf("%s: %s", said, got)
-		}
 	}
 }
 
-// What the switch program says of units decides, where no unit is in trouble when ferry looks.
+// TestWhatASwitchProgramSaysOfUnitsIsJudged: it decides where no unit is in trouble when ferry looks, but for what other users than
+// root and the login user have a hand in.
 func TestWhatASwitchProgramSaysOfUnitsIsJudged(t *testing.T) {
-	const alice = "reloading user units for alice...\nwarning: the following user units failed: u1.service\nwarning: user activation for alice failed\n"
+	const (
+		alice = "reloading user units for alice...\nwarning: the following user units failed: u1.service\nwarning: user activation for alice failed\n"
+		eve   = "reloading user units for eve...\nwarning: the following user units failed: e1.service\nwarning: user activation for eve failed\n"
+		on    = "restarting sysinit-reactivation.target\n"
+	)
 	for name, c := range map[string]struct {
-		says, before string
-		reason       string // "": it is kept
+		says, before, after string
+		policy              agent.Units
+		reason              string // "": it is kept
+		named               string // of other users
 	}{
-		"a unit of a user":             {alice, "", "units failed: alice: u1.service"},
-		"one that had failed before":   {alice, "u1.service loaded failed failed U", ""},
-		"a user without a manager":     {"reloading user units for alice...\nError: Failed to open dbus connection\nwarning: user activation for alice failed\n", "", ""},
-		"a unit that runs by now":      {"Failed to start a.service\nwarning: the following units failed: a.service\n", "", "units failed: a.service"},
-		"a pending unit that is gone":  {"Failed to start gone.service: Unit gone.service not found.\n", "", "units failed: gone.service"},
-		"nothing that would be a name": {"something went wrong\n", "", "units failed (exit status 4), and switch-to-configuration does not name them: something went wrong"},
+		"a unit of the login user":             {says: alice + on, reason: "units failed: alice: u1.service"},
+		"nobody cares":                         {says: alice + on, policy: "ignore"},
+		"one that had failed before":           {says: alice + on, before: "u1.service loaded failed failed U"},
+		"one that fails and is not complained": {says: eve + on, after: "u1.service loaded failed failed U", reason: "units failed: alice: u1.service", named: "eve: e1.service"},
+		"a user without a manager":             {says: "reloading user units for alice...\nError: Failed to open dbus connection\nwarning: user activation for alice failed\n" + on},
+		"one whose manager is gone":            {says: "reloading user units for alice...\nError: timed out\nwarning: user activation for alice failed\n" + on, named: "alice: its user units"},
+		"a unit of another user":               {says: eve + on, named: "eve: e1.service"},
+		"another user without a name":          {says: "reloading user units for eve...\nError: timed out\nwarning: user activation for eve failed\n" + on, named: "eve: its user units"},
+		"another user who speaks for others":   {says: "reloading user units for eve...\nFailed to start user unit e1.service: x\n" + on + "warning: the following units failed: sshd.service\n" + alice + on, named: "eve: e1.service, alice: u1.service"},
+		"a unit of the system beside them":     {says: eve + on + "warning: the following units failed: a.service\n", reason: "units failed: a.service", named: "eve: e1.service"},
+		"a unit that runs by now":              {says: "Failed to start a.service\nwarning: the following units failed: a.service\n", reason: "units failed: a.service"},
+		"a pending unit that is gone":          {says: "Failed to start gone.service: Unit gone.service not found.\n", reason: "units failed: gone.service"},
+		"nothing that would be a name":         {says: "something went wrong\n", reason: "units failed (exit status 4), and switch-to-configuration does not name them: something went wrong"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newMachine(t).withSystemd()
-			m.write("/etc/passwd", "root:x:0:0::/root:/bin/sh\nalice:x:1000:100::/home/alice:/bin/sh\n")
+			// Whoever starts the agent with sudo, as the login user does.
+			t.Setenv("SUDO_UID", "1000")
+			m.write("/etc/passwd", "root:x:0:0::/root:/bin/sh\nalice:x:1000:100::/home/alice:/bin/sh\neve:x:1001:100::/home/eve:/bin/sh\n")
 			m.write("/run/user/1000/systemd/private", "")
-			m.program("/bin/systemctl", strings.Replace(fakeSystemctl, "case $1 in", "case $1 in\n--user) cat \"$FERRY_TEST_ROOT/control/user-failed\";;", 1))
+			m.program("/bin/systemctl", strings.Replace(fakeSystemctl, "case $1 in", "case $1 in\n--user) [ $2 != list-units ] || cat \"$FERRY_TEST_ROOT/control/user-failed\";;", 1))
 			m.write("/control/user-failed", c.before)
+			m.write("/control/user-fails", c.before+c.after)
 			m.write("/control/says", c.says)
 			m.write("/control/status-test", "4\n")
-			m.program(string(newSystem)+"/bin/switch-to-configuration", strings.Replace(switchScript, `echo "done" >&2`, `cat "$FERRY_TEST_ROOT/control/says" >&2`, 1))
+			m.program(string(newSystem)+"/bin/switch-to-configuration", strings.Replace(switchScript, `echo "done" >&2`,
+				`cat "$FERRY_TEST_ROOT/control/says" >&2; cp "$FERRY_TEST_ROOT/control/user-fails" "$FERRY_TEST_ROOT/control/user-failed"`, 1))
 			m.write("/control/old-is-well", "")
 			f := m.connect(locked("s1"))
-			r, _ := f.ask(guarded("test"))
+			begin := guarded("test")
+			begin.Switch.Units = c.policy
+			r, _ := f.ask(begin)
 			if r.Error == nil && r.Switch.Phase == agent.Waiting {
-				defer f.ask(finish(agent.VerdictBack))
+				if r, _ = f.ask(finish(agent.VerdictConfirm)); c.reason != "" {
+					t.Error("it is kept")
+				}
 			}
-			if r.Error != nil || c.reason == "" && r.Switch.Phase != agent.Waiting || c.reason != "" && (r.Switch.Outcome != agent.SwitchRolledBack || r.Switch.Reason != c.reason) {
-				t.Errorf("%+v, %v", r.Switch, r.Error)
+			if r.Error != nil || c.reason == "" && r.Switch.Outcome != agent.SwitchActivated ||
+				c.reason != "" && (r.Switch.Outcome != agent.SwitchRolledBack || r.Switch.Reason != c.reason) {
+				t.Fatalf("%+v, %v", r.Switch, r.Error)
+			}
+			if got := strings.Join(r.Switch.UserUnits, ", "); got != c.named {
+				t.Errorf("of others: %q", got)
+			}
+			if got := readJournal(m.root, 1); len(got) != 1 || !slices.Equal(got[0].UserUnits, r.Switch.UserUnits) {
+				t.Errorf("the journal says %+v", got)
 			}
 		})
 	}

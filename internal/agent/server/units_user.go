@@ -2,59 +2,128 @@ package server
 
 import (
 	"context"
+	"errors"
+	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"ferry/internal/run"
 )
 
-// usersUnits is how long the managers of all users may take to be asked.
-const usersUnits = 5 * time.Second
+// manager is a service manager: the system's, or that of a user. A user's may be anything that the user has put there.
+type manager struct {
+	root   root
+	runner *run.Runner
+	user   string // whose it is; "": the system's
+	uid    int
+	folder string // the user's runtime folder
+}
 
-// userManagers are the runtime folders of the users who have a manager of their own, by the users' names.
-func (r root) userManagers() map[string]string {
+func systemManager(runner *run.Runner, r root) manager { return manager{root: r, runner: runner} }
+
+// userManagers are those of the users who have one, by the users' names.
+func userManagers(runner *run.Runner, r root) []manager {
 	// The pattern is well formed.
 	sockets, _ := filepath.Glob(r.path("/run/user/*/systemd/private"))
-	folders := map[string]string{}
+	var managers []manager
 	passwd, _ := newInspectedFiles(r).read("/etc/passwd", passwordFolders...)
 	for _, socket := range sockets {
 		folder := filepath.Dir(filepath.Dir(socket))
-		for line := range strings.Lines(passwd) {
-			if f := strings.Split(line, ":"); len(f) == 7 && f[2] == filepath.Base(folder) {
-				folders[f[0]] = folder
-			}
-		}
-	}
-	return folders
-}
-
-// failedUserUnits names the units of users that are in trouble, each behind its user's name, as far as that is known: the
-// managers are the users' own, and are not waited for.
-func failedUserUnits(ctx context.Context, runner *run.Runner, r root) []string {
-	ctx, stop := context.WithTimeout(ctx, usersUnits)
-	defer stop()
-	var units []string
-	for user, folder := range r.userManagers() {
-		argv := slices.Insert(slices.Clone(listTroubled), 1, "--user")
-		// Root may talk to every manager's own socket, which needs no bus.
-		out := &beginning{left: maxUserUnits}
-		if err := runner.Run(ctx, run.Command{Argv: argv, Env: []string{"XDG_RUNTIME_DIR=" + folder}, Out: out, Grace: time.Second}); err != nil {
+		uid, err := strconv.Atoi(filepath.Base(folder))
+		if err != nil {
 			continue
 		}
-		for line := range strings.Lines(out.text.String()) {
-			if fields := strings.Fields(strings.TrimLeft(line, "●* ")); len(fields) > 0 {
-				units = append(units, run.Clean(user+": "+fields[0]))
-			}
+		if name := nameOf(passwd, uid); name != "" {
+			managers = append(managers, manager{root: r, runner: runner, user: name, uid: uid, folder: folder})
 		}
 	}
-	slices.Sort(units)
-	return units
+	slices.SortFunc(managers, func(a, b manager) int { return strings.Compare(a.user, b.user) })
+	return managers
 }
 
-// maxUserUnits is how much is read of what a user's manager says, which may be anything, in bytes.
-const maxUserUnits = 64 << 10
+// nameOf is the name of the user with a number; "" if there is none.
+func nameOf(passwd string, uid int) string {
+	for line := range strings.Lines(passwd) {
+		if f := strings.Split(strings.TrimSpace(line), ":"); len(f) == 7 && f[2] == strconv.Itoa(uid) {
+			return f[0]
+		}
+	}
+	return ""
+}
+
+const (
+	// usersUnits is how long a user's manager may take to answer.
+	usersUnits = 5 * time.Second
+	// maxUserUnits is how much is read of what it says, in bytes.
+	maxUserUnits = 256 << 10
+)
+
+// ask asks the manager with systemctl. A user's is not waited for, and not read without end.
+func (m manager) ask(ctx context.Context, argv ...string) (string, error) {
+	if !m.root.exists(systemdRuns) {
+		return "", errors.New("PID 1 is not systemd")
+	}
+	if m.folder == "" {
+		out, err := m.runner.Output(ctx, run.Command{Argv: append([]string{"systemctl"}, argv...)})
+		return string(out), err
+	}
+	ctx, stop := context.WithTimeout(ctx, usersUnits)
+	defer stop()
+	// Root may talk to every manager's own socket, which needs no bus.
+	out := &beginning{left: maxUserUnits}
+	err := m.runner.Run(ctx, run.Command{
+		Argv: append([]string{"systemctl", "--user"}, argv...), Env: []string{"XDG_RUNTIME_DIR=" + m.folder}, Out: out, Grace: time.Second,
+	})
+	return out.text.String(), err
+}
+
+// called is the name of a unit for people: behind that of the user whose it is.
+func (m manager) called(unit string) string {
+	if m.user == "" {
+		return unit
+	}
+	return run.Clean(m.user + ": " + unit)
+}
+
+// askAll asks several managers at once, so that none can hold up another one, and gives what they have said in their order.
+func askAll(managers []manager, ask func(manager) []string) []string {
+	said := make([][]string, len(managers))
+	var wait sync.WaitGroup
+	for i, m := range managers {
+		wait.Go(func() { said[i] = ask(m) })
+	}
+	wait.Wait()
+	return slices.Concat(said...)
+}
+
+// managers are the guard's: the system's and those of the users whose units are judged, and those of the others.
+func (g *guard) managers() (judged, others []manager) {
+	judged = []manager{systemManager(g.runner, g.root)}
+	for _, m := range userManagers(g.runner, g.root) {
+		if m.uid == 0 || m.uid == g.job.LoginUID {
+			judged = append(judged, m)
+		} else {
+			others = append(others, m)
+		}
+	}
+	return judged, others
+}
+
+// judgedUsers are the names of root and of the login user.
+func (g *guard) judgedUsers() []string {
+	passwd, _ := newInspectedFiles(g.root).read("/etc/passwd", passwordFolders...)
+	return []string{"root", nameOf(passwd, g.job.LoginUID)}
+}
+
+// ownFailedUnits names those units of the user who asks that are in trouble.
+func ownFailedUnits(ctx context.Context, runner *run.Runner, r root) []string {
+	managers := slices.DeleteFunc(userManagers(runner, r), func(m manager) bool { return m.uid != os.Geteuid() })
+	return askAll(managers, func(m manager) []string { return m.troubledNow(ctx) })
+}
 
 // beginning keeps the beginning of what is written to it.
 type beginning struct {
@@ -72,21 +141,15 @@ func (b *beginning) Write(p []byte) (int, error) {
 // unnamed is how the units of a user are called of whom only that is known that something failed.
 const unnamed = "its user units"
 
-// nameUserUnits puts names in the place of what was said of a user without any, as far as those have them that are in trouble.
-func nameUserUnits(said []string, failing func() []string) []string {
-	if !slices.ContainsFunc(said, func(unit string) bool { return strings.HasSuffix(unit, ": "+unnamed) }) {
-		return said
+// nameUsers leaves a user without names out where units of that user are named, here or there.
+func nameUsers(units, there []string) []string {
+	named := func(user string) bool {
+		return slices.ContainsFunc(slices.Concat(units, there), func(unit string) bool {
+			return strings.HasPrefix(unit, user) && unit != user+unnamed
+		})
 	}
-	now := failing()
-	var named []string
-	for _, unit := range said {
+	return slices.DeleteFunc(slices.Clone(units), func(unit string) bool {
 		user, isUnnamed := strings.CutSuffix(unit, unnamed)
-		found := slices.DeleteFunc(slices.Clone(now), func(other string) bool { return !strings.HasPrefix(other, user) })
-		if isUnnamed && strings.HasSuffix(user, ": ") && len(found) > 0 {
-			named = append(named, found...)
-			continue
-		}
-		named = append(named, unit)
-	}
-	return named
+		return isUnnamed && named(user)
+	})
 }
