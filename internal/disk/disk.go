@@ -111,6 +111,15 @@ func (d Disk) MkdirAll(folder string, mode fs.FileMode) error {
 	return nil
 }
 
+// SyncFile brings to the disk what was written to a file that is open, and its name.
+func (d Disk) SyncFile(file *os.File) error {
+	if err := errors.Join(file.Sync(), syncFolder(filepath.Dir(file.Name()))); err != nil {
+		return err
+	}
+	d.done("sync", file.Name())
+	return nil
+}
+
 // SyncFolder brings to the disk which names are in a folder: after a file in it was made, renamed or removed by something else.
 // A folder that is not there has none.
 func (d Disk) SyncFolder(folder string) error {

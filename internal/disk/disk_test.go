@@ -32,6 +32,16 @@ func content(file string) string {
 	return string(text)
 }
 
+// appendTo writes to the end of a file, which it makes if there is none.
+func appendTo(d disk.Disk, name, text string) error {
+	file, err := os.OpenFile(name, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = file.WriteString(text)
+	return errors.Join(err, d.SyncFile(file), file.Close())
+}
+
 // TestWhatIsDoneOutlivesAPowerCut locks for each function that its work is on the disk when it returns, and that the file system
 // which it is tried on would lose it otherwise.
 func TestWhatIsDoneOutlivesAPowerCut(t *testing.T) {
@@ -65,6 +75,13 @@ func TestWhatIsDoneOutlivesAPowerCut(t *testing.T) {
 		"a file that was removed": {
 			func(in string) error { return os.WriteFile(in+"/file", []byte("old"), 0o600) },
 			func(in string) error { return errors.Join(os.Remove(in+"/file"), d.SyncFolder(in)) }, "file", "none",
+		},
+		"a file that was written to": {
+			func(in string) error { return os.WriteFile(in+"/file", []byte("te"), 0o600) },
+			func(in string) error { return appendTo(d, in+"/file", "xt") }, "file", "text",
+		},
+		"a new file that was written to": {
+			nil, func(in string) error { return appendTo(d, in+"/file", "text") }, "file", "text",
 		},
 		"all that was written": {
 			nil, func(in string) error {

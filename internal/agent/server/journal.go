@@ -72,11 +72,11 @@ func writeJournal(r root, line []byte) error {
 		return errors.Join(rotated, err)
 	}
 	defer file.Close()
-	return errors.Join(rotated, appendLine(file, line))
+	return errors.Join(rotated, r.appendLine(file, line))
 }
 
 // appendLine adds a line in one write, whole or not at all, and brings it to the disk.
-func appendLine(file *os.File, line []byte) error {
+func (r root) appendLine(file *os.File, line []byte) error {
 	size, err := file.Seek(0, io.SeekEnd)
 	if err != nil {
 		return err
@@ -95,19 +95,7 @@ func appendLine(file *os.File, line []byte) error {
 		_ = file.Truncate(size)
 		return err
 	}
-	if err := file.Sync(); err != nil {
-		return err
-	}
-	if size > 0 {
-		return nil
-	}
-	// The name of a new file is in its folder.
-	folder, err := os.Open(filepath.Dir(file.Name()))
-	if err != nil {
-		return err
-	}
-	defer folder.Close()
-	return folder.Sync()
+	return r.disk.SyncFile(file)
 }
 
 // readJournal gives the newest n entries, the newest last.

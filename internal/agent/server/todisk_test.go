@@ -100,6 +100,54 @@ func TestATrialIsOnTheDiskBeforeTheBootLoaderIsTold(t *testing.T) {
 	}, forgotten)
 }
 
+// TestEachBootPartitionIsBroughtToTheDisk has the several that GRUB may be on, and what is mounted below them; no other file system
+// is waited for.
+func TestEachBootPartitionIsBroughtToTheDisk(t *testing.T) {
+	m := newMachine(t).traced()
+	m.write("/proc/self/mountinfo", `28 1 259:3 / /boot rw,relatime shared:1 - vfat /dev/sda1 rw
+29 1 259:4 / /boot2 rw,relatime shared:2 - ext4 /dev/sdb1 rw
+30 1 259:5 / /boot2/efi rw,relatime shared:3 - vfat /dev/sdb2 rw
+31 1 259:6 / /efi2 rw,relatime shared:4 - xfs /dev/sdc1 rw
+32 1 0:40 / /mnt/far rw,relatime shared:5 - nfs4 far:/ rw
+`)
+	for _, folder := range []string{"/boot", "/boot2/efi", "/efi2", "/mnt/far", agent.Folder} {
+		m.write(folder+"/.keep", "")
+	}
+	if err := m.toDisk(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	got := m.calls()
+	slices.Sort(got)
+	want := slices.Concat(everything, []string{"sync all /boot2", "sync all /boot2/efi", "sync all /efi2"})
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// TestAnEntryOfTheJournalIsOnTheDisk locks that no power cut after a deployment takes its entry away.
+func TestAnEntryOfTheJournalIsOnTheDisk(t *testing.T) {
+	m := newMachine(t).traced()
+	mustAppend(t, m.root, entryOf("one"))
+	mustAppend(t, m.root, entryOf("two"))
+	m.inOrder([]string{"sync " + journalFile, "sync " + journalFile})
+}
+
+// TestATrialWithoutSystemdIsOnTheDisk locks that its folder is, too, where no way back is made before.
+func TestATrialWithoutSystemdIsOnTheDisk(t *testing.T) {
+	m := newTriable(t).traced()
+	if err := os.RemoveAll(m.path(systemdRuns)); err != nil {
+		t.Fatal(err)
+	}
+	m.program("/bin/reboot", "#!/bin/sh\necho reboot >>\"$FERRY_TEST_ROOT/calls\"\n")
+	if status, log := m.work(bootOnceJob); status.Status != 0 {
+		t.Fatalf("%+v\n%s", status, log)
+	}
+	if calls := m.calls(); len(calls) < 2 || calls[0] != "mkdir "+trialFolder || calls[1] != "write "+trialFolder+"/"+trialFile {
+		t.Errorf("it begins with %q", calls)
+	}
+}
+
 // TestWhatCannotBeBroughtToTheDiskIsNotCommitted locks that nothing moves then.
 func TestWhatCannotBeBroughtToTheDiskIsNotCommitted(t *testing.T) {
 	m := newMachine(t)
