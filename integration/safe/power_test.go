@@ -31,6 +31,8 @@ func TestAPowerCutInEachPhase(t *testing.T) {
 				x := x.in(t)
 				before, greeting := x.State(), x.rewrite("")
 				_, ended := x.begin(c.phase)
+				// As Nix does by itself now and then: its database must not say more than there is.
+				x.OnTarget("sh", "-c", "sync /nix/var/nix/db/*")
 				if err := x.Target.Kill(); err != nil {
 					t.Fatal(err)
 				}
@@ -53,7 +55,7 @@ func TestAPowerCutInEachPhase(t *testing.T) {
 					}
 					x.is(before)
 				}
-				x.OnTarget("sh", "-c", "nix-store --verify-path $(nix-store --query --requisites /nix/var/nix/profiles/system /run/current-system)")
+				x.OnTarget("nix-store", "--verify", "--check-contents")
 			})
 		}
 		greeting := x.rewrite("")

@@ -9,10 +9,10 @@ import (
 
 const (
 	// MethodOnDisk compares the closure of Toplevel, as the target's Nix knows it, with what is on the target's disk: whether
-	// each path is there, and with Contents, whether it is what Nix has registered. It needs neither the lock nor root. Result:
-	// OnDiskResult.
+	// each path is there, and with Contents, whether it is what Nix has registered. It needs neither the lock nor root; with the
+	// lock what a power cut may have made empty is read as well. Result: OnDiskResult.
 	MethodOnDisk Method = "on-disk"
-	// MethodRestore brings paths that the target's Nix has and its disk has not. Their registration stays as it is. Stream: see
+	// MethodRestore brings paths that the target's Nix has and its disk has not, or not whole after a power cut. Their registration stays as it is. Stream: see
 	// ShipHeader, each path whole. Result: ShipResult.
 	MethodRestore Method = "restore"
 )
@@ -22,6 +22,8 @@ type OnDiskResult struct {
 	Paths int         `json:"paths"` // in the closure
 	Wrong []WrongPath `json:"wrong,omitempty"`
 	More  int         `json:"more,omitempty"` // how many are wrong besides those in Wrong
+	// Doubted is how many were read because they came in a ship that a power cut has ended.
+	Doubted int `json:"doubted,omitempty"`
 }
 
 // WrongPath is a valid path that is not on the disk, or not as Nix has registered it.

@@ -14,7 +14,8 @@ import (
 
 // complete sees that all that p needs is on the target's disk before p is activated. Nix tells only what its database has: a
 // path that was removed behind its back is not shipped, and its absence would be found in the middle of an activation, or at the
-// next boot. What this machine has is put back; what it has not is named.
+// next boot. Nor does Nix know what a power cut has left of a ship: the target reads that, once. What this machine has is put back;
+// what it has not is named.
 //
 // Of what the target says that it lacks, only what p needs is sent, as this machine knows it, and each path once: a target that
 // lies must not be able to read this machine's store. Unless ours says that p was made here, nothing is sent at all.
@@ -23,8 +24,14 @@ func (d *deployment) complete(ctx context.Context, p nix.StorePath, ours bool) e
 	err := d.link.do(ctx, func(session *agent.Session) error {
 		for {
 			got, err := session.OnDisk(ctx, p, false)
-			if err != nil || len(got.Wrong) == 0 {
+			if err != nil {
 				return err
+			}
+			if got.Doubted > 0 && !told {
+				d.note(fmt.Sprintf("a ship was cut off there by the end of its power: what has arrived of it was read, %s", Count(got.Doubted, "path")))
+			}
+			if len(got.Wrong) == 0 {
+				return nil
 			}
 			gone := &goneError{paths: got.Wrong, more: got.More}
 			if !told {
@@ -105,7 +112,7 @@ func (d *deployment) restore(ctx context.Context, session *agent.Session, infos 
 	return err
 }
 
-// goneError is a target whose disk lacks what its Nix has.
+// goneError is a target whose disk has not, or not whole, what its Nix has.
 type goneError struct {
 	paths []agent.WrongPath
 	more  int // that are not among paths
@@ -124,7 +131,11 @@ func (e *goneError) Error() string {
 	if n == 1 {
 		is = "is"
 	}
-	text := fmt.Sprintf("%s that the target's Nix takes for valid %s not on its disk: %s", Count(n, "path"), is, strings.Join(names, ", "))
+	damaged := ""
+	if slices.ContainsFunc(e.paths, func(p agent.WrongPath) bool { return !p.Gone }) {
+		damaged = ", or not whole"
+	}
+	text := fmt.Sprintf("%s that the target's Nix takes for valid %s not on its disk%s: %s", Count(n, "path"), is, damaged, strings.Join(names, ", "))
 	if n > len(names) {
 		text += fmt.Sprintf(" and %d more", n-len(names))
 	}

@@ -16,18 +16,25 @@ import (
 const maxWrong = 1000
 
 // onDisk compares the closure of r's toplevel with the disk. Nix's database says what should be there, and Nix does not look:
-// who has removed a path with rm, or lost it with a disk, has a Nix that takes it for valid.
+// who has removed a path with rm, or lost it with a disk, has a Nix that takes it for valid. What a power cut may have made empty
+// (see arriving) is read, for who is about to activate it.
 func (s *server) onDisk(ctx context.Context, r agent.Request) (*agent.OnDiskResult, error) {
 	infos, err := s.closureInfos(r.Toplevel)
 	if err != nil {
 		return nil, err
 	}
+	doubt, err := s.doubts(ctx)
+	if err != nil {
+		return nil, err
+	}
 	result := &agent.OnDiskResult{Paths: len(infos)}
 	for _, info := range infos {
-		wrong, err := s.root().wrongOf(ctx, info, r.Contents)
-		switch {
-		case err != nil:
+		wrong, err := s.root().wrongOf(ctx, info, r.Contents || doubt.before[info.Path])
+		if err != nil {
 			return nil, err
+		}
+		doubt.look(info.Path, wrong == nil)
+		switch {
 		case wrong == nil:
 		case len(result.Wrong) == maxWrong:
 			result.More++
@@ -35,7 +42,8 @@ func (s *server) onDisk(ctx context.Context, r agent.Request) (*agent.OnDiskResu
 			result.Wrong = append(result.Wrong, *wrong)
 		}
 	}
-	return result, nil
+	result.Doubted = len(doubt.looked)
+	return result, s.settleDoubts(doubt)
 }
 
 // wrongOf tells what is wrong with a path on the disk; nil: nothing. Its content is looked at only if contents says so. An error

@@ -201,7 +201,7 @@ func FuzzFeed(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		feeder := &feeder{ctx: context.Background(), in: bufio.NewReader(bytes.NewReader(text)), serve: serve}
+		feeder := &feeder{ctx: context.Background(), in: bufio.NewReader(bytes.NewReader(text)), serve: serve, expect: func(nix.StorePath) error { return nil }}
 		sent := make(chan *agent.ShipHeader, len(text)/4+1)
 		if first, err := readHeader(feeder.in); err == nil {
 			_ = feeder.feed(first, sent)

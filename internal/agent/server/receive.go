@@ -28,6 +28,7 @@ func (s *server) ship(ctx context.Context, r agent.Request, stream *agent.DataRe
 		}
 	}
 	defer s.openLanes(ctx, r, stream)()
+	s.expected = map[nix.StorePath]bool{}
 	count, err := s.receive(ctx, stream)
 	var lane *agent.LaneError
 	if errors.As(err, &lane) {
@@ -36,9 +37,9 @@ func (s *server) ship(ctx context.Context, r agent.Request, stream *agent.DataRe
 	if err == nil {
 		err = stream.Drain()
 	}
-	if err == nil && count > 0 {
+	if err == nil {
 		// Nix does not: after a power cut its database would have paths whose files are empty, which nothing ships again.
-		err = s.root().storeToDisk(ctx)
+		err = s.root().arrived(ctx)
 	}
 	if err == nil && r.Root != "" {
 		err = keepPending(s.root(), r.Root)
@@ -47,6 +48,21 @@ func (s *server) ship(ctx context.Context, r agent.Request, stream *agent.DataRe
 		return nil, err
 	}
 	return &agent.ShipResult{Registered: count, Peak: peakMemory()}, nil
+}
+
+// expect writes down that a path comes, and with it all that ferry was told to be missing: once for a ship, as a rule.
+func (s *server) expect(p nix.StorePath) error {
+	if s.expected[p] {
+		return nil
+	}
+	paths := append(slices.Clone(s.lacking), p)
+	if err := s.root().expect(paths); err != nil {
+		return err
+	}
+	for _, p := range paths {
+		s.expected[p] = true
+	}
+	return nil
 }
 
 func (s *server) receive(ctx context.Context, stream *agent.DataReader) (registered int, err error) {
@@ -62,6 +78,11 @@ func (s *server) receive(ctx context.Context, stream *agent.DataReader) (registe
 	if err != nil {
 		return 0, &streamError{err}
 	}
+	if first != nil {
+		if err := s.expect(first.Path); err != nil {
+			return 0, err
+		}
+	}
 	st, err := s.storeFor(ctx, first)
 	if err != nil {
 		return 0, err
@@ -72,7 +93,7 @@ func (s *server) receive(ctx context.Context, stream *agent.DataReader) (registe
 	}
 	st.feed(true)
 	defer st.feed(false)
-	f := &feeder{ctx: ctx, in: in, serve: serve}
+	f := &feeder{ctx: ctx, in: in, serve: serve, expect: s.expect}
 	defer f.bases.close()
 	acks := &acknowledgements{serve: serve, reports: reports, sent: make(chan *agent.ShipHeader, maxUnanswered), done: make(chan error, 1)}
 	go acks.read()
@@ -164,6 +185,8 @@ type feeder struct {
 	in    *bufio.Reader
 	serve *nix.Serve
 	bases bases
+	// expect is told of a path before it comes.
+	expect func(nix.StorePath) error
 	// current is the path that is on its way, and cut how far it came if the stream has ended in it.
 	current *agent.ShipHeader
 	cut     *nix.BrokenOffError
@@ -191,6 +214,9 @@ func (f *feeder) feed(first *agent.ShipHeader, sent chan<- *agent.ShipHeader) er
 
 // path feeds one path.
 func (f *feeder) path(header *agent.ShipHeader) error {
+	if err := f.expect(header.Path); err != nil {
+		return err
+	}
 	info := nix.PathInfo{
 		Path: header.Path, Deriver: header.Deriver, NarHash: header.NarHash, NarSize: header.NarSize,
 		References: header.References, Signatures: header.Signatures, CA: header.CA,

@@ -16,8 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// restore puts paths back that Nix has in its database and that are not on the disk. Nix itself would ignore them, as they are
-// valid.
+// restore puts paths back that Nix has in its database and that are not on the disk, or that were found damaged by a power cut.
+// Nix itself would ignore them, as they are valid.
 func (s *server) restore(ctx context.Context, stream *agent.DataReader) (*agent.ShipResult, error) {
 	if s.lock == nil {
 		return nil, errLocked
@@ -30,6 +30,10 @@ func (s *server) restore(ctx context.Context, stream *agent.DataReader) (*agent.
 	}
 	defer z.Close()
 	in := bufio.NewReaderSize(z, 64<<10)
+	doubt, err := s.doubts(ctx)
+	if err != nil {
+		return nil, err
+	}
 	result := new(agent.ShipResult)
 	for {
 		header, err := readHeader(in)
@@ -42,17 +46,28 @@ func (s *server) restore(ctx context.Context, stream *agent.DataReader) (*agent.
 		if len(header.Bases) > 0 || header.Offset > 0 {
 			return nil, &streamError{fmt.Errorf("%s is not whole", header.Path)}
 		}
-		if err := s.restorePath(ctx, header, &exactReader{r: in, left: header.NarSize}); err != nil {
+		if err := s.restorePath(ctx, header, doubt.before[header.Path], &exactReader{r: in, left: header.NarSize}); err != nil {
 			return nil, err
 		}
+		doubt.look(header.Path, true)
 		result.Registered++
+	}
+	if len(doubt.looked) > 0 {
+		// The names, too, before it is forgotten that something else was there.
+		if err := s.root().storeToDisk(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.settleDoubts(doubt); err != nil {
+		return nil, err
 	}
 	result.Peak = peakMemory()
 	return result, stream.Drain()
 }
 
-// restorePath puts one path back. It stands under its name only once it is whole and is what Nix has registered.
-func (s *server) restorePath(ctx context.Context, header *agent.ShipHeader, nar *exactReader) error {
+// restorePath puts one path back. It stands under its name only once it is whole and is what Nix has registered. What is there is
+// left as it is, unless it is in doubt.
+func (s *server) restorePath(ctx context.Context, header *agent.ShipHeader, doubtful bool, nar *exactReader) error {
 	p := header.Path
 	serve, err := s.store.use()
 	if err != nil {
@@ -71,7 +86,7 @@ func (s *server) restorePath(ctx context.Context, header *agent.ShipHeader, nar 
 	case infos[0].NarHash != header.NarHash || infos[0].NarSize != header.NarSize:
 		return fmt.Errorf("%s is another build than the one that the target's Nix has registered", p)
 	}
-	if s.root().exists(string(p)) {
+	if !doubtful && s.root().exists(string(p)) {
 		if _, err = io.Copy(io.Discard, nar); err != nil {
 			return &streamError{err}
 		}
@@ -91,7 +106,7 @@ func (s *server) restorePath(ctx context.Context, header *agent.ShipHeader, nar 
 	return nil
 }
 
-// putBack makes a path of the store in folder from its NAR. What is left of one that was killed has no store path's name: Nix's
+// putBack makes a path of the store in folder from its NAR, in the place of what is there. What is left of one that was killed has no store path's name: Nix's
 // next collection of garbage takes it away.
 func putBack(ctx context.Context, folder string, p nix.StorePath, hash string, nar io.Reader) (err error) {
 	// Root's alone: who may write to the store's folder, as Nix's builders may, must not reach what is not finished.
@@ -113,7 +128,11 @@ func putBack(ctx context.Context, folder string, p nix.StorePath, hash string, n
 	if err := syncFileSystem(temp); err != nil {
 		return err
 	}
-	return os.Rename(made, filepath.Join(folder, p.Base()))
+	place := filepath.Join(folder, p.Base())
+	if err := os.Rename(place, filepath.Join(temp, "before")); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return os.Rename(made, place)
 }
 
 func syncFileSystem(folder string) error {

@@ -56,6 +56,9 @@ type server struct {
 	// it; nil: none.
 	kept  *kept
 	taken *store
+	// lacking are the paths that ferry was told last to be missing, and expected those that are written down to come in this ship.
+	lacking  []nix.StorePath
+	expected map[nix.StorePath]bool
 	// failedBefore gives the units that were in the failed state when the first path was asked about.
 	failedBefore func() []string
 	// working says that ferry waits for an answer.
@@ -199,7 +202,7 @@ func (s *server) answer(ctx context.Context, r agent.Request) (agent.Response, *
 		s.failedBefore = sync.OnceValue(func() []string { return troubledBefore(ctx, s.runner, s.root()) })
 		go s.failedBefore()
 		go s.login()
-		response.Missing, err = s.missing(r, stream)
+		response.Missing, err = s.missing(ctx, r, stream)
 	case agent.MethodShip:
 		stream = s.wire.DataReader()
 		response.Ship, err = s.ship(ctx, r, stream)

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -186,7 +187,7 @@ func (s *store) end(err error) error {
 }
 
 // missing reads the paths that ferry asks about and gives the indexes of those that are not valid here.
-func (s *server) missing(r agent.Request, stream *agent.DataReader) ([]int, error) {
+func (s *server) missing(ctx context.Context, r agent.Request, stream *agent.DataReader) ([]int, error) {
 	paths, err := readPaths(stream)
 	if err == nil {
 		err = stream.Drain()
@@ -202,21 +203,40 @@ func (s *server) missing(r agent.Request, stream *agent.DataReader) ([]int, erro
 	if err != nil {
 		return nil, err
 	}
-	valid, err := serve.ValidPaths(paths, true, r.Substitute)
+	valid, err := serve.ValidPaths(paths, true, false)
 	if err != nil {
 		return nil, s.store.died(err)
 	}
-	have := make(map[nix.StorePath]bool, len(valid))
-	for _, p := range valid {
-		have[p] = true
+	// Who does not hold the lock changes nothing.
+	if r.Substitute && s.lock != nil && len(valid) < len(paths) {
+		if valid, err = s.substitute(ctx, serve, paths, valid); err != nil {
+			return nil, err
+		}
 	}
+	have := setOf(valid)
 	missing := []int{}
+	s.lacking = nil
 	for i, p := range paths {
 		if !have[p] {
 			missing = append(missing, i)
+			s.lacking = append(s.lacking, p)
 		}
 	}
 	return missing, nil
+}
+
+// substitute lets Nix fetch those of paths that are not valid, as far as it can, and gives which are valid then. It brings them
+// to the disk.
+func (s *server) substitute(ctx context.Context, serve *nix.Serve, paths, valid []nix.StorePath) ([]nix.StorePath, error) {
+	have := setOf(valid)
+	if err := s.root().expect(slices.DeleteFunc(slices.Clone(paths), func(p nix.StorePath) bool { return have[p] })); err != nil {
+		return nil, err
+	}
+	valid, err := serve.ValidPaths(paths, true, true)
+	if err != nil {
+		return nil, s.store.died(err)
+	}
+	return valid, s.root().arrived(ctx)
 }
 
 func newDecoder(r io.Reader) (*zstd.Decoder, error) {
