@@ -237,6 +237,9 @@ echo x >>"$FERRY_TEST_ROOT/begun"
 		if !strings.Contains(log, "ferry: a user has logged out") {
 			t.Errorf("the log is %q", log)
 		}
+		if r, _ := f.ask(finish(agent.VerdictConfirm)); r.Error != nil || r.Switch.Outcome != agent.SwitchCommitted {
+			t.Errorf("%+v, %v", r.Switch, r.Error)
+		}
 	})
 	t.Run("again and again", func(t *testing.T) {
 		m := newMachine(t).withSystemd()
