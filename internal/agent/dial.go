@@ -31,7 +31,8 @@ func (s *Session) Dial(ctx context.Context, address string) (net.Conn, error) {
 	return dial(ctx, s.channel, program, "dial", address)
 }
 
-// installed is where the agent is on the target.
+// installed is where the agent is on the target, as it says itself: by that path nobody but root can put something else in its
+// place. Another link may lead to it, which whoever has its folder can move.
 func (s *Session) installed() (string, error) {
 	programs, err := Programs()
 	if err != nil {
@@ -42,7 +43,11 @@ func (s *Session) installed() (string, error) {
 	if !found {
 		return "", fmt.Errorf("ferry has no agent for a %q machine", machine)
 	}
-	return path.Join(Folder, "agent-"+p.Hash), nil
+	program := string(s.Hello.Program)
+	if !path.IsAbs(program) || path.Clean(program) != program || run.Clean(program) != program || path.Base(program) != "agent-"+p.Hash {
+		return "", fmt.Errorf("the agent does not say where it is, but %q", run.Clean(program))
+	}
+	return program, nil
 }
 
 // dial runs the agent's program on the far end of channel, to dial an address or as a lane to a socket.

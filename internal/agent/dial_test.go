@@ -107,6 +107,27 @@ func TestDialWantsAMachineThatItKnows(t *testing.T) {
 	}
 }
 
+// TestDialStartsTheProgramThatWasLookedAt locks that it is found by the path that has no link in it, under the name that its content
+// has: by another one somebody who has a folder on the way could put another program there.
+func TestDialStartsTheProgramThatWasLookedAt(t *testing.T) {
+	programs, err := Programs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for says, want := range map[string]string{
+		"/persist/ferry/agent-HASH": "/persist/ferry/agent-HASH", "": "", "agent-HASH": "", "/persist/../tmp/agent-HASH": "",
+		"/persist/ferry/agent-0000": "", "/tmp/other": "", "/\x1b[31m/agent-HASH": "",
+	} {
+		s := new(Session)
+		s.Hello.Facts.Machine = programs[0].Machine
+		s.Hello.Program = Verbatim(strings.ReplaceAll(says, "HASH", programs[0].Hash))
+		got, err := s.installed()
+		if got != strings.ReplaceAll(want, "HASH", programs[0].Hash) || (err == nil) != (want != "") {
+			t.Errorf("%q: %q, %v", says, got, err)
+		}
+	}
+}
+
 // TestTheProgramOfAMachineIsTheOneTheBootstrapTakes locks that both mean the same names of a machine.
 func TestTheProgramOfAMachineIsTheOneTheBootstrapTakes(t *testing.T) {
 	var programs []Program

@@ -19,6 +19,8 @@ type Hello struct {
 	Protocol int    `json:"protocol"`
 	Version  string `json:"version" is:"short"`
 	Facts    Facts  `json:"facts"`
+	// Program is the agent's file, after all links: the one that was looked at before it was started.
+	Program Verbatim `json:"program,omitempty"`
 	// Resumed says that this deployment held the lock before, and nobody else since, and that the target was not restarted.
 	Resumed bool `json:"resumed,omitempty"`
 	// Kept is a path that a lost connection has left half sent, and that the target's Nix still waits for; nil: none.

@@ -185,6 +185,7 @@ func TestFoldersThatAreSomebodyElsesAreRefused(t *testing.T) {
 		"a trial's":          {trialFolder, func(p string) error { return os.Chown(p, somebody, 0) }, "belongs to the user with the number 4242"},
 		"one in the jobs'":   {jobsFolder + "/kept", func(p string) error { return os.Chown(p, somebody, 0) }, "belongs to the user with the number 4242"},
 		"below an open one":  {"/run", func(p string) error { return os.Chmod(p, 0o1777) }, "others than root may write to"},
+		"a link in others'":  {"/others", func(p string) error { return os.Chown(p, somebody, 0) }, "belongs to the user with the number 4242"},
 		"a link into others": {"/var/lib/private/ferry", func(p string) error { return os.Chown(p, somebody, 0) }, "belongs to the user with the number 4242"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -194,12 +195,16 @@ func TestFoldersThatAreSomebodyElsesAreRefused(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if c.path == "/var/lib/private/ferry" {
-				_ = os.RemoveAll(m.root.path(agent.Folder))
-				if err := os.Symlink("private/ferry", m.root.path(agent.Folder)); err != nil {
-					t.Fatal(err)
-				}
-			} else if err := os.MkdirAll(m.root.path(agent.Folder), 0o755); err != nil {
+			switch c.path {
+			case "/others":
+				// The folder that it leads to in the end is root's, and who may move a link on the way is not.
+				m.write("/own/ferry/.keep", "")
+				m.link(m.path("/others/link"), agent.Folder)
+				m.link("../own/ferry", "/others/link")
+			case "/var/lib/private/ferry":
+				m.link("private/ferry", agent.Folder)
+			}
+			if err := os.MkdirAll(m.root.path(agent.Folder), 0o755); err != nil {
 				t.Fatal(err)
 			}
 			if err := ownFolders(m.root); err != nil {

@@ -194,17 +194,19 @@ func (k *kept) end() {
 }
 
 // take makes the nix-store this agent's.
-func (k *kept) take(ctx context.Context, runner *run.Runner) (*store, error) {
+func (k *kept) take(ctx context.Context, runner *run.Runner, halted time.Duration) (*store, error) {
 	if err := k.say(keptTake); err != nil {
 		k.drop()
 		return nil, err
 	}
 	_ = k.conn.Close()
 	f := k.files
-	return &store{
-		ctx: ctx, runner: runner, process: &takenProcess{f.process, f.said}, in: f.in, out: f.out, said: f.said,
+	s := &store{
+		ctx: ctx, runner: runner, halted: halted, process: &takenProcess{f.process, f.said}, in: f.in, out: f.out, said: f.said,
 		serve: nix.ContinueServe(f.out, f.in, k.state.Minor),
-	}, nil
+	}
+	s.watch()
+	return s, nil
 }
 
 // takenProcess is a nix-store that another agent has started.

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"ferry/internal/agent"
 )
@@ -33,10 +34,14 @@ func ownFolders(r root) error {
 	return isOwn(r.path(logs), info)
 }
 
-// wayTo looks at a folder, and at all above it. One of ferry's own that is too wide is narrowed.
+// wayTo looks at a folder, at all above it, and where links lead to it, at the folders that these are in: who may write there can
+// move them. One of ferry's own that is too wide is narrowed.
 func wayTo(r root, folder string) error {
 	top, err := filepath.EvalSymlinks(r.path("/"))
 	if err != nil {
+		return err
+	}
+	if err := linksTo(r, folder, top); err != nil {
 		return err
 	}
 	real, err := filepath.EvalSymlinks(r.path(folder))
@@ -48,15 +53,46 @@ func wayTo(r root, folder string) error {
 			return err
 		}
 	}
+	return upFrom(real, top)
+}
+
+// linksTo looks at the folders that the links are in which a path leads through.
+func linksTo(r root, folder, top string) error {
+	at, left := top, strings.Split(strings.Trim(folder, "/"), "/")
+	for links := 0; len(left) > 0 && links < maxLinks; {
+		next := filepath.Join(at, left[0])
+		left = left[1:]
+		to, err := os.Readlink(next)
+		if err != nil {
+			at = next
+			continue
+		}
+		links++
+		if err := upFrom(at, top); err != nil {
+			return err
+		}
+		if filepath.IsAbs(to) {
+			at, to = top, strings.TrimPrefix(to, r.dir)
+		}
+		left = append(strings.Split(strings.Trim(to, "/"), "/"), left...)
+	}
+	return nil
+}
+
+// maxLinks is how many links the kernel follows.
+const maxLinks = 40
+
+// upFrom looks at a folder that is led to without a link, and at all above it.
+func upFrom(folder, top string) error {
 	for {
-		info, err := os.Lstat(real)
+		info, err := os.Lstat(folder)
 		if err != nil {
 			return nothingThere(err)
 		}
-		if err := isOwn(real, info); err != nil || real == top || real == "/" {
+		if err := isOwn(folder, info); err != nil || folder == top || folder == "/" {
 			return err
 		}
-		real = filepath.Dir(real)
+		folder = filepath.Dir(folder)
 	}
 }
 

@@ -157,7 +157,7 @@ func (s *server) storeFor(ctx context.Context, first *agent.ShipHeader) (*store,
 	}
 	k := s.kept
 	s.kept = nil
-	taken, err := k.take(ctx, s.runner)
+	taken, err := k.take(ctx, s.runner, s.store.halted)
 	if err != nil {
 		return nil, fmt.Errorf("go on with %s: %w", first.Path, err)
 	}

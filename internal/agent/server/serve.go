@@ -36,6 +36,7 @@ type Options struct {
 	beginGrace time.Duration // instead of the usual one, for tests
 	leaving    time.Duration // the same
 	opening    time.Duration // the same
+	halted     time.Duration // the same
 	beat       time.Duration // the same
 	takeOver   time.Duration // the same
 }
@@ -123,12 +124,12 @@ func (s *server) sayHello(ctx context.Context) error {
 	if s.lock != nil {
 		s.kept = findKept(s.root(), s.opts.Program)
 	}
-	s.store = openStore(ctx, s.runner, s.opts.Lock, cmp.Or(s.opts.opening, openLimit))
+	s.store = openStore(ctx, s.runner, s.opts.Lock, cmp.Or(s.opts.opening, openLimit), cmp.Or(s.opts.halted, haltedLimit))
 	limited, stop := context.WithTimeout(ctx, factsLimit)
 	facts := gatherFacts(limited, s.runner, s.root())
 	stop()
 	facts.Lock = s.holder
-	hello := agent.Hello{Protocol: agent.Protocol, Version: s.opts.Version, Facts: facts, Resumed: s.lock != nil && s.lock.resumed}
+	hello := agent.Hello{Protocol: agent.Protocol, Version: s.opts.Version, Facts: facts, Program: agent.Verbatim(s.opts.Program), Resumed: s.lock != nil && s.lock.resumed}
 	if s.kept != nil {
 		hello.Kept = &s.kept.state.Kept
 	}

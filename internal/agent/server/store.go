@@ -34,6 +34,8 @@ type store struct {
 	opening context.Context
 	giveUp  context.CancelFunc
 	limit   time.Duration
+	// halted is how long one may be stopped before it is ended.
+	halted time.Duration
 
 	mu      sync.Mutex
 	process storeProcess // nil: not started
@@ -42,6 +44,7 @@ type store struct {
 	said    *os.File // what it says on standard error
 	serve   *nix.Serve
 	feeding bool  // the end of ctx does not end it
+	stopped bool  // the process was, and has been ended for it
 	mute    error // one has not answered in time: the next one would not either
 }
 
@@ -57,8 +60,8 @@ func storeCommand() []string { return []string{"nix-store", "--serve", "--write"
 const openLimit = 2 * time.Minute
 
 // openStore starts the process in the background if it will be used; the first use waits for it, for so long at most.
-func openStore(ctx context.Context, runner *run.Runner, used bool, limit time.Duration) *store {
-	s := &store{ctx: ctx, runner: runner, limit: limit}
+func openStore(ctx context.Context, runner *run.Runner, used bool, limit, halted time.Duration) *store {
+	s := &store{ctx: ctx, runner: runner, limit: limit, halted: halted}
 	s.opening, s.giveUp = context.WithCancel(ctx)
 	if used {
 		go func() { _, _ = s.use() }()
@@ -84,6 +87,7 @@ func (s *store) use() (*nix.Serve, error) {
 		return nil, err
 	}
 	s.process, s.in, s.out, s.said = p, in, out, said
+	s.watch()
 	context.AfterFunc(s.ctx, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -171,6 +175,8 @@ func (s *store) forget() {
 
 func (s *store) end(err error) error {
 	_ = s.in.Close()
+	stopped := s.stopped
+	s.stopped = false
 	kill := time.AfterFunc(storeGrace, s.process.Kill)
 	defer kill.Stop()
 	ended := s.process.Wait()
@@ -179,6 +185,9 @@ func (s *store) end(err error) error {
 		_ = s.said.Close()
 	}
 	s.process, s.in, s.out, s.said, s.serve = nil, nil, nil, nil, nil
+	if stopped {
+		return errStoreStopped
+	}
 	var failed *run.Error
 	if errors.As(ended, &failed) && failed.Stderr != "" {
 		return failed
