@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"ferry/integration/site"
+	"ferry/internal/lab"
 )
 
 // The lab's boot loaders, as options of a configuration.
@@ -28,7 +29,7 @@ type rebootable struct {
 
 func newRebootable(t *testing.T, loader string) *rebootable {
 	t.Helper()
-	s := &rebootable{Site: site.New(t, site.Options{}), loader: loader}
+	s := &rebootable{Site: site.New(t, site.Options{Target: lab.Options{Disk: true}}), loader: loader}
 	s.configure("first", "")
 	s.Deploy("--action", "boot")
 	// The programs of the boot loader come with the system.

@@ -61,7 +61,7 @@ find /run/ferry /var/lib/ferry /var/log/ferry -type f \( -perm /077 -o -not -use
 // TestGoingBackBringsTheUsersBack goes back from a system that declares people of the machine's own and leaves out others.
 func TestGoingBackBringsTheUsersBack(t *testing.T) {
 	t.Parallel()
-	x := newTrial(t, "alice", lab.Options{})
+	x := newTrial(t, "alice", lab.Options{Disk: true})
 	x.Relay = x.Relayed(x.login, lab.RelayOptions{})
 	x.rewrite(usersBefore)
 	x.Deploy()
@@ -124,7 +124,7 @@ func TestGoingBackBringsTheUsersBack(t *testing.T) {
 // TestARollbackBringsTheUsersBack returns from a system that was committed, and has run for a while.
 func TestARollbackBringsTheUsersBack(t *testing.T) {
 	t.Parallel()
-	x := newTrial(t, "alice", lab.Options{})
+	x := newTrial(t, "alice", lab.Options{Disk: true})
 	x.rewrite(usersBefore)
 	x.Deploy()
 	was := withUsers(x.Site)
@@ -180,7 +180,7 @@ func TestARebootThatComesBackBringsTheUsersBack(t *testing.T) {
 // TestAUnitThatIsStartedAgainAndAgainIsNamed has one that is hardly ever in the failed state, and one that had failed before.
 func TestAUnitThatIsStartedAgainAndAgainIsNamed(t *testing.T) {
 	t.Parallel()
-	x := newTrial(t, "alice", lab.Options{})
+	x := newTrial(t, "alice", lab.Options{Disk: true})
 	const loop = `= { wantedBy = [ "multi-user.target" ]; serviceConfig = { ExecStart = "/bin/sh -c 'sleep 0.05; exit 3'"; Restart = "always"; RestartSec = "3"; }; };`
 	x.OnTarget("systemd-run", "--unit=failed-before", "/bin/false")
 	site.Until(t, "it has failed", func() bool {

@@ -144,6 +144,7 @@ func (g *guard) run(ctx context.Context) jobStatus {
 	complete := g.returnAccounts()
 	status := g.activate(ctx)
 	complete()
+	g.activatedToDisk(ctx)
 	g.noteAccounts()
 	g.state.Status = status.Status
 	if outcome, reason := g.judge(ctx, status); outcome == agent.SwitchRefused && g.state.Found == g.state.Before.Current {

@@ -100,6 +100,7 @@ func (g *guard) tryBack(ctx context.Context, reason string) jobStatus {
 	if problem := g.completeAccounts(had); problem != "" {
 		status.Trouble = joined(status.Trouble, problem)
 	}
+	g.activatedToDisk(ctx)
 	if problem := g.mendNetwork(ctx); problem != "" {
 		status.Trouble = joined(status.Trouble, problem)
 	}

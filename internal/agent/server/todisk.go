@@ -4,13 +4,29 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/run"
 )
 
 // storeToDisk brings what was shipped to the disk: the paths, and the database that says they are there.
 func (r root) storeToDisk(ctx context.Context) error {
 	return r.disk.SyncFilesystems(ctx, r.path("/nix/store"), r.path("/nix/var/nix"))
+}
+
+// activatedLimit is how long the guard waits for that: within guardSlack, and a disk that is slower goes on without it.
+const activatedLimit = 10 * time.Second
+
+// activatedToDisk brings to the disk what an activation has written. NixOS puts new files in the place of those of the accounts
+// and syncs none: the next thing that is synced, such as what ferry writes down, may bring the new names to the disk before what is
+// in them, and a boot after a power cut would find no users.
+func (g *guard) activatedToDisk(ctx context.Context) {
+	ctx, stop := context.WithTimeout(ctx, activatedLimit)
+	defer stop()
+	if err := g.root.disk.SyncFilesystems(ctx, g.root.path("/etc"), g.root.path("/var/lib")); err != nil {
+		g.say("%s", run.Clean(err.Error()))
+	}
 }
 
 // toDisk brings to the disks all that decides what the machine boots, and with which store, so that a power cut from here on
