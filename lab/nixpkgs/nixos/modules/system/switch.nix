@@ -34,7 +34,7 @@ in
 
     switch.rules = lib.mkOption {
       type = lib.types.enum [ "script" "2026" "2024-09" "perl" ];
-      default = "script";
+      default = "2026";
       description = ''
         Whose ways switch-to-configuration has: a short script's, or those of NixOS's programs: today's, the one that 24.11 began
         with, or the one from before. With those, /etc/systemd/system is one link into the store.
