@@ -90,21 +90,24 @@ func TestSomeoneElsesSwitchIsWaitedFor(t *testing.T) {
 	x.isNew(greeting)
 }
 
+// locks holds NixOS's lock for a moment.
+func (x *trial) locks() {
+	x.T.Helper()
+	x.OnTarget("sh", "-c", `rm -f /run/held; /usr/bin/setsid -f flock /run/nixos/switch-to-configuration.lock sh -c 'touch /run/held; sleep 4' >/dev/null 2>&1
+until [ -e /run/held ]; do sleep 0.05; done`)
+}
+
 // TestASwitchByHandForAMomentIsWaitedFor holds that lock where nobody looks at it any more: after the timer is armed, before the
 // commit, and by the bundle's own script. The switch-to-configuration of today does not wait for it.
 func TestASwitchByHandForAMomentIsWaitedFor(t *testing.T) {
 	t.Parallel()
 	x := newTrial(t, "alice", lab.Options{})
-	locks := func(x *trial) {
-		x.OnTarget("sh", "-c", `rm -f /run/held; /usr/bin/setsid -f flock /run/nixos/switch-to-configuration.lock sh -c 'touch /run/held; sleep 4' >/dev/null 2>&1
-until [ -e /run/held ]; do sleep 0.05; done`)
-	}
 	for _, phase := range []site.Stage{armed, confirm} {
 		t.Run(phase.Name, func(t *testing.T) {
 			x := x.in(t)
 			greeting := x.rewrite("")
 			_, ended := x.begin(phase)
-			locks(x)
+			x.locks()
 			x.goOn(phase)
 			o := ended()
 			if o.Status != 0 {
@@ -114,7 +117,7 @@ until [ -e /run/held ]; do sleep 0.05; done`)
 			x.isNew(greeting)
 		})
 	}
-	locks(x)
+	x.locks()
 	if said := x.OnTarget("sh", "-c", x.Bundle()+"/nixos-rebuild-switch boot 2>&1"); !strings.Contains(said, "another switch may be under way") {
 		t.Errorf("the script says %s", said)
 	}

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	_ "embed"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -61,6 +62,10 @@ func (t *Target) furnish() error {
 	}
 	if err := t.makeHostKey(); err != nil {
 		return fmt.Errorf("host key: %w", err)
+	}
+	// Debian's managers of users see /etc/systemd/user by this name first; NixOS has no such link.
+	if err := os.Remove(filepath.Join(t.Root(), "etc/xdg/systemd/user")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
 	if !t.opts.DebianDaemon {
 		// tmpfiles keeps it so, where there is systemd.

@@ -44,9 +44,14 @@ type Command struct {
 	// Terminal, when set with OwnGroup, is the controlling terminal that the new group gets as its foreground, so that the
 	// process may ask for a password there. The caller takes it back with [TakeTerminal].
 	Terminal *os.File
+	// User, when set, is whom the process runs as, without the other groups that this user may have.
+	User *User
 	// Peak, when set, is called when the process has ended, with the most memory that it had at once, in bytes.
 	Peak func(bytes int64)
 }
+
+// User is a user by number, and the group of its own.
+type User struct{ UID, GID uint32 }
 
 // Runner runs commands and tells Trace about each one first. The zero value works and is silent.
 type Runner struct {
@@ -212,6 +217,12 @@ func (r *Runner) prepare(ctx context.Context, c Command) (*Process, error) {
 	}
 	if c.OwnSession {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	}
+	if c.User != nil {
+		if cmd.SysProcAttr == nil {
+			cmd.SysProcAttr = new(syscall.SysProcAttr)
+		}
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: c.User.UID, Gid: c.User.GID}
 	}
 	tail := &Tail{Limit: stderrTail}
 	cmd.Stderr = tail

@@ -216,6 +216,7 @@ func (g *guard) judgeUnits(ctx context.Context, said bool) string {
 		all = union(all, mine)
 		foreign = union(foreign, theirs)
 	}
+	foreign = slices.DeleteFunc(foreign, func(unit string) bool { return slices.Contains(all, unit) })
 	fresh := g.without(all)
 	g.state.Failed, g.state.UserUnits = fresh, nameUsers(union(g.state.UserUnits, g.without(foreign)), all)
 	switch {

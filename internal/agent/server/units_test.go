@@ -2,6 +2,8 @@ package server
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -125,10 +127,23 @@ func TestWhatASwitchProgramSaysOfUnitsIsRead(t *testing.T) {
 	}
 }
 
+// open lets other users reach the machine's files.
+func (m *fakeMachine) open() {
+	m.t.Helper()
+	for _, folder := range []string{m.root.dir, filepath.Dir(m.root.dir)} {
+		if err := os.Chmod(folder, 0o755); err != nil {
+			m.t.Fatal(err)
+		}
+	}
+}
+
 // TestUnitsOfUsersAreAskedOfTheirManagers, none of which holds up the others.
 func TestUnitsOfUsersAreAskedOfTheirManagers(t *testing.T) {
 	m := newMachine(t).withSystemd()
+	m.open()
+	t.Setenv("SECRET", "root's")
 	m.program("/bin/systemctl", `#!/bin/sh
+[ "$1" != --user ] || [ "$(id -u):$(id -g):$SECRET" = "${XDG_RUNTIME_DIR##*/}:100:" ] || exit 1
 case "$1 $2 $XDG_RUNTIME_DIR" in
 '--user list-units '*/1000) printf 'u1.service loaded failed failed U\nu2.service loaded activating auto-restart U\nu3.service loaded activating auto-restart U\n';;
 '--user show '*/1000) printf 'Id=u2.service\nActiveState=activating\nSubState=auto-restart\nResult=exit-code\n\nId=u3.service\nActiveState=activating\nSubState=auto-restart\nResult=success\n';;
@@ -161,6 +176,7 @@ func TestWhatASwitchProgramSaysOfUnitsIsJudged(t *testing.T) {
 		"nobody cares":                         {says: alice + on, policy: "ignore"},
 		"one that had failed before":           {says: alice + on, before: "u1.service loaded failed failed U"},
 		"one that fails and is not complained": {says: eve + on, after: "u1.service loaded failed failed U", reason: "units failed: alice: u1.service", named: "eve: e1.service"},
+		"one that both say":                    {says: alice + eve + on, after: "u1.service loaded failed failed U", reason: "units failed: alice: u1.service", named: "eve: e1.service"},
 		"a user without a manager":             {says: "reloading user units for alice...\nError: Failed to open dbus connection\nwarning: user activation for alice failed\n" + on},
 		"one whose manager is gone":            {says: "reloading user units for alice...\nError: timed out\nwarning: user activation for alice failed\n" + on, named: "alice: its user units"},
 		"a unit of another user":               {says: eve + on, named: "eve: e1.service"},
@@ -173,11 +189,12 @@ func TestWhatASwitchProgramSaysOfUnitsIsJudged(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newMachine(t).withSystemd()
+			m.open()
 			// Whoever starts the agent with sudo, as the login user does.
 			t.Setenv("SUDO_UID", "1000")
 			m.write("/etc/passwd", "root:x:0:0::/root:/bin/sh\nalice:x:1000:100::/home/alice:/bin/sh\neve:x:1001:100::/home/eve:/bin/sh\n")
 			m.write("/run/user/1000/systemd/private", "")
-			m.program("/bin/systemctl", strings.Replace(fakeSystemctl, "case $1 in", "case $1 in\n--user) [ $2 != list-units ] || cat \"$FERRY_TEST_ROOT/control/user-failed\";;", 1))
+			m.program("/bin/systemctl", strings.Replace(fakeSystemctl, "case $1 in", "case $1 in\n--user) [ $2 != list-units ] || cat "+m.path("/control/user-failed")+";;", 1))
 			m.write("/control/user-failed", c.before)
 			m.write("/control/user-fails", c.before+c.after)
 			m.write("/control/says", c.says)

@@ -20,6 +20,7 @@ type manager struct {
 	runner *run.Runner
 	user   string // whose it is; "": the system's
 	uid    int
+	gid    int
 	folder string // the user's runtime folder
 }
 
@@ -37,22 +38,24 @@ func userManagers(runner *run.Runner, r root) []manager {
 		if err != nil {
 			continue
 		}
-		if name := nameOf(passwd, uid); name != "" {
-			managers = append(managers, manager{root: r, runner: runner, user: name, uid: uid, folder: folder})
+		if name, gid := nameOf(passwd, uid); name != "" {
+			managers = append(managers, manager{root: r, runner: runner, user: name, uid: uid, gid: gid, folder: folder})
 		}
 	}
 	slices.SortFunc(managers, func(a, b manager) int { return strings.Compare(a.user, b.user) })
 	return managers
 }
 
-// nameOf is the name of the user with a number; "" if there is none.
-func nameOf(passwd string, uid int) string {
+// nameOf is the name of the user with a number, and the number of the user's group; "" if there is none.
+func nameOf(passwd string, uid int) (name string, gid int) {
 	for line := range strings.Lines(passwd) {
 		if f := strings.Split(strings.TrimSpace(line), ":"); len(f) == 7 && f[2] == strconv.Itoa(uid) {
-			return f[0]
+			if gid, err := strconv.Atoi(f[3]); err == nil {
+				return f[0], gid
+			}
 		}
 	}
-	return ""
+	return "", 0
 }
 
 const (
@@ -73,11 +76,16 @@ func (m manager) ask(ctx context.Context, argv ...string) (string, error) {
 	}
 	ctx, stop := context.WithTimeout(ctx, usersUnits)
 	defer stop()
-	// Root may talk to every manager's own socket, which needs no bus.
+	// The manager's own socket needs no bus, and lets nobody in but its user, who sees this process and what it is given.
 	out := &beginning{left: maxUserUnits}
-	err := m.runner.Run(ctx, run.Command{
+	command := run.Command{
 		Argv: append([]string{"systemctl", "--user"}, argv...), Env: []string{"XDG_RUNTIME_DIR=" + m.folder}, Out: out, Grace: time.Second,
-	})
+		Without: func(name string) bool { return name != "PATH" }, Dir: "/",
+	}
+	if m.uid != os.Geteuid() {
+		command.User = &run.User{UID: uint32(m.uid), GID: uint32(m.gid)}
+	}
+	err := m.runner.Run(ctx, command)
 	return out.text.String(), err
 }
 
@@ -116,7 +124,8 @@ func (g *guard) managers() (judged, others []manager) {
 // judgedUsers are the names of root and of the login user.
 func (g *guard) judgedUsers() []string {
 	passwd, _ := newInspectedFiles(g.root).read("/etc/passwd", passwordFolders...)
-	return []string{"root", nameOf(passwd, g.job.LoginUID)}
+	login, _ := nameOf(passwd, g.job.LoginUID)
+	return []string{"root", login}
 }
 
 // ownFailedUnits names those units of the user who asks that are in trouble.

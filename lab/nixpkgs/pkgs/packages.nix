@@ -103,9 +103,11 @@ in
     pname = "systemd";
     version = "255";
     units = ./systemd-units;
+    userUnits = ./systemd-user-units;
     buildCommand = ''
       mkdir -p $out/bin $out/lib/systemd $out/example/systemd
       cp -r $units $out/example/systemd/system
+      cp -r $userUnits $out/example/systemd/user
       ln -s /usr/lib/systemd/systemd $out/lib/systemd/
       cd $out/bin
       ln -s /usr/bin/systemctl /usr/bin/journalctl /usr/bin/systemd-run /usr/bin/systemd-tmpfiles .

@@ -174,7 +174,7 @@ let
   folderOf = name: units: upstream: more: pkgs.runCommand name { } (''
     mkdir -p $out
     cd $out
-    ${lib.optionalString (upstream != "") "ln -s ${upstream}/* ."}
+    ln -s ${upstream}/* .
   '' + lib.concatStrings (lib.mapAttrsToList placed units) + more);
   placed = name: unit:
     let
@@ -288,7 +288,7 @@ in
           mkdir -p sockets.target.wants
           ln -s /usr/lib/systemd/system/nix-daemon.socket sockets.target.wants/
         ''; };
-        "systemd/user" = { replace = true; source = folderOf "user-units" cfg.user.units "" ""; };
+        "systemd/user" = { replace = true; source = folderOf "user-units" cfg.user.units "${cfg.package}/example/systemd/user" ""; };
         "systemd/system.conf" = { replace = true; text = "[Manager]\n${cfg.extraConfig}"; };
       })
       (lib.mkIf (cfg.tmpfiles.rules != [ ]) { "tmpfiles.d/nixos.conf".text = lib.concatLines cfg.tmpfiles.rules; })
