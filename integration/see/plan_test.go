@@ -90,7 +90,7 @@ func TestPlanSaysWhatADeploymentThenDoes(t *testing.T) {
 	t.Run("reboot", func(t *testing.T) {
 		s := s.In(t)
 		s.Write("web/configuration.nix", site.With(site.Configuration("second"), `system.initInterfaceVersion = "9";
-  environment.etc."fstab".text = "/dev/x /data ext4 ro 0 0\n"; environment.etc."systemd/user/hello.service".text = "[Service]\n";`))
+  environment.etc."fstab".text = "/dev/x /data ext4 ro 0 0\n"; systemd.user.units."hello.service".text = "[Service]\n";`))
 		p := planOf(s)
 		if !strings.HasPrefix(p.NeedsReboot, "its init is of another kind than the one that runs") {
 			t.Errorf("%q", p.NeedsReboot)

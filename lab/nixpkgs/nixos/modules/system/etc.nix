@@ -36,6 +36,11 @@ let
     place() { # target, source
       target=$out/etc/$1
       [ -d "''${target%/*}" ] || mkdir -p "''${target%/*}"
+      # A builder without a sandbox could write into another store path.
+      case $(readlink -f "''${target%/*}") in
+      "$out"/etc*) ;;
+      *) echo "environment.etc: $1 would lie in ''${target%/*}, which is another entry's" >&2; exit 1 ;;
+      esac
       ln -s "$2" "$target"
     }
     mkdir -p $out/etc
