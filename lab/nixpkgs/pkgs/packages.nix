@@ -98,6 +98,17 @@ in
     name = "switch-to-configuration-ng-0.1.0";
   } // (import ./switch-programs.nix).${pkgs.stdenv.hostPlatform.system});
 
+  # The target's own.
+  perl = mkDerivation {
+    pname = "perl";
+    version = "5.36.0";
+    buildCommand = ''
+      mkdir -p $out/bin
+      ln -s /usr/bin/perl $out/bin/
+    '';
+    meta.mainProgram = "perl";
+  };
+
   # The target's own systemd, under the names by which configurations refer to it.
   systemd = mkDerivation {
     pname = "systemd";

@@ -99,6 +99,7 @@ type machine struct {
 	states map[string]unitState
 	plan   *plan
 	units  *comparison
+	reexec bool // systemd has to start itself anew
 	jobs   []asked
 }
 

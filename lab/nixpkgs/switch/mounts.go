@@ -11,15 +11,16 @@ import (
 // mount is a line of fstab.
 type mount struct{ device, kind, options string }
 
-// readFstab reads the file systems, by mount point, and the swaps, by device.
-func readFstab(file string) (systems map[string]mount, swaps map[string]mount) {
+// readFstab reads the file systems, by mount point, and the swaps, by device. The program in Perl leaves out comments, the others
+// every line with their sign.
+func readFstab(d dialect, file string) (systems map[string]mount, swaps map[string]mount) {
 	systems, swaps = map[string]mount{}, map[string]mount{}
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return systems, swaps
 	}
 	for line := range strings.Lines(string(text)) {
-		if strings.Contains(line, "#") {
+		if strings.Contains(line, "#") && (d != perl || strings.HasPrefix(strings.TrimSpace(line), "#")) {
 			continue
 		}
 		fields := strings.Fields(line)
@@ -60,40 +61,48 @@ func unitOfPath(path, suffix string) string {
 	return name.String() + suffix
 }
 
-// compareMounts takes what has changed in fstab into the plan, and stops swaps that are gone.
-func (m *machine) compareMounts() error {
-	file := m.toplevel + "/etc/fstab"
-	if _, err := os.Stat(file); err != nil {
+// compareMounts takes what has changed in fstab into the plan, and gives the swaps that are gone.
+func (p *plan) compareMounts(d dialect, before, after string) (gone []string) {
+	if _, err := os.Stat(after); err != nil {
 		return nil
 	}
-	was, swaps := readFstab("/etc/fstab")
-	is, swapsLeft := readFstab(file)
+	was, swaps := readFstab(d, before)
+	is, swapsLeft := readFstab(d, after)
 	for point, before := range was {
 		unit := unitOfPath(point, ".mount")
 		after, stays := is[point]
 		switch fixed := point == "/" || point == "/nix"; {
 		case !stays:
-			if m.rules == today && slices.Contains(strings.Split(before.options, ","), "x-systemd.automount") {
+			if d == today && slices.Contains(strings.Split(before.options, ","), "x-systemd.automount") {
 				unit = unitOfPath(point, ".automount")
 			}
-			m.plan.stop[unit] = true
+			p.stop[unit] = true
 		case before.kind != after.kind || before.device != after.device:
 			switch {
+			case d == perl:
+				p.stop[unit], p.start[unit] = true, true
 			case !fixed:
-				m.plan.restart[unit] = true
+				p.restart[unit] = true
 			case before.options != after.options:
-				m.plan.reload[unit] = true
+				p.reload[unit] = true
 			default:
-				m.plan.skip[unit] = true
+				p.skip[unit] = true
 			}
 		case before.options != after.options:
-			m.plan.reload[unit] = true
+			p.reload[unit] = true
 		}
 	}
-	for device := range swaps {
-		if _, stays := swapsLeft[device]; stays {
-			continue
+	for _, device := range sortedKeys(swaps) {
+		if _, stays := swapsLeft[device]; !stays {
+			gone = append(gone, device)
 		}
+	}
+	return gone
+}
+
+// compareMounts takes what has changed in fstab into the plan, and stops swaps that are gone.
+func (m *machine) compareMounts() {
+	for _, device := range m.plan.compareMounts(m.rules, "/etc/fstab", m.toplevel+"/etc/fstab") {
 		if m.action == "dry-activate" {
 			say("would stop swap device: %s", device)
 			continue
@@ -103,5 +112,4 @@ func (m *machine) compareMounts() error {
 			say("Failed to stop swapping to %s: %s", device, strings.TrimSpace(string(out)))
 		}
 	}
-	return nil
 }

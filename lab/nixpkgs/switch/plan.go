@@ -92,10 +92,11 @@ func sortedKeys[V any](m map[string]V) []string {
 // fileOf is the name of the unit's file in either folder: its own, or its template's.
 func (c *comparison) fileOf(unit string) (file string, isInstance bool) {
 	prefix, instance, found := strings.Cut(strings.TrimSuffix(unit, filepath.Ext(unit)), "@")
-	if !found || instance == "" || strings.Contains(instance, ".") || c.dialect == perl && exists(c.new, unit) {
+	if !found || instance == "" || strings.Contains(instance, ".") {
 		return unit, false
 	}
-	if exists(c.old, unit) || exists(c.new, unit) {
+	// The program in Perl takes the template for every instance.
+	if c.dialect != perl && (exists(c.old, unit) || exists(c.new, unit)) {
 		return unit, false
 	}
 	return prefix + "@" + filepath.Ext(unit), true
@@ -175,7 +176,7 @@ func (c *comparison) target(unit, file string) error {
 		return err
 	}
 	if !slices.Contains([]string{"suspend.target", "hibernate.target", "hybrid-sleep.target"}, unit) &&
-		!text.isTrue("Unit", "RefuseManualStart", false) && !text.isTrue("Unit", "X-OnlyManualStart", false) {
+		!text.isTrue("Unit", "RefuseManualStart", false) && !c.onlyByHand(text) {
 		c.plan.start[unit] = true
 		c.plan.hidden[unit] = true
 	}
@@ -185,7 +186,15 @@ func (c *comparison) target(unit, file string) error {
 	return nil
 }
 
+// onlyByHand tells whether a unit is not started by a switch. The program in Perl does not know of that.
+func (c *comparison) onlyByHand(text unitText) bool {
+	return c.dialect != perl && text.isTrue("Unit", "X-OnlyManualStart", false)
+}
+
 func (c *comparison) read(folder, unit, file string, isInstance bool) (unitText, error) {
+	if c.dialect == perl {
+		return readAsPerl(filepath.Join(folder, file), filepath.Join(folder, file+".d", "overrides.conf"))
+	}
 	dropIns := []string{filepath.Join(folder, file+".d")}
 	if isInstance {
 		dropIns = append(dropIns, filepath.Join(folder, unit+".d"))
@@ -243,10 +252,9 @@ func (c *comparison) restart(unit, file string, text unitText) {
 	case kind == ".mount":
 		p.restart[unit] = true
 	case kind == ".socket":
-	case text.isTrue("Service", "X-ReloadIfChanged", false) && !p.restart[unit] && !p.stop[unit]:
+	case text.isTrue("Service", "X-ReloadIfChanged", false) && (c.dialect == perl || !p.restart[unit] && !p.stop[unit]):
 		p.reload[unit] = true
-	case !text.isTrue("Service", "X-RestartIfChanged", true), text.isTrue("Unit", "RefuseManualStop", false),
-		text.isTrue("Unit", "X-OnlyManualStart", false):
+	case !text.isTrue("Service", "X-RestartIfChanged", true), text.isTrue("Unit", "RefuseManualStop", false), c.onlyByHand(text):
 		p.skip[unit] = true
 	case kind != ".service" && c.dialect != perl, !text.isTrue("Service", "X-StopIfChanged", true):
 		p.restart[unit] = true
@@ -285,7 +293,7 @@ func (c *comparison) socketsOf(unit, _ string, text unitText) []string {
 	if filepath.Ext(unit) != ".service" {
 		return nil
 	}
-	if names := strings.Fields(strings.Join(text["Service"]["Sockets"], " ")); len(names) > 0 {
+	if names := strings.Fields(strings.Join(text.values("Service", "Sockets"), " ")); len(names) > 0 {
 		return names
 	}
 	base := strings.TrimSuffix(unit, ".service")

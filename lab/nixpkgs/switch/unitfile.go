@@ -42,15 +42,49 @@ func readUnit(d dialect, file string, dropIns ...string) (unitText, error) {
 	return unit, nil
 }
 
-// isTrue is a boolean key's value: the last one counts, and only four words are true.
+// ofPerl is the section of all keys in a text that was read as the program in Perl does, which looks at no sections.
+const ofPerl = ""
+
+// readAsPerl reads a unit's file and its addition, if they are there: of each line what is before the first sign, and of the lines
+// of a key the last.
+func readAsPerl(files ...string) (unitText, error) {
+	keys := map[string][]string{}
+	for _, name := range files {
+		text, err := os.ReadFile(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		for line := range strings.Lines(string(text)) {
+			if key, value, found := strings.Cut(strings.TrimSuffix(line, "\n"), "="); found && key != "" {
+				keys[key] = []string{value}
+			}
+		}
+	}
+	return unitText{ofPerl: keys}, nil
+}
+
+func (u unitText) values(section, key string) []string {
+	if keys, is := u[ofPerl]; is {
+		return keys[key]
+	}
+	return u[section][key]
+}
+
+// isTrue is a boolean key's value: the last one counts, and only four words are true, two of them for the program in Perl.
 func (u unitText) isTrue(section, key string, otherwise bool) bool {
-	values := u[section][key]
+	values := u.values(section, key)
 	if len(values) == 0 {
 		return otherwise
 	}
 	switch values[len(values)-1] {
-	case "1", "yes", "true", "on":
+	case "yes", "true":
 		return true
+	case "1", "on":
+		_, is := u[ofPerl]
+		return !is
 	}
 	return false
 }

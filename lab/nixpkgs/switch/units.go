@@ -53,12 +53,12 @@ func (m *machine) look() error {
 	if err := m.units.all(); err != nil {
 		return err
 	}
-	if err := m.compareMounts(); err != nil {
-		return err
-	}
+	m.compareMounts()
 	if programOf(os.Getenv("SYSTEMD")+"/lib/systemd/systemd") == "" {
 		return exit(2)
 	}
+	// The activation puts the new configuration in the old one's place.
+	m.reexec = m.needsReexec()
 	if m.action == "dry-activate" {
 		return nil
 	}
@@ -90,7 +90,13 @@ func (m *machine) needsReexec() bool {
 	if err == nil && programOf(os.Getenv("SYSTEMD")+"/lib/systemd/systemd") != running {
 		return true
 	}
-	return programOf("/etc/systemd/system.conf") != programOf(m.toplevel+"/etc/systemd/system.conf")
+	return m.rules != perl && isConfiguredAnew("/etc", m.toplevel+"/etc")
+}
+
+// isConfiguredAnew tells whether systemd has its configuration from another place. What that says is not looked at.
+func isConfiguredAnew(before, after string) bool {
+	const file = "/systemd/system.conf"
+	return programOf(before+file) != programOf(after+file)
 }
 
 // foretell says what a switch would do.
@@ -105,7 +111,7 @@ func (m *machine) foretell() error {
 		if err := m.activationLists("dry-activation-"); err != nil {
 			return err
 		}
-		if m.rules != perl && m.needsReexec() {
+		if m.rules != perl && m.reexec {
 			say("would restart systemd")
 		}
 	}
@@ -216,7 +222,7 @@ func (m *machine) restartUnits() error {
 
 // reloadManager has systemd take in the new units.
 func (m *machine) reloadManager() error {
-	if m.needsReexec() {
+	if m.reexec {
 		say("restarting systemd...")
 		// The connection is closed under the call.
 		_ = m.bus.call(manager+".Reexecute", nil)

@@ -12,6 +12,27 @@ let
       ) || failed ${lib.escapeShellArg name}
     '')
     cfg.preSwitchChecks);
+
+  switchProgram = "${pkgs.switch-to-configuration-ng}/bin/switch-to-configuration";
+
+  # What the switch program has from its wrapper: the names are NixOS's, but for RULES and FAULT_*. Only today's is told of checks.
+  environment = {
+    OUT = "@out@";
+    TOPLEVEL = "@out@";
+    DISTRO_ID = "nixos";
+    INSTALL_BOOTLOADER = "${cfg.build.installBootLoader}";
+    SYSTEMD = "${pkgs.systemd}";
+    RULES = cfg.switch.rules;
+    PATH = "${pkgs.busybox}/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+  } // lib.optionalAttrs (cfg.switch.rules == "2026") {
+    PRE_SWITCH_CHECK = "@out@/pre-switch-checks";
+  } // lib.optionalAttrs (cfg.switch.fault != null) {
+    FAULT_PHASE = cfg.switch.fault.phase;
+    FAULT_SLEEP = toString cfg.switch.fault.sleep;
+    FAULT_EXIT = if cfg.switch.fault.exitCode == null then "" else toString cfg.switch.fault.exitCode;
+    FAULT_DEAF = lib.optionalString cfg.switch.fault.deaf "1";
+    FAULT_ACTIONS = toString cfg.switch.fault.actions;
+  };
 in
 {
   options.system = {
@@ -115,19 +136,17 @@ in
           faultDeaf = cfg.switch.fault != null && cfg.switch.fault.deaf;
           faultExit = if cfg.switch.fault == null || cfg.switch.fault.exitCode == null then "" else cfg.switch.fault.exitCode;
           faultActions = if cfg.switch.fault == null then "" else cfg.switch.fault.actions;
-        } else ''
-        #!${pkgs.runtimeShell}
-        export OUT=@out@ TOPLEVEL=@out@ DISTRO_ID=nixos
-        export INSTALL_BOOTLOADER=${cfg.build.installBootLoader} PRE_SWITCH_CHECK=@out@/pre-switch-checks
-        export SYSTEMD=${pkgs.systemd} RULES=${cfg.switch.rules}
-        export PATH=${pkgs.busybox}/bin:/usr/sbin:/usr/bin:/sbin:/bin
-        ${lib.optionalString (cfg.switch.fault != null) ''
-          export FAULT_PHASE=${cfg.switch.fault.phase} FAULT_SLEEP=${toString cfg.switch.fault.sleep}
-          export FAULT_EXIT=${if cfg.switch.fault.exitCode == null then "" else toString cfg.switch.fault.exitCode}
-          export FAULT_DEAF=${lib.optionalString cfg.switch.fault.deaf "1"} FAULT_ACTIONS='${toString cfg.switch.fault.actions}'
-        ''}
-        exec ${pkgs.switch-to-configuration-ng}/bin/switch-to-configuration "$@"
-      '';
+        } else if cfg.switch.rules == "perl" then ''
+          #!${pkgs.perl}/bin/perl
+          # The program in Perl told units apart by the places of their files, which it called fingerprintUnit. The stand-in's own
+          # program does that here.
+          ${lib.concatStrings (lib.mapAttrsToList (name: value: "$ENV{${name}} = '${value}';\n") environment)}
+          exec '${switchProgram}', @ARGV or die "$!\n";
+        '' else ''
+          #!${pkgs.runtimeShell}
+          ${lib.concatStrings (lib.mapAttrsToList (name: value: "export ${name}='${value}'\n") environment)}
+          exec ${switchProgram} "$@"
+        '';
     };
   };
 }
