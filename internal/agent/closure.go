@@ -7,8 +7,8 @@ import (
 	"ferry/internal/nix"
 )
 
-// MethodClosure asks for the closure of Toplevel, and MethodUnits for the units that are active. They need neither the lock nor
-// root. Results: ClosureResult, Units.
+// MethodClosure asks for the closure of Toplevel, and MethodUnits for the units that systemd knows. They need neither the lock nor
+// root. Results: ClosureResult, UnitsResult.
 const (
 	MethodClosure Method = "closure"
 	MethodUnits   Method = "units"
@@ -39,8 +39,25 @@ func (s *Session) Closure(ctx context.Context, p nix.StorePath) (ClosureResult, 
 	return *response.Closure, nil
 }
 
-// Units asks for the names of the units that are active on the target, or about to be. nil: that is not known there.
-func (s *Session) Units(ctx context.Context) ([]string, error) {
+// UnitsResult is all that a switch goes by of what runs on a target.
+type UnitsResult struct {
+	Units []LoadedUnit `json:"units"`
+	// Start, Restart and Reload are what a switch that was interrupted has left to do: the next one does it.
+	Start   []string `json:"start,omitempty"`
+	Restart []string `json:"restart,omitempty"`
+	Reload  []string `json:"reload,omitempty"`
+}
+
+// LoadedUnit is a unit that systemd has loaded, under its first name.
+type LoadedUnit struct {
+	Name  string `json:"n"`
+	State string `json:"s"` // active, inactive, failed, …
+	// From is the file that it was loaded from; "": the one of its name in /etc/systemd/system, "-": none.
+	From string `json:"f,omitempty"`
+}
+
+// Units asks for the units that systemd has loaded on the target. nil: that is not known there.
+func (s *Session) Units(ctx context.Context) (*UnitsResult, error) {
 	response, err := s.request(ctx, Request{Method: MethodUnits}, nil, nil, nil)
 	if err != nil {
 		return nil, err

@@ -217,7 +217,7 @@ type Response struct {
 	History     *HistoryResult     `json:"history,omitempty"`
 	Exec        *ExecResult        `json:"exec,omitempty"`
 	Closure     *ClosureResult     `json:"closure,omitempty"`
-	Units       []string           `json:"units,omitempty"` // MethodUnits
+	Units       *UnitsResult       `json:"units,omitempty"`
 	Evaluate    *EvaluateResult    `json:"evaluate,omitempty"`
 	Derivations *Derivations       `json:"derivations,omitempty"`
 	OnDisk      *OnDiskResult      `json:"on_disk,omitempty"`

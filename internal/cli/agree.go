@@ -52,8 +52,9 @@ func shortPlan(p *deploy.Planned) string {
 	field(&b, "needs a reboot", p.NeedsReboot)
 	if s := p.System; s != nil && !p.SameSystem {
 		field(&b, "at next boot", strings.Join(s.Boot, ", "))
-		writeUnits(&b, s.Units)
+		writeSwitch(&b, s)
 		comesAndGoes(&b, "mounts", s.Mounts)
+		userUnits(&b, s)
 		list(&b, "users added", s.Users.Added)
 		list(&b, "users removed", s.Users.Removed)
 	}

@@ -35,15 +35,22 @@ The systems are read in this machine's store. Of one that is only on the target 
 packages and sizes are shown. Which units run is asked if A is what runs; else those count that A starts by itself. A unit
 that is stopped and started again is called restarted.
 
+What is done to units is what the switch program of B does: today's of NixOS, the one that 24.11 began with, or the one in
+Perl. Which one it is, is told by what it is made of; where that leaves it open, what may differ is named. Users' own units
+are handled where a user is logged in and they run.
+
 With --source the two sources are compared instead, as a unified diff made by git.
 
 With --json it is one object: node; before and after, each with name, toplevel, bundle, source and here (it is in this
 machine's store); closure, with packages (name, change: added, removed, upgraded, downgraded, changed or rebuilt, and the
 versions before and after), paths_before, paths_after, size_before and size_after in bytes; system, with units (stop,
-restart, reload, start, skip: goes on as it is, idle: changed and not running), etc, users, groups, mounts (of fstab, and
-"swap DEVICE") and user_units (of users' own managers, where one that runs goes on as it is), with added, removed and
-changed each, and boot, what only a reboot brings; needs_reboot, why a switch is not possible, or ""; units_judged, whether
-what runs was not asked; and unknown, what could not be found out. closure and system are null where a system is not here.`,
+restart, reload, start, again: not changed, not running and started all the same, skip: goes on as its configuration says,
+left: goes on because no switch does anything to it, idle: changed and not running), etc, users, groups, mounts (of fstab,
+and "swap DEVICE") and user_units, with added, removed and changed each, user_unit_actions, as units, swapoff (devices),
+reexec (systemd starts itself anew), program (2026, 2024-09 or perl) and may_differ (what another one does that it may be),
+refused (why the program would do nothing, or ""), problems (what of that cannot go well), and boot, what only a reboot
+brings; needs_reboot, why a switch is not possible, or ""; units_judged, whether what runs was not asked; and unknown, what
+could not be found out. closure and system are null where a system is not here.`,
 		Example: `  ferry diff pi
   ferry diff pi 41 42
   ferry diff --source pi

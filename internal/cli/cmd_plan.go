@@ -35,6 +35,9 @@ mounts, what would be shipped, whether a reboot is needed, and what would stop t
 out the very login that is used. Nothing is changed on the targets. If ferry's agent is there already, the login is enough;
 else sudo is needed once, to put it there.
 
+What happens to units is what the new system's own switch program does, as "ferry help diff" says: "run again" are those
+that it starts though nothing has changed, "changed, left" those that it does nothing to, PROBLEM what it cannot do.
+
 ` + chooseHelp + `
 
 Several nodes go side by side, as in a deployment, and are shown in the order in which they are named; one that fails does

@@ -3,6 +3,8 @@ package cli
 import (
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -31,7 +33,7 @@ func writeDifferences(b *strings.Builder, c *deploy.Comparison) {
 	}
 	if s := c.System; s != nil {
 		field(b, "at next boot", strings.Join(s.Boot, ", "))
-		writeUnits(b, s.Units)
+		writeSwitch(b, s)
 	}
 	if c.Closure != nil {
 		writePackages(b, *c.Closure)
@@ -46,8 +48,8 @@ func writeDifferences(b *strings.Builder, c *deploy.Comparison) {
 			list(b, part.title+" changed", part.names.Changed)
 		}
 		comesAndGoes(b, "mounts", s.Mounts)
-		comesAndGoes(b, "user units", s.UserUnits)
-		if s.Units.Empty() && s.Mounts.Empty() && s.UserUnits.Empty() && s.Etc.Empty() && s.Users.Empty() && s.Groups.Empty() && len(s.Boot) == 0 {
+		userUnits(b, s)
+		if s.Units.Empty() && !s.Reexec && s.Refused == "" && s.Mounts.Empty() && s.UserUnits.Empty() && s.Etc.Empty() && s.Users.Empty() && s.Groups.Empty() && len(s.Boot) == 0 {
 			field(b, "activation", "nothing changes but store paths")
 		}
 	}
@@ -73,13 +75,54 @@ func comesAndGoes(b *strings.Builder, title string, n compare.Names) {
 	list(b, title, words)
 }
 
-func writeUnits(b *strings.Builder, u compare.Units) {
+// writeSwitch writes what a switch does to services, what of that cannot go well first.
+func writeSwitch(b *strings.Builder, s *compare.System) {
+	field(b, "switch refused", s.Refused)
+	for _, text := range s.Problems {
+		field(b, "PROBLEM", text)
+	}
+	list(b, "swapped off", s.Swapoff)
+	if s.Reexec {
+		field(b, "systemd", "starts itself anew")
+	}
+	u := s.Units
 	list(b, "units stopped", u.Stop)
 	list(b, "units restarted", u.Restart)
 	list(b, "units reloaded", u.Reload)
 	list(b, "units started", u.Start)
+	list(b, "run again", u.Again)
 	list(b, "not restarted", u.Skip)
+	list(b, "changed, left", u.Left)
 	list(b, "changed, idle", u.Idle)
+	if len(s.MayDiffer) > 0 {
+		field(b, "may differ", "which switch program the new system has cannot be told for sure; perhaps "+strings.Join(shown(s.MayDiffer), ", "))
+	}
+}
+
+// userUnits writes which of users' own units come, go and change, and what a switch does to them.
+func userUnits(b *strings.Builder, s *compare.System) {
+	done := s.UserActions.Done()
+	said := map[string]bool{}
+	var words []string
+	for _, part := range []struct {
+		word  string
+		names []string
+	}{{"added", s.UserUnits.Added}, {"removed", s.UserUnits.Removed}, {"changed", s.UserUnits.Changed}} {
+		for _, name := range part.names {
+			said[name] = true
+			word := name + " " + part.word
+			if what := done[name]; what != "" && part.word != "added" {
+				word += " (" + what + ")"
+			}
+			words = append(words, word)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(done)) {
+		if !said[name] {
+			words = append(words, name+" "+done[name])
+		}
+	}
+	list(b, "user units", words)
 }
 
 // writePackages writes those with versions, and counts the others.
@@ -162,10 +205,15 @@ func field(b *strings.Builder, title, text string) {
 const maxShown = 40
 
 func list(b *strings.Builder, title string, names []string) {
+	field(b, title, strings.Join(shown(names), ", "))
+}
+
+// shown are the first names of a list, and how many more there are.
+func shown(names []string) []string {
 	if len(names) > maxShown {
-		names = append(names[:maxShown:maxShown], fmt.Sprintf("and %d more", len(names)-maxShown))
+		return append(names[:maxShown:maxShown], fmt.Sprintf("and %d more", len(names)-maxShown))
 	}
-	field(b, title, strings.Join(names, ", "))
+	return names
 }
 
 // wrap breaks text between words into lines of at most width letters, where it can.

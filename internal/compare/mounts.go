@@ -1,6 +1,8 @@
 package compare
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -10,15 +12,13 @@ type mount struct{ device, kind, options string }
 // readFstab gives what a system mounts, by mount point, and what it swaps to, as "swap DEVICE".
 func readFstab(toplevel string) map[string]mount {
 	mounts := map[string]mount{}
-	text, _ := readSome(toplevel + "/etc/fstab")
-	for line := range strings.Lines(text) {
-		f := strings.Fields(line)
-		if len(f) < 3 || strings.HasPrefix(f[0], "#") {
+	for _, f := range fstabLines(toplevel) {
+		if strings.HasPrefix(f[0], "#") {
 			continue
 		}
-		m := mount{device: f[0], kind: f[2], options: "defaults"}
-		if len(f) > 3 {
-			m.options = f[3]
+		m := mountOf(f)
+		if m.options == "" {
+			m.options = "defaults"
 		}
 		// fstab writes a blank so.
 		place := strings.ReplaceAll(f[1], `\040`, " ")
@@ -28,6 +28,102 @@ func readFstab(toplevel string) map[string]mount {
 		mounts[place] = m
 	}
 	return mounts
+}
+
+// fstabLines are the fields of the lines of a system's fstab that have three at least.
+func fstabLines(toplevel string) (lines [][]string) {
+	text, _ := readSome(toplevel + "/etc/fstab")
+	for line := range strings.Lines(text) {
+		if f := strings.Fields(line); len(f) >= 3 {
+			lines = append(lines, f)
+		}
+	}
+	return lines
+}
+
+func mountOf(fields []string) mount {
+	m := mount{device: fields[0], kind: fields[2]}
+	if len(fields) > 3 {
+		m.options = fields[3]
+	}
+	return m
+}
+
+// switchedFstab is what a switch program reads of a system's fstab: mounts by the place as it is written, and devices to swap to.
+func switchedFstab(program Program, toplevel string) (mounts map[string]mount, swaps set) {
+	mounts, swaps = map[string]mount{}, set{}
+	for _, f := range fstabLines(toplevel) {
+		if strings.HasPrefix(f[0], "#") || program != Perl && strings.Contains(strings.Join(f, " "), "#") {
+			continue
+		}
+		if m := mountOf(f); m.kind == "swap" {
+			swaps[m.device] = true
+		} else {
+			mounts[f[1]] = m
+		}
+	}
+	return mounts, swaps
+}
+
+// mounts decides about what fstab mounts, mounted or not, and gives the devices that are not swapped to any more, which ends before
+// anything else.
+func (c *unitComparison) mounts(before, after string) (swapoff []string) {
+	if !exists(after + "/etc/fstab") {
+		return []string{}
+	}
+	was, swapped := switchedFstab(c.program, before)
+	is, swaps := switchedFstab(c.program, after)
+	for place, old := range was {
+		unit := unitOfPath(place, ".mount")
+		now, stays := is[place]
+		switch moved := old.device != now.device || old.kind != now.kind; {
+		case !stays:
+			if c.program == Today && slices.Contains(strings.Split(old.options, ","), "x-systemd.automount") {
+				unit = unitOfPath(place, ".automount")
+			}
+			c.stop[unit] = true
+		case moved && c.program == Perl:
+			c.stop[unit], c.start[unit] = true, true
+		case moved && !slices.Contains(fixedMounts[:], place):
+			c.restart[unit] = true
+		case old.options != now.options:
+			c.reload[unit] = true
+			if c.loaded != nil && !c.loaded[unit] && slices.Contains(strings.Split(now.options, ","), "noauto") && c.program != Perl {
+				c.problems = append(c.problems, fmt.Sprintf("%s has other options and is not mounted: the switch ends there with status 1, after the activation", place))
+			}
+		case moved:
+			c.skip[unit] = true
+		}
+	}
+	for device := range swaps {
+		delete(swapped, device)
+	}
+	return swapped.sorted()
+}
+
+// unitOfPath is the name of the unit of a place: see systemd.unit(5), "String escaping".
+func unitOfPath(place, kind string) string {
+	var words []string
+	for word := range strings.SplitSeq(place, "/") {
+		if word != "" {
+			words = append(words, word)
+		}
+	}
+	if len(words) == 0 {
+		return "-" + kind
+	}
+	var name strings.Builder
+	for n, b := range []byte(strings.Join(words, "/")) {
+		switch {
+		case b == '/':
+			name.WriteByte('-')
+		case b >= 'a' && b <= 'z', b >= 'A' && b <= 'Z', b >= '0' && b <= '9', b == ':', b == '_', b == '.' && n > 0:
+			name.WriteByte(b)
+		default:
+			fmt.Fprintf(&name, `\x%02x`, b)
+		}
+	}
+	return name.String() + kind
 }
 
 // compareMounts compares what two systems mount.
@@ -60,17 +156,42 @@ func bootMounts(before, after string) []string {
 	return changed
 }
 
-// compareUserUnits compares the units of users' own service managers.
+// compareUserUnits compares the units of users' own service managers by what they say.
 func compareUserUnits(before, after string) Names {
-	old, new := openUnits(before+"/etc/systemd/user"), openUnits(after+"/etc/systemd/user")
+	old, new := openUnits(Today, before+"/etc/systemd/user"), openUnits(Today, after+"/etc/systemd/user")
 	present := func(f *unitFolder) map[string]string {
 		named := map[string]string{}
 		for unit := range f.units {
-			if f.read(unit) != nil {
+			if f.own(unit) != nil {
 				named[unit] = unit
 			}
 		}
 		return named
 	}
-	return compareMaps(present(old), present(new), func(unit, _ string) bool { return old.read(unit).difference(new.read(unit)) == same })
+	return compareMaps(present(old), present(new), func(unit, _ string) bool { return differenceOf(Today, old.own(unit), new.own(unit)) == same })
+}
+
+// userTargets are those that are active in a user's own service manager.
+var userTargets = []string{"default.target", "basic.target", "sockets.target", "timers.target", "paths.target"}
+
+// switchUsers tells what a switch does to users' own units, where they run: of the programs only today's does anything.
+func switchUsers(program Program, before, after string) Units {
+	const folder = "/etc/systemd/user"
+	if program != Today {
+		return noUnits()
+	}
+	states := map[string]string{}
+	for unit := range openUnits(program, before+folder).units {
+		if !isTarget(unit) {
+			states[unit] = "active"
+		}
+	}
+	for _, target := range userTargets {
+		states[target] = "active"
+	}
+	c := newComparison(program, before+folder, after+folder, folder, &Running{States: states})
+	if c.decide() != nil {
+		return noUnits()
+	}
+	return c.result()
 }

@@ -3,6 +3,7 @@
 package compare
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -20,10 +21,23 @@ type System struct {
 	Groups Names `json:"groups"` // by name; changed: their members or number
 	// Mounts are those of fstab, by mount point, and swaps as "swap DEVICE".
 	Mounts Names `json:"mounts"`
-	// UserUnits are units of users' own service managers; one that runs goes on as it is.
-	UserUnits Names `json:"user_units"`
+	// Swapoff are devices that are not swapped to any more, before anything else.
+	Swapoff []string `json:"swapoff"`
+	// UserUnits are units of users' own service managers, and UserActions what is done to them where a user is logged in and they run.
+	UserUnits   Names `json:"user_units"`
+	UserActions Units `json:"user_unit_actions"`
+	// Reexec says that systemd starts itself anew.
+	Reexec bool `json:"reexec"`
 	// Boot names what only the next boot brings: kernel, initrd, kernel modules, kernel parameters, another root file system.
 	Boot []string `json:"boot"`
+	// Program is the one that switches, in the system that comes, or the one that it is most like, if MayDiffer is not empty: that
+	// says what else may happen.
+	Program   Program  `json:"program"`
+	MayDiffer []string `json:"may_differ"`
+	// Refused says why that program ends before it does anything; "": it does not. Then nothing is known of units.
+	Refused string `json:"refused"`
+	// Problems are what of all that cannot go well.
+	Problems []string `json:"problems"`
 }
 
 // Names are things that come, go and change, sorted.
@@ -36,19 +50,28 @@ type Names struct {
 // Empty tells whether there is none.
 func (n Names) Empty() bool { return len(n.Added)+len(n.Removed)+len(n.Changed) == 0 }
 
-// Systems compares two toplevels. active tells which units of the first one run; nil: it is judged by what the system starts.
-// booted is the toplevel that was booted, whose kernel runs; "": the first one.
-func Systems(before, after, booted string, active func(unit string) bool) (System, error) {
+// Systems compares two toplevels. running is what runs of the first one; nil: it is judged by what the system starts. booted is the
+// toplevel that was booted, whose kernel runs; "": the first one.
+func Systems(before, after, booted string, running *Running) (System, error) {
 	for _, toplevel := range []string{before, after} {
-		if _, err := os.Stat(toplevel + "/etc"); err != nil {
-			return System{}, fmt.Errorf("%s is no NixOS system that is here: %w", toplevel, err)
+		if !exists(toplevel + "/etc") {
+			return System{}, fmt.Errorf("%s is no NixOS system that is here: it has no etc", toplevel)
 		}
 	}
-	if _, err := os.Stat(booted + "/etc"); booted == "" || err != nil {
+	if booted == "" || !exists(booted+"/etc") {
 		booted = before
 	}
-	s := System{Units: compareUnits(before+"/etc/systemd/system", after+"/etc/systemd/system", active), Boot: compareBoot(booted, after)}
-	s.Boot = append(s.Boot, bootMounts(booted, after)...)
+	programs := programsOf(after)
+	s := foretell(programs[0], before, after, running)
+	s.MayDiffer = []string{}
+	for _, program := range programs[1:] {
+		for _, text := range s.otherThan(foretell(program, before, after, running)) {
+			if !slices.Contains(s.MayDiffer, text) {
+				s.MayDiffer = append(s.MayDiffer, text)
+			}
+		}
+	}
+	s.Boot = append(compareBoot(booted, after), bootMounts(booted, after)...)
 	s.Mounts, s.UserUnits = compareMounts(before, after), compareUserUnits(before, after)
 	s.Etc = compareMaps(etcFiles(before), etcFiles(after), func(a, b string) bool { return a == b || sameFile(a, b) })
 	was, is := readAccounts(before), readAccounts(after)
@@ -56,6 +79,51 @@ func Systems(before, after, booted string, active func(unit string) bool) (Syste
 	s.Users = compareMaps(was.byName(was.Users), is.byName(is.Users), equal)
 	s.Groups = compareMaps(was.byName(was.Groups), is.byName(is.Groups), equal)
 	return s, nil
+}
+
+// foretell says what a switch program does.
+func foretell(program Program, before, after string, running *Running) System {
+	const folder = "/etc/systemd/system"
+	s := System{Program: program, Units: noUnits(), Swapoff: []string{}, Problems: []string{}}
+	s.Reexec, s.UserActions = needsReexec(program, before, after), switchUsers(program, before, after)
+	c := newComparison(program, before+folder, after+folder, folder, running)
+	if err := c.decide(); err != nil {
+		s.Refused = err.Error()
+		return s
+	}
+	s.Swapoff = c.mounts(before, after)
+	s.Units, s.Problems = c.result(), c.problems
+	return s
+}
+
+// otherThan says what would be done otherwise by another program.
+func (s System) otherThan(other System) []string {
+	if s.Refused != other.Refused {
+		return []string{"whether the switch is done at all"}
+	}
+	var texts []string
+	for _, part := range []struct {
+		kind     string
+		one, two Units
+	}{{"", s.Units, other.Units}, {"users' ", s.UserActions, other.UserActions}} {
+		ours, theirs := part.one.Done(), part.two.Done()
+		all := set{}
+		for unit := range ours {
+			all[unit] = true
+		}
+		for unit := range theirs {
+			all[unit] = true
+		}
+		for _, unit := range all.sorted() {
+			if ours[unit] != theirs[unit] {
+				texts = append(texts, part.kind+unit+" "+cmp.Or(theirs[unit], "left as it is"))
+			}
+		}
+	}
+	if s.Reexec != other.Reexec {
+		texts = append(texts, "whether systemd starts itself anew")
+	}
+	return texts
 }
 
 func compareMaps(before, after map[string]string, same func(a, b string) bool) Names {

@@ -15,6 +15,12 @@ func toplevel(t *testing.T, files map[string]string) string {
 	if err := os.MkdirAll(dir+"/etc", 0o755); err != nil {
 		t.Fatal(err)
 	}
+	write(t, dir, files)
+	return dir
+}
+
+func write(t *testing.T, dir string, files map[string]string) {
+	t.Helper()
 	for name, text := range files {
 		path := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -30,13 +36,15 @@ func toplevel(t *testing.T, files map[string]string) string {
 			t.Fatal(err)
 		}
 	}
-	return dir
 }
 
 // service is a system with one service that multi-user.target starts.
 func service(t *testing.T, text string, more ...string) string {
 	t.Helper()
 	files := map[string]string{"a.service": text, "multi-user.target.wants/a.service": "-> ../a.service"}
+	for _, target := range targets {
+		files[target] = "[Unit]\nDescription=one of systemd's\n"
+	}
 	for i := 0; i < len(more); i += 2 {
 		files[more[i]] = more[i+1]
 	}
@@ -50,6 +58,15 @@ func service(t *testing.T, text string, more ...string) string {
 		placed["etc/systemd/system/"+name] = text
 	}
 	return toplevel(t, placed)
+}
+
+// targets are in every system.
+var targets = []string{"multi-user.target", "sockets.target", "timers.target", "local-fs.target"}
+
+// without is a system without that service.
+func without(t *testing.T) string {
+	t.Helper()
+	return service(t, "", "multi-user.target.wants/a.service", "")
 }
 
 // TestUnitsGoByTheRulesOfTheSwitch has a case for each rule of switch-to-configuration.
@@ -71,24 +88,24 @@ func TestUnitsGoByTheRulesOfTheSwitch(t *testing.T) {
 		"a reload trigger":      {service(t, "[Unit]\nX-Reload-Triggers=1\n"+run), service(t, "[Unit]\nX-Reload-Triggers=2\n"+run), units{"reload": {"a.service"}}},
 		"not if changed":        {service(t, run), service(t, other+"X-RestartIfChanged=false\n"), units{"skip": {"a.service"}}},
 		"refuses to be stopped": {service(t, run), service(t, "[Unit]\nRefuseManualStop=yes\n"+other), units{"skip": {"a.service"}}},
-		"gone":                  {service(t, run), toplevel(t, nil), units{"stop": {"a.service"}}},
-		"gone, and stays":       {service(t, "[Unit]\nX-StopOnRemoval=false\n"+run), toplevel(t, nil), units{}},
+		"gone":                  {service(t, run), without(t), units{"stop": {"a.service"}}},
+		"gone, and stays":       {service(t, "[Unit]\nX-StopOnRemoval=false\n"+run), without(t), units{}},
 		"masked":                {service(t, run), service(t, "-> /dev/null"), units{"stop": {"a.service"}}},
-		"new":                   {toplevel(t, nil), service(t, run), units{"start": {"a.service"}}},
+		"new":                   {without(t), service(t, run), units{"start": {"a.service"}}},
 		"wanted only now":       {service(t, run, "multi-user.target.wants/a.service", ""), service(t, run), units{"start": {"a.service"}}},
-		"new, wanted by none":   {toplevel(t, nil), service(t, run, "multi-user.target.wants/a.service", ""), units{}},
+		"new, wanted by none":   {without(t), service(t, run, "multi-user.target.wants/a.service", ""), units{}},
 		"does not run":          {service(t, run, "multi-user.target.wants/a.service", ""), service(t, other, "multi-user.target.wants/a.service", ""), units{"idle": {"a.service"}}},
 		"runs for a moment":     {service(t, run+"Type=oneshot\n"), service(t, other+"Type=oneshot\n"), units{"start": {"a.service"}}},
 		"has run":               {service(t, run+"Type=oneshot\nRemainAfterExit=yes\n"), service(t, other+"Type=oneshot\nRemainAfterExit=yes\n"), units{"restart": {"a.service"}}},
 		"with its socket": {
 			service(t, run, "a.socket", socket, "sockets.target.wants/a.socket", "-> ../a.socket"),
 			service(t, other, "a.socket", socket, "sockets.target.wants/a.socket", "-> ../a.socket"),
-			units{"stop": {"a.service"}, "restart": {"a.socket"}},
+			units{"restart": {"a.service", "a.socket"}},
 		},
 		"only the socket": {
 			service(t, run, "a.socket", socket, "sockets.target.wants/a.socket", "-> ../a.socket"),
 			service(t, run, "a.socket", "[Socket]\nListenStream=2\n", "sockets.target.wants/a.socket", "-> ../a.socket"),
-			units{},
+			units{"left": {"a.socket"}},
 		},
 		"a timer": {
 			service(t, run, "b.timer", "[Timer]\nOnCalendar=daily\n", "timers.target.wants/b.timer", "-> ../b.timer"),
@@ -113,7 +130,7 @@ func TestUnitsGoByTheRulesOfTheSwitch(t *testing.T) {
 		}
 		got := units{}
 		lists := units{
-			"stop": s.Units.Stop, "restart": s.Units.Restart, "reload": s.Units.Reload, "start": s.Units.Start, "skip": s.Units.Skip, "idle": s.Units.Idle,
+			"stop": s.Units.Stop, "restart": s.Units.Restart, "reload": s.Units.Reload, "start": s.Units.Start, "skip": s.Units.Skip, "left": s.Units.Left, "idle": s.Units.Idle,
 		}
 		for list, names := range lists {
 			if len(names) > 0 {
@@ -133,7 +150,7 @@ func TestUnitsGoByTheRulesOfTheSwitch(t *testing.T) {
 func TestUnitsGoByWhatRunsWhereThatIsKnown(t *testing.T) {
 	before := service(t, "[Service]\nExecStart=1\n", "b.service", "[Service]\nExecStart=1\n")
 	after := service(t, "[Service]\nExecStart=2\n", "b.service", "[Service]\nExecStart=2\n")
-	s, err := Systems(before, after, "", func(unit string) bool { return unit == "b.service" })
+	s, err := Systems(before, after, "", &Running{States: map[string]string{"b.service": "active", "multi-user.target": "active"}})
 	if err != nil || !reflect.DeepEqual(s.Units.Restart, []string{"b.service"}) || !reflect.DeepEqual(s.Units.Start, []string{"a.service"}) {
 		t.Errorf("%+v, %v", s.Units, err)
 	}

@@ -1,9 +1,8 @@
 package compare
 
 import (
-	"io"
+	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -16,389 +15,369 @@ type Units struct {
 	Restart []string `json:"restart"`
 	Reload  []string `json:"reload"`
 	Start   []string `json:"start"` // those that are new among them
+	// Again are those that have not changed and do not run, and are started because something wants them: what only runs for a
+	// moment, or was stopped by hand.
+	Again []string `json:"again"`
 	// Skip are those that have changed and go on as they are, because the configuration says so.
 	Skip []string `json:"skip"`
+	// Left are those that have changed and go on as they are, because a switch does nothing to such units.
+	Left []string `json:"left"`
 	// Idle are those that have changed or are gone, and do not run as far as is known: nothing is done to them.
 	Idle []string `json:"idle"`
 }
 
-// Empty tells whether nothing is done to any unit.
+// Empty tells whether nothing is done to any unit that has not been done by every switch.
 func (u Units) Empty() bool {
-	return len(u.Stop)+len(u.Restart)+len(u.Reload)+len(u.Start)+len(u.Skip)+len(u.Idle) == 0
+	return len(u.Stop)+len(u.Restart)+len(u.Reload)+len(u.Start)+len(u.Skip)+len(u.Left)+len(u.Idle) == 0
 }
 
-// compareUnits goes by the rules of switch-to-configuration, for the units of two systems' own folders. active tells which
-// units run; nil: those are taken to run that the old system starts by itself and that do not end by themselves.
-func compareUnits(before, after string, active func(unit string) bool) Units {
-	c := unitComparison{old: openUnits(before), new: openUnits(after)}
-	c.pulledBefore, c.pulledAfter = c.old.pulledIn(), c.new.pulledIn()
-	if c.active = active; c.active == nil {
-		c.active = func(unit string) bool { return c.pulledBefore[unit] && c.old.stays(unit) }
-	}
-	c.stop, c.restart, c.reload, c.start = set{}, set{}, set{}, set{}
-	c.skip, c.idle = set{}, set{}
-	all := set{}
-	for _, f := range []*unitFolder{c.old, c.new} {
-		for unit := range f.units {
-			all[unit] = true
+// noUnits are none.
+func noUnits() Units {
+	none := []string{}
+	return Units{none, none, none, none, none, none, none, none}
+}
+
+// Done is what is done to each unit, in words: "restarted".
+func (u Units) Done() map[string]string {
+	done := map[string]string{}
+	for _, list := range []struct {
+		what  string
+		units []string
+	}{{"stopped", u.Stop}, {"restarted", u.Restart}, {"reloaded", u.Reload}, {"started", u.Start}} {
+		for _, unit := range list.units {
+			if done[unit] != "" {
+				done[unit] += " and "
+			}
+			done[unit] += list.what
 		}
 	}
-	maps.Copy(all, c.pulledBefore)
-	maps.Copy(all, c.pulledAfter)
-	for _, unit := range all.sorted() {
-		c.unit(unit)
-	}
-	for unit := range c.stop {
-		if c.start[unit] {
-			delete(c.stop, unit)
-			delete(c.start, unit)
-			c.restart[unit] = true
-		}
-	}
-	for unit := range c.restart {
-		delete(c.reload, unit)
-		delete(c.start, unit)
-	}
-	return Units{c.stop.sorted(), c.restart.sorted(), c.reload.sorted(), c.start.sorted(), c.skip.sorted(), c.idle.sorted()}
+	return done
+}
+
+// Running is what of a machine's units a switch goes by.
+type Running struct {
+	// States are those of the units that systemd has loaded, by their first names: active, inactive, failed and so on.
+	States map[string]string
+	// Files are those that units were loaded from, where that is another than the one of the name in /etc/systemd/system.
+	Files map[string]string
+	// Start, Restart and Reload are what a switch before has left to do.
+	Start, Restart, Reload []string
 }
 
 // set is a set of units.
 type set map[string]bool
 
-func (s set) sorted() []string {
-	list := make([]string, 0, len(s))
-	for unit := range s {
-		list = append(list, unit)
+func (s set) sorted() []string { return append([]string{}, slices.Sorted(maps.Keys(s))...) }
+
+func setOf(units []string) set {
+	s := set{}
+	for _, unit := range units {
+		s[unit] = true
 	}
-	slices.Sort(list)
-	return list
+	return s
 }
 
+// unitComparison decides about units as a switch program does.
 type unitComparison struct {
-	old, new                                 *unitFolder
-	pulledBefore, pulledAfter                set
-	active                                   func(string) bool
-	stop, restart, reload, start, skip, idle set
+	program  Program
+	old, new *unitFolder
+	home     string            // what the names of files begin with that units are loaded from
+	states   map[string]string // of those that are not inactive
+	loaded   set               // nil: that is not known
+	files    map[string]string
+
+	stop, restart, reload, start, skip set
+	leftover                           set // what a switch before has left to start and restart
+	// bySocket are the sockets that services are left to, by service.
+	bySocket map[string][]string
+	problems []string
 }
 
-// unit sorts one unit into the lists.
-func (c *unitComparison) unit(unit string) {
-	was, is := c.old.read(unit), c.new.read(unit)
-	if was == nil && is == nil {
-		return
+// newComparison compares two folders of units. running is what runs of the first; nil: those are taken to run that it starts by
+// itself and that do not end by themselves.
+func newComparison(program Program, before, after, home string, running *Running) *unitComparison {
+	c := &unitComparison{
+		program: program, old: openUnits(program, before), new: openUnits(program, after), home: home, states: map[string]string{},
+		stop: set{}, restart: set{}, reload: set{}, start: set{}, skip: set{}, bySocket: map[string][]string{}, problems: []string{},
 	}
-	different := same
-	if was != nil && is != nil {
-		different = was.difference(is)
+	if running == nil {
+		for unit := range c.old.started() {
+			if c.old.stays(unit) {
+				c.states[unit] = "active"
+			}
+		}
+		return c
 	}
-	running := was != nil && c.active(unit)
+	c.loaded, c.files = set{}, running.Files
+	for unit, state := range running.States {
+		c.loaded[unit] = true
+		if state != "inactive" {
+			c.states[unit] = state
+		}
+	}
+	c.start, c.restart, c.reload = setOf(running.Start), setOf(running.Restart), setOf(running.Reload)
+	c.leftover = setOf(append(slices.Clone(running.Start), running.Restart...))
+	return c
+}
+
+// decide takes every unit that runs, in the order of their names. An error is what makes the program end before it does anything.
+func (c *unitComparison) decide() error {
+	for _, unit := range slices.Sorted(maps.Keys(c.states)) {
+		if err := c.unit(unit); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *unitComparison) runs(unit string) bool {
+	return c.states[unit] == "active" || c.states[unit] == "activating"
+}
+
+// isElsewhere tells whether a unit was loaded from a file that is not the system's: today's program leaves those alone.
+func (c *unitComparison) isElsewhere(unit string) bool {
+	file, known := c.files[unit]
+	return c.program == Today && known && !strings.HasPrefix(file, c.home)
+}
+
+// fileOf is the name of the file that stands for a unit in both folders.
+func (c *unitComparison) fileOf(unit string) string {
+	template := templateOf(unit)
+	if template == "" || c.program != Perl && (c.old.has(unit) || c.new.has(unit)) {
+		return unit
+	}
+	return template
+}
+
+// unit decides about a unit that is not inactive.
+func (c *unitComparison) unit(unit string) error {
+	file := c.fileOf(unit)
+	if c.isElsewhere(unit) || !c.old.has(file) || !c.runs(unit) {
+		return nil
+	}
+	isGone := c.new.lacks(file)
+	if c.program == Today && unit != file {
+		isGone = isGone || c.old.hasDropIn(unit) && !c.new.hasDropIn(unit)
+	}
 	switch {
-	case is == nil && running:
-		if was.flag("Unit", "X-StopOnRemoval", true) {
+	case isGone:
+		text, err := c.old.text(file, file)
+		if err == nil && text.is("Unit", "X-StopOnRemoval", true) {
 			c.stop[unit] = true
 		}
-		return
-	case is == nil:
-		c.idle[unit] = true
-		return
-	case !running:
-		// A target that is active starts what it wants, also what only runs for a moment.
-		if c.pulledAfter[unit] && !isTarget(unit) && (!c.pulledBefore[unit] || was == nil || different != same) {
-			c.start[unit] = true
-		} else if was != nil && different != same {
-			c.idle[unit] = true
-		}
-		return
+		return err
 	case isTarget(unit):
-		if is.flag("Unit", "X-StopOnReconfiguration", false) {
-			c.stop[unit], c.start[unit] = true, true
-		}
-		return
-	case different == needsReload:
-		c.reload[unit] = true
-	case different == needsRestart:
-		c.changed(unit, is)
+		return c.target(unit, file)
 	}
+	switch what, err := c.difference(unit, file); {
+	case err != nil:
+		return err
+	case what == needsReload:
+		c.reload[unit] = true
+	case what == needsRestart:
+		return c.changed(unit, file)
+	}
+	return nil
+}
+
+// target decides about a target that is active: it is started again, so that systemd starts what it wants.
+func (c *unitComparison) target(unit, file string) error {
+	text, err := c.new.text(file, file)
+	if err != nil {
+		return err
+	}
+	sleeps := slices.Contains([]string{"suspend.target", "hibernate.target", "hybrid-sleep.target"}, unit)
+	onlyByHand := c.program != Perl && text.is("Unit", "X-OnlyManualStart", false)
+	if !sleeps && !onlyByHand && !text.is("Unit", "RefuseManualStart", false) {
+		c.start[unit] = true
+	}
+	if text.is("Unit", "X-StopOnReconfiguration", false) {
+		c.stop[unit] = true
+	}
+	return nil
+}
+
+// difference compares a unit's texts; the program in Perl looks at the places of the files.
+func (c *unitComparison) difference(unit, file string) (difference, error) {
+	if c.program == Perl {
+		places := func(f *unitFolder) [2]string {
+			path := filepath.Join(f.dir, file)
+			return [2]string{place(path), place(path + ".d/overrides.conf")}
+		}
+		if places(c.old) == places(c.new) {
+			return same, nil
+		}
+		return needsRestart, nil
+	}
+	before, err := c.old.text(unit, file)
+	if err != nil {
+		return same, err
+	}
+	after, err := c.new.text(unit, file)
+	if err != nil {
+		return same, err
+	}
+	return differenceOf(c.program, before, after), nil
 }
 
 // changed decides about a unit that runs and has changed by more than what it can reload.
-func (c *unitComparison) changed(unit string, is *unitFile) {
+func (c *unitComparison) changed(unit, file string) error {
+	text, err := c.new.text(unit, file)
+	if err != nil {
+		return err
+	}
 	switch kind := filepath.Ext(unit); {
-	case kind == ".slice" || kind == ".socket":
-		// Neither is touched: a slice has its limits from the reload of systemd, a socket would lose connections.
-	case unit == "-.mount" || unit == "nix.mount" || kind == ".automount":
+	case kind == ".slice" || kind == ".socket" || kind == ".path" && c.program != Autumn2024:
+		// None is touched: a slice has its limits from the reload of systemd, a socket would lose connections.
+	case kind == ".mount" && (c.program == Perl || unit == "-.mount" || unit == "nix.mount"):
 		c.reload[unit] = true
-	case is.flag("Service", "X-ReloadIfChanged", false):
+	case kind == ".mount":
+		c.restart[unit] = true
+	case text.is("Service", "X-ReloadIfChanged", false) && (c.program == Perl || !c.restart[unit] && !c.stop[unit]):
 		c.reload[unit] = true
-	case !is.flag("Service", "X-RestartIfChanged", true), is.flag("Unit", "RefuseManualStop", false), is.flag("Unit", "X-OnlyManualStart", false):
+	case !text.is("Service", "X-RestartIfChanged", true), text.is("Unit", "RefuseManualStop", false),
+		c.program != Perl && text.is("Unit", "X-OnlyManualStart", false):
 		c.skip[unit] = true
-	case kind != ".service", !is.flag("Service", "X-StopIfChanged", true):
+	case kind != ".service" && c.program != Perl, !text.is("Service", "X-StopIfChanged", true):
 		c.restart[unit] = true
 	default:
-		c.restartSockets(unit, is)
+		c.stopAndStart(unit, text)
 	}
+	return nil
 }
 
-// restartSockets stops a service and starts it again, or its sockets, if those will start it when somebody comes.
-func (c *unitComparison) restartSockets(unit string, is *unitFile) {
-	sockets := strings.Fields(strings.Join(is.values["Service"]["Sockets"], " "))
-	if len(sockets) == 0 {
-		sockets = []string{strings.TrimSuffix(unit, ".service") + ".socket"}
-	}
-	bySocket := false
-	for _, socket := range sockets {
-		if c.old.read(socket) == nil || !c.active(socket) {
-			continue
-		}
-		c.stop[socket] = true
-		if c.new.read(socket) != nil {
-			c.start[socket], bySocket = true, true
+// stopAndStart stops a service and starts it again, or its sockets, if those will start it when somebody comes.
+func (c *unitComparison) stopAndStart(unit string, text unitText) {
+	leftToSockets := false
+	for _, socket := range c.socketsOf(unit, text) {
+		_, there := c.states[socket]
+		comes := c.new.hasName(socket)
+		switch {
+		case there && (comes || c.program == Perl):
+			c.stop[socket], c.start[socket], leftToSockets = true, true, true
+			c.bySocket[unit] = append(c.bySocket[unit], socket)
+		case there:
+			c.stop[socket] = true
+		case comes && c.program == Today:
+			leftToSockets = true
+			c.bySocket[unit] = append(c.bySocket[unit], socket)
 		}
 	}
 	c.stop[unit] = true
-	if !bySocket || is.flag("Service", "X-NotSocketActivated", false) {
+	delete(c.reload, unit)
+	if !leftToSockets || c.program == Today && text.is("Service", "X-NotSocketActivated", false) {
 		c.start[unit] = true
 	}
 }
 
-func isTarget(unit string) bool { return strings.HasSuffix(unit, ".target") }
-
-// unitFolder is the folder systemd/system of a system's etc.
-type unitFolder struct {
-	dir   string
-	units set // that have a file or an addition of their own, without templates and second names
-	files map[string]*unitFile
-}
-
-func openUnits(dir string) *unitFolder {
-	f := &unitFolder{dir: dir, units: set{}, files: map[string]*unitFile{}}
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return f
-	}
-	for _, e := range entries {
-		name := strings.TrimSuffix(e.Name(), ".d")
-		if !isUnit(name) || strings.Contains(name, "@.") {
-			continue
-		}
-		// A second name of a unit is a link beside it.
-		if to, err := os.Readlink(filepath.Join(dir, e.Name())); err == nil && filepath.Dir(to) == "." && to != name {
-			continue
-		}
-		f.units[name] = true
-	}
-	return f
-}
-
-func isUnit(name string) bool {
-	switch filepath.Ext(name) {
-	case ".service", ".socket", ".timer", ".path", ".target", ".mount", ".automount", ".swap", ".slice":
-		return true
-	}
-	return false
-}
-
-// read gives a unit, nil if the system does not have it or has it masked.
-func (f *unitFolder) read(unit string) *unitFile {
-	if file, known := f.files[unit]; known {
-		return file
-	}
-	file := f.parse(unit)
-	f.files[unit] = file
-	return file
-}
-
-func (f *unitFolder) parse(unit string) *unitFile {
-	path := filepath.Join(f.dir, unit)
-	if real, err := filepath.EvalSymlinks(path); err == nil && real == os.DevNull {
+// socketsOf are the sockets that a program takes to be those of a service.
+func (c *unitComparison) socketsOf(unit string, text unitText) []string {
+	base, isService := strings.CutSuffix(unit, ".service")
+	if !isService {
 		return nil
 	}
-	file := &unitFile{values: map[string]map[string][]string{}}
-	names := []string{unit}
-	if before, after, instance := strings.Cut(unit, "@"); instance {
-		if template := before + "@" + filepath.Ext(after); template != unit {
-			names = []string{template, unit}
+	if sockets := text.words("Service", "Sockets"); len(sockets) > 0 {
+		return sockets
+	}
+	if template, _, found := strings.Cut(base, "@"); found {
+		if base = template; c.program != Today {
+			base += "@"
 		}
 	}
-	found := false
-	for _, name := range names {
-		path := filepath.Join(f.dir, name)
-		if text, err := readSome(path); err == nil && filepath.Ext(name) != "" {
-			file.add(text)
-			found = true
-		}
-		additions, err := filepath.Glob(globQuote(path) + ".d/*.conf")
-		if err != nil {
-			continue
-		}
-		for _, addition := range additions {
-			if text, err := readSome(addition); err == nil {
-				file.add(text)
-				found = true
-			}
-		}
-	}
-	if !found {
-		return nil
-	}
-	return file
+	return []string{base + ".socket"}
 }
 
-// globQuote keeps a name from being a pattern: systemd's names have backslashes.
-func globQuote(name string) string {
-	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(name)
-}
-
-// maxFile is how much of a file is read.
-const maxFile = 1 << 20
-
-func readSome(path string) (string, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return "", err
+// result sorts out what comes of it all, with what systemd starts because targets are started.
+func (c *unitComparison) result() Units {
+	started := append(c.start.sorted(), c.restart.sorted()...)
+	goesOn := func(unit string) bool { return c.states[unit] != "" && c.states[unit] != "failed" && !c.stop[unit] }
+	wanted, before := c.new.pulls(goesOn, started...), c.old.pulls(goesOn, started...)
+	again, left, idle := set{}, set{}, set{}
+	all := set{}
+	maps.Copy(all, wanted)
+	maps.Copy(all, c.old.units)
+	maps.Copy(all, c.new.units)
+	for unit := range c.states {
+		all[unit] = true
 	}
-	defer file.Close()
-	text, err := io.ReadAll(io.LimitReader(file, maxFile))
-	return string(text), err
-}
-
-// alwaysActive are targets that are active on every machine that has come up.
-var alwaysActive = []string{
-	"sysinit.target", "basic.target", "multi-user.target", "local-fs.target", "remote-fs.target", "swap.target", "timers.target", "sockets.target",
-	"paths.target", "network.target", "network-online.target", "network-pre.target", "getty.target", "cryptsetup.target", "time-sync.target",
-	"nss-lookup.target", "nss-user-lookup.target", "machines.target",
-}
-
-// pulledIn are the units that the system starts by itself, among them those that are no longer active afterwards.
-func (f *unitFolder) pulledIn() set {
-	pulled := set{}
-	todo := slices.Clone(alwaysActive)
-	if to, err := os.Readlink(filepath.Join(f.dir, "default.target")); err == nil {
-		todo = append(todo, filepath.Base(to))
-	}
-	for len(todo) > 0 {
-		unit := todo[len(todo)-1]
-		todo = todo[:len(todo)-1]
-		if pulled[unit] {
-			continue
-		}
-		pulled[unit] = true
-		for _, kind := range []string{".wants", ".requires", ".upholds"} {
-			entries, err := os.ReadDir(filepath.Join(f.dir, unit+kind))
-			if err != nil {
-				continue
-			}
-			for _, e := range entries {
-				if isUnit(e.Name()) {
-					todo = append(todo, e.Name())
-				}
-			}
-		}
-		if file := f.read(unit); file != nil {
-			for _, key := range []string{"Wants", "Requires", "BindsTo", "Upholds"} {
-				todo = append(todo, strings.Fields(strings.Join(file.values["Unit"][key], " "))...)
-			}
+	startedAnyway := set{}
+	for unit := range all {
+		_, there := c.states[unit]
+		isWanted := wanted[unit] && (!there || c.states[unit] == "failed" || c.stop[unit])
+		switch changed := c.isChanged(unit); {
+		case isWanted && c.stop[unit]:
+			startedAnyway[unit] = true
+		case isWanted && (!before[unit] || changed):
+			startedAnyway[unit] = true
+		case isWanted && !isTarget(unit) && filepath.Ext(unit) != ".slice" && !mayRefuse(c.new.own(unit)):
+			again[unit] = true
+		case c.stop[unit] || c.restart[unit] || c.reload[unit] || c.start[unit] || c.skip[unit] || !changed:
+		case c.runs(unit):
+			left[unit] = true
+		default:
+			idle[unit] = true
 		}
 	}
-	maps.DeleteFunc(pulled, func(unit string, _ bool) bool { return f.read(unit) == nil })
-	return pulled
+	c.lookAhead(wanted)
+	starts, stops, restarts := maps.Clone(c.start), maps.Clone(c.stop), maps.Clone(c.restart)
+	maps.Copy(starts, startedAnyway)
+	for unit := range starts {
+		// A target that runs is started, or stopped before, only for the sake of what it wants, by every switch.
+		if isTarget(unit) && c.runs(unit) {
+			delete(starts, unit)
+			delete(stops, unit)
+		}
+	}
+	for unit := range stops {
+		if starts[unit] {
+			restarts[unit] = true
+		}
+	}
+	for unit := range restarts {
+		delete(stops, unit)
+		delete(starts, unit)
+	}
+	return Units{
+		Stop: stops.sorted(), Restart: restarts.sorted(), Reload: c.reload.sorted(), Start: starts.sorted(), Again: again.sorted(),
+		Skip: c.skip.sorted(), Left: left.sorted(), Idle: idle.sorted(),
+	}
 }
 
-// stays tells whether a unit that was started is active until it is stopped.
-func (f *unitFolder) stays(unit string) bool {
-	file := f.read(unit)
-	if file == nil {
+// isChanged tells whether a unit is another one in the new system, or gone, whether it runs or not.
+func (c *unitComparison) isChanged(unit string) bool {
+	file := c.fileOf(unit)
+	if c.old.lacks(file) {
 		return false
 	}
-	kind := file.values["Service"]["Type"]
-	return len(kind) == 0 || kind[len(kind)-1] != "oneshot" || file.flag("Service", "RemainAfterExit", false)
-}
-
-// unitFile is what a unit says: by section and key, its values in order.
-type unitFile struct {
-	values map[string]map[string][]string
-}
-
-// add reads one file of the unit.
-func (u *unitFile) add(text string) {
-	section, line := "", ""
-	for part := range strings.Lines(text) {
-		part = strings.TrimRight(part, "\r\n")
-		if trimmed := strings.TrimSpace(part); line == "" && (trimmed == "" || trimmed[0] == '#' || trimmed[0] == ';') {
-			continue
-		}
-		line += part
-		if rest, goesOn := strings.CutSuffix(line, `\`); goesOn {
-			line = rest + " "
-			continue
-		}
-		whole := strings.TrimSpace(line)
-		line = ""
-		if strings.HasPrefix(whole, "[") && strings.HasSuffix(whole, "]") {
-			section = whole[1 : len(whole)-1]
-			continue
-		}
-		key, value, found := strings.Cut(whole, "=")
-		if !found || section == "Install" {
-			// That is for those who enable units by links, which NixOS makes itself.
-			continue
-		}
-		if u.values[section] == nil {
-			u.values[section] = map[string][]string{}
-		}
-		key = strings.TrimSpace(key)
-		u.values[section][key] = append(u.values[section][key], strings.TrimSpace(value))
+	if c.new.lacks(file) {
+		// What stays loaded without a file is none of the system's any more.
+		return !c.runs(unit)
 	}
-}
-
-// flag is the last value of a key as systemd reads booleans.
-func (u *unitFile) flag(section, key string, otherwise bool) bool {
-	values := u.values[section][key]
-	if len(values) == 0 {
-		return otherwise
+	if isTarget(unit) {
+		return false
 	}
-	switch strings.ToLower(values[len(values)-1]) {
-	case "1", "yes", "true", "on", "y", "t":
-		return true
-	}
-	return false
+	what, err := c.difference(unit, file)
+	return err == nil && what != same
 }
 
-// difference says what a change of a unit asks for.
-type difference int
-
-const (
-	same         difference = iota
-	needsReload             // what can be taken over by a reload
-	needsRestart            // more than that
-)
-
-// unimportant are the keys of [Unit] whose change asks for nothing.
-var unimportant = []string{
-	"Description", "Documentation", "OnFailure", "OnSuccess", "OnFailureJobMode", "IgnoreOnIsolate", "StopWhenUnneeded", "RefuseManualStart",
-	"RefuseManualStop", "AllowIsolate", "CollectMode", "SourcePath",
-}
-
-func (u *unitFile) difference(to *unitFile) difference {
-	result := same
-	sections := maps.Clone(u.values)
-	maps.Copy(sections, to.values)
-	for section := range sections {
-		keys := map[string][]string{}
-		maps.Copy(keys, u.values[section])
-		maps.Copy(keys, to.values[section])
-		for key := range keys {
-			was, before := u.values[section][key]
-			is, after := to.values[section][key]
-			switch {
-			case before == after && slices.Equal(was, is):
-			case section == "Unit" && slices.Contains(unimportant, key):
-			case section == "Unit" && key == "X-Reload-Triggers", section == "Mount" && key == "Options" && before && after:
-				result = max(result, needsReload)
-			default:
-				return needsRestart
-			}
+// lookAhead finds what of all this cannot go well.
+func (c *unitComparison) lookAhead(wanted set) {
+	for _, unit := range c.reload.sorted() {
+		text := c.new.own(unit)
+		kind := filepath.Ext(unit)
+		if text != nil && (kind == ".service" && len(text.values("Service", "ExecReload")) == 0 || kind != ".service" && kind != ".mount") {
+			c.problems = append(c.problems, fmt.Sprintf("%s is to be reloaded, which it cannot do", unit))
 		}
 	}
-	return result
+	for _, unit := range c.leftover.sorted() {
+		if c.new.own(unit) == nil {
+			c.problems = append(c.problems, fmt.Sprintf("%s is to be started, as a switch before has left it, and is gone", unit))
+		}
+	}
+	for _, unit := range slices.Sorted(maps.Keys(c.bySocket)) {
+		starts := func(socket string) bool { return wanted[socket] || c.start[socket] }
+		if !c.start[unit] && !wanted[unit] && !slices.ContainsFunc(c.bySocket[unit], starts) {
+			c.problems = append(c.problems, fmt.Sprintf("%s is stopped and left to %s, which nothing starts", unit, strings.Join(c.bySocket[unit], " and ")))
+		}
+	}
 }

@@ -268,12 +268,12 @@ func (l *look) compare(ctx context.Context, before, after Side) (*Comparison, er
 	if !before.Here || !after.Here {
 		return c, nil
 	}
-	booted, active, err := l.running(ctx, before)
+	booted, running, err := l.running(ctx, before)
 	if err != nil {
 		return nil, err
 	}
-	c.Judged = active == nil
-	system, err := compare.Systems(string(before.Toplevel), string(after.Toplevel), booted, active)
+	c.Judged = running == nil
+	system, err := compare.Systems(string(before.Toplevel), string(after.Toplevel), booted, running)
 	if err != nil {
 		return nil, l.fail(Build, Unchanged, hint(err.Error(), "name a system's toplevel, or a bundle of ferry's"))
 	}
@@ -286,12 +286,12 @@ func (l *look) compare(ctx context.Context, before, after Side) (*Comparison, er
 	return c, nil
 }
 
-// running tells what was booted and which units run, where before is what runs on the target; nil: that has to be judged.
-func (l *look) running(ctx context.Context, before Side) (booted string, active func(string) bool, err error) {
+// running tells what was booted and what of units runs, where before is what runs on the target; nil: that has to be judged.
+func (l *look) running(ctx context.Context, before Side) (booted string, running *compare.Running, err error) {
 	if !before.running {
 		return "", nil, nil
 	}
-	var units []string
+	var units *agent.UnitsResult
 	err = l.link.do(ctx, func(session *agent.Session) error {
 		units, err = session.Units(ctx)
 		return err
@@ -299,10 +299,19 @@ func (l *look) running(ctx context.Context, before Side) (booted string, active 
 	if err != nil {
 		return "", nil, l.fail(Connect, Unchanged, err)
 	}
-	if len(units) == 0 {
+	if units == nil || len(units.Units) == 0 {
 		return l.facts.Booted, nil, nil
 	}
-	return l.facts.Booted, func(unit string) bool { return slices.Contains(units, unit) }, nil
+	running = &compare.Running{
+		States: map[string]string{}, Files: map[string]string{}, Start: units.Start, Restart: units.Restart, Reload: units.Reload,
+	}
+	for _, unit := range units.Units {
+		running.States[unit.Name] = unit.State
+		if unit.From != "" {
+			running.Files[unit.Name] = unit.From
+		}
+	}
+	return l.facts.Booted, running, nil
 }
 
 // closure gives the closure of a side: from this machine's store, else from the target's. nil: neither has it.

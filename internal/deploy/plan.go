@@ -175,6 +175,9 @@ func (l *look) warn(ctx context.Context, ready built, p *Planned) {
 		stop(risk)
 	}
 	stop(fits(l.facts, p.Ship.Bytes))
+	if p.System != nil && p.System.Refused != "" && p.NeedsReboot == "" {
+		stop(fmt.Errorf("the system's switch-to-configuration would do nothing: %s", p.System.Refused))
+	}
 	if p.NeedsReboot == "" {
 		stop(goesBack(l.facts, l.opts))
 	}

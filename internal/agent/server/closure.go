@@ -1,13 +1,10 @@
 package server
 
 import (
-	"context"
 	"fmt"
-	"strings"
 
 	"ferry/internal/agent"
 	"ferry/internal/nix"
-	"ferry/internal/run"
 )
 
 // maxClosureSize is how long a closure may be as JSON, in bytes: it is one frame.
@@ -55,32 +52,4 @@ func (s *server) closureInfos(p nix.StorePath) ([]nix.PathInfo, error) {
 		return nil, s.store.died(err)
 	}
 	return infos, nil
-}
-
-// maxUnits is how many units are told at most.
-const maxUnits = 4000
-
-// activeUnits names the units that run or are about to; nil where that is not known.
-func activeUnits(ctx context.Context, runner *run.Runner, r root) []string {
-	if !r.exists(systemdRuns) {
-		return nil
-	}
-	out, err := runner.Output(ctx, run.Command{Argv: []string{
-		"systemctl", "list-units", "--state=active,activating,reloading", "--plain", "--no-legend", "--no-pager", "--full",
-	}})
-	if err != nil {
-		return nil
-	}
-	units := []string{}
-	for line := range strings.Lines(string(out)) {
-		fields := strings.Fields(strings.TrimLeft(line, "●* "))
-		if len(fields) == 0 || len(fields[0]) > 256 || len(units) == maxUnits {
-			continue
-		}
-		// No system has units of these kinds.
-		if name := fields[0]; !strings.HasSuffix(name, ".device") && !strings.HasSuffix(name, ".scope") {
-			units = append(units, name)
-		}
-	}
-	return units
 }

@@ -117,14 +117,3 @@ func TestAClosureIsToldWithItsSizes(t *testing.T) {
 		t.Errorf("of no store path: %+v", r)
 	}
 }
-
-// TestUnitsAreThoseThatAreActive reads what systemctl says.
-func TestUnitsAreThoseThatAreActive(t *testing.T) {
-	m := newMachine(t)
-	m.withSystemd().program("/bin/systemctl", "#!/bin/sh\n[ \"$1 $2\" = 'list-units --state=active,activating,reloading' ] || exit 0\n"+
-		"printf '  a.service loaded active running A\\n● b@1.timer loaded activating x B\\ndev-x.device loaded active plugged X\\n\\n'\n")
-	f := m.connect(Options{})
-	if r, _ := f.ask(agent.Request{Method: agent.MethodUnits}); r.Error != nil || strings.Join(r.Units, " ") != "a.service b@1.timer" {
-		t.Errorf("%+v", r)
-	}
-}

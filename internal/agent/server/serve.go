@@ -251,7 +251,7 @@ func (s *server) answer(ctx context.Context, r agent.Request) (agent.Response, *
 		stream = s.wire.DataReader()
 		err = s.sign(ctx, stream)
 	case agent.MethodUnits:
-		response.Units = activeUnits(ctx, s.runner, s.root())
+		response.Units = loadedUnits(ctx, s.runner, s.root())
 	case agent.MethodInspect:
 		if r.Ahead {
 			stream = s.wire.DataReader()
