@@ -13,6 +13,9 @@ import (
 // names are things that come, go and change.
 type names struct{ Added, Removed, Changed []string }
 
+// unitLists are what is done to units.
+type unitLists struct{ Stop, Restart, Reload, Start, Again, Skip, Left, Idle []string }
+
 // comparison is what ferry diff --json prints.
 type comparison struct {
 	Node          string
@@ -31,9 +34,14 @@ type comparison struct {
 		SizeAfter   int `json:"size_after"`
 	}
 	System *struct {
-		Units              struct{ Stop, Restart, Reload, Start, Skip, Idle []string }
+		Units              unitLists
+		UserActions        unitLists `json:"user_unit_actions"`
 		Etc, Users, Groups names
 		Boot               []string
+		Program, Refused   string
+		Reexec             bool
+		MayDiffer          []string `json:"may_differ"`
+		Problems           []string
 	}
 	NeedsReboot string `json:"needs_reboot"`
 	UnitsJudged bool   `json:"units_judged"`
