@@ -100,13 +100,13 @@ func (g *guard) tryBack(ctx context.Context, reason string) jobStatus {
 	if problem := g.completeAccounts(had); problem != "" {
 		status.Trouble = joined(status.Trouble, problem)
 	}
-	g.activatedToDisk(ctx)
 	if problem := g.mendNetwork(ctx); problem != "" {
 		status.Trouble = joined(status.Trouble, problem)
 	}
 	if !back {
 		return status
 	}
+	g.activatedToDisk(ctx)
 	status.Outcome = agent.SwitchRolledBack
 	status.Trouble = joined(status.Trouble, g.restore(ctx))
 	if err := g.timers.disarm(ctx); err != nil {
