@@ -34,6 +34,14 @@ func TestAPathThatIsGoneFromTheDiskIsPutBack(t *testing.T) {
 		t.Errorf("it leaves %q", said)
 	}
 
+	// Where there is nothing else to do, it is looked at, too.
+	stays = d.place("stays")
+	if err := os.RemoveAll(stays); err != nil {
+		t.Fatal(err)
+	}
+	d.Deploy("--action", "boot").Says(t, "1 path that the target's Nix takes for valid is not on its disk: ", "1 path put back on the target's disk", "web: nothing to do: ")
+	d.isWhole()
+
 	if o := d.Ferry("verify", "--contents"); o.Status != 0 || !strings.HasPrefix(o.Out, "web: whole: ") {
 		t.Errorf("status %d", o.Status)
 	}
@@ -49,4 +57,25 @@ func TestAPathThatIsGoneFromTheDiskIsPutBack(t *testing.T) {
 	if o := d.Ferry("verify", "--contents", "--json"); o.Status != 1 || !strings.Contains(o.Out, "content is not what was registered") {
 		t.Errorf("status %d", o.Status)
 	}
+}
+
+// TestARollbackPutsBackWhatIsGone removes a path of the system that is returned to, which the one that runs does not need.
+func TestARollbackPutsBackWhatIsGone(t *testing.T) {
+	t.Parallel()
+	d := newDock(t, site.Options{})
+	d.offer(map[string]tree{"stays": {"a": noise(62, 50_000)}})
+	d.Deploy()
+	old := d.place("stays")
+	d.offer(map[string]tree{"stays": {"a": noise(63, 50_000)}})
+	d.Deploy()
+	if err := os.RemoveAll(old); err != nil {
+		t.Fatal(err)
+	}
+	o := d.Ferry("rollback", "--sudo-password-file", d.Password)
+	if o.Status != 0 {
+		t.Errorf("status %d", o.Status)
+	}
+	o.Says(t, "1 path that the target's Nix takes for valid is not on its disk: "+strings.TrimPrefix(old, d.Target.Root()),
+		"1 path put back on the target's disk", "web: done: generation ")
+	d.isWhole()
 }

@@ -67,6 +67,9 @@ type Facts struct {
 	// ferry's that a reboot empties.
 	NoLink  string   `json:"no_link,omitempty"`
 	Emptied []string `json:"emptied,omitempty"`
+	// Lacking is how many paths that Bundle needs are not on the disk, or in doubt since a power cut. Only an agent that holds the
+	// lock looks.
+	Lacking int `json:"lacking,omitempty"`
 	// Previous is how the target was before the newest deployment that changed what runs or boots and was no rollback; nil:
 	// none is known. Its bundle is the one that what ran then was made of, "" if that is not known.
 	Previous *JournalState `json:"previous,omitempty"`

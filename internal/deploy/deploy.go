@@ -121,7 +121,7 @@ func Run(ctx context.Context, inv *inventory.Inventory, node inventory.Node, opt
 		return Result{}, err
 	}
 	if d.isDone(ready, facts) {
-		return Result{Outcome: Nothing, Bundle: ready.bundle, Toplevel: ready.toplevel}, nil
+		return Result{Outcome: Nothing, Bundle: ready.bundle, Toplevel: ready.toplevel}, d.mend(ctx, ready, facts)
 	}
 	if d.opts.Action != DryActivate && !d.opts.ReplaceUnknown {
 		if err := surprise(facts, d.project(ctx, ready)); err != nil {
@@ -251,7 +251,7 @@ func (d *deployment) evaluateAndBuild(ctx context.Context, connected <-chan agen
 	ready := built{evaluation.BundleOut, evaluation.ToplevelOut}
 	select {
 	case facts := <-connected:
-		if d.isDone(ready, facts) {
+		if d.isDone(ready, facts) && facts.Lacking == 0 {
 			return ready, nil
 		}
 	default:
@@ -275,6 +275,19 @@ func (d *deployment) isDone(ready built, facts agent.Facts) bool {
 		return false
 	}
 	return d.sameSystem(ready, facts)
+}
+
+// mend puts back what the target's disk lacks of a system that is as asked.
+func (d *deployment) mend(ctx context.Context, ready built, facts agent.Facts) error {
+	if facts.Lacking == 0 {
+		return nil
+	}
+	over, err := d.turn(ctx, Ship)
+	if err != nil {
+		return d.fail(Ship, Unchanged, err)
+	}
+	defer over()
+	return d.complete(ctx, ready.bundle, true)
 }
 
 // sameSystem tells whether the target runs and boots what the action asks already. A system that was not committed to the end

@@ -41,6 +41,9 @@ func fakeSSH(dir, line string) int {
 	hello := agent.Hello{Protocol: agent.Protocol, Facts: agent.Facts{
 		Machine: "x86_64", Nix: "2.18", NixOS: true, System: "x86_64-linux", Current: oldSystem, Profile: oldSystem, Bundle: oldBundle, Committed: oldSystem,
 	}}
+	if program, err := agent.ProgramFor("x86_64-linux"); err == nil {
+		hello.Program = agent.Verbatim(agent.Folder + "/agent-" + program.Hash)
+	}
 	wire := agent.NewWire(os.Stdin, os.Stdout)
 	said := false
 	hi := func() {

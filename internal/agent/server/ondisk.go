@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"ferry/internal/agent"
 	"ferry/internal/nix"
@@ -44,6 +45,31 @@ func (s *server) onDisk(ctx context.Context, r agent.Request) (*agent.OnDiskResu
 	}
 	result.Doubted = len(doubt.looked)
 	return result, s.settleDoubts(doubt)
+}
+
+// lackingNow is how many paths of the deployed bundle are not on the disk or in doubt, as far as that is known: ferry may find
+// that there is nothing else to do. It is no request of its own, which would cost a round trip, and one process as long as others.
+func (s *server) lackingNow(ctx context.Context) int {
+	bundle := s.root().currentBundle()
+	if s.lock == nil || bundle == "" {
+		return 0
+	}
+	out, err := s.runner.Output(ctx, run.Command{Argv: []string{"nix-store", "--query", "--requisites", bundle}})
+	if err != nil {
+		return 0
+	}
+	var doubtful map[nix.StorePath]bool
+	if a, err := s.root().arriving(); err == nil {
+		doubtful = setOf(a.Doubtful)
+	}
+	lacking := 0
+	for line := range strings.Lines(string(out)) {
+		p := strings.TrimSuffix(line, "\n")
+		if _, err := os.Lstat(s.root().path(p)); errors.Is(err, os.ErrNotExist) || doubtful[nix.StorePath(p)] {
+			lacking++
+		}
+	}
+	return lacking
 }
 
 // wrongOf tells what is wrong with a path on the disk; nil: nothing. Its content is looked at only if contents says so. An error

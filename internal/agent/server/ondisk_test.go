@@ -100,3 +100,46 @@ func TestWhatIsGoneFromTheDiskIsToldAndPutBack(t *testing.T) {
 		t.Errorf("without the lock: %v", r.Error)
 	}
 }
+
+// TestWhatTheDeployedSystemLacksIsSaidAtOnce locks that ferry knows of it before it finds that there is nothing to do.
+func TestWhatTheDeployedSystemLacksIsSaidAtOnce(t *testing.T) {
+	m := storeMachine(t)
+	first := newItem(t, "first", "first")
+	bundle := newItem(t, "ferry-pi", "bundle", first.header.Path)
+	f := m.connect(locked("s1"))
+	if r := f.ship(compress(t, stream(t, true, first, bundle))); r.Error != nil {
+		t.Fatal(r.Error)
+	}
+	f.leaves()
+	m.link(string(bundle.header.Path), currentRoot)
+	lacks := func(opts Options) int {
+		t.Helper()
+		f := m.connect(opts)
+		defer f.leaves()
+		return f.hello.Facts.Lacking
+	}
+	if n := lacks(locked("s2")); n != 0 {
+		t.Errorf("at first it lacks %d", n)
+	}
+	if err := m.expect([]nix.StorePath{bundle.header.Path}); err != nil {
+		t.Fatal(err)
+	}
+	if n := lacks(locked("s2")); n != 0 {
+		t.Errorf("what comes in this boot counts: %d", n)
+	}
+	if err := os.Remove(m.path(bootMark)); err != nil {
+		t.Fatal(err)
+	}
+	if n := lacks(locked("s2")); n != 1 {
+		t.Errorf("of what is in doubt %d count", n)
+	}
+	if err := os.Remove(m.path(string(first.header.Path))); err != nil {
+		t.Fatal(err)
+	}
+	if n := lacks(locked("s2")); n != 2 {
+		t.Errorf("with one that is gone it lacks %d", n)
+	}
+	if n := lacks(Options{}); n != 0 {
+		t.Errorf("who does not hold the lock looks: %d", n)
+	}
+}

@@ -126,7 +126,10 @@ func (s *server) sayHello(ctx context.Context) error {
 	}
 	s.store = openStore(ctx, s.runner, s.opts.Lock, cmp.Or(s.opts.opening, openLimit), cmp.Or(s.opts.halted, haltedLimit))
 	limited, stop := context.WithTimeout(ctx, factsLimit)
+	lacking := make(chan int, 1)
+	go func() { lacking <- s.lackingNow(limited) }()
 	facts := gatherFacts(limited, s.runner, s.root())
+	facts.Lacking = <-lacking
 	stop()
 	facts.Lock = s.holder
 	hello := agent.Hello{Protocol: agent.Protocol, Version: s.opts.Version, Facts: facts, Program: agent.Verbatim(s.opts.Program), Resumed: s.lock != nil && s.lock.resumed}
