@@ -206,7 +206,11 @@ func (ev *evaluation) handImpurePin(ctx context.Context, why string) error {
 		return ev.explain(ctx, err)
 	}
 	ev.why = append(ev.why, why)
-	return ev.handAnswer(ctx, a)
+	if err := ev.handAnswer(ctx, a); err != nil || a.Outside != "" {
+		// What ferry itself puts in the store it has looked at.
+		return err
+	}
+	return ev.refusePin(ctx, ev.handed.tree.Path)
 }
 
 // askPin has one Nix process say where the pin is. What it says purely is asked once for all nodes that have the inventory's.

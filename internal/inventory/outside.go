@@ -51,6 +51,47 @@ func (ev *evaluation) refuseOutside(ctx context.Context, bundle, pin nix.StorePa
 		"it was not sent anywhere; take it out of the store here as well: nix-store --delete "+run.Quote(o.paths[0]))
 }
 
+// refusePin refuses private material in a pin that Nix itself has copied to the store, as "${/home/me/nixpkgs}" does: it takes all that
+// is there, whatever git knows of it. What is nixpkgs' own is not read.
+func (ev *evaluation) refusePin(ctx context.Context, pin nix.StorePath) error {
+	if pin == ev.source.Path || pin == ev.inv.Source.Path {
+		return nil
+	}
+	ev.inv.pinsLock.Lock()
+	defer ev.inv.pinsLock.Unlock()
+	added, err := ev.inv.client.NotBuilt(ctx, []nix.StorePath{pin})
+	if err != nil || len(added) == 0 || ev.inv.looked[pin] {
+		return err
+	}
+	entries, err := folderEntries(ctx, string(pin), ".")
+	if err != nil {
+		return err
+	}
+	keys := tree{root: string(pin)}.newKeys(entries)
+	for _, e := range entries {
+		if !e.mode.IsRegular() || keys.isPublic(e.rel) {
+			continue
+		}
+		if err := keys.readFile(filepath.Join(string(pin), e.rel), e.rel); err != nil {
+			return err
+		}
+	}
+	if len(keys.found) == 0 {
+		ev.inv.looked[pin] = true
+		return nil
+	}
+	var names []string
+	for _, f := range keys.found {
+		names = append(names, string(pin)+"/"+printable(f.rel)+" ("+f.kind+")")
+	}
+	return &Error{
+		Node: ev.node.Name, Attribute: "nixpkgs",
+		Text: "the pin was copied to the store with private material in it, which is readable for everyone: " + someText(names),
+		Advice: []string{"name a checkout by its path in quotes: ferry takes what git knows of it; or take these files out of it",
+			"it was not sent anywhere; take it out of the store here as well: nix-store --delete " + run.Quote(string(pin))},
+	}
+}
+
 // outside looks for private material in what a derivation needs.
 type outside struct {
 	ctx     context.Context

@@ -3,6 +3,7 @@ package inventory
 import (
 	"crypto/sha256"
 	"fmt"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -48,4 +49,33 @@ func TestWhatAnImpureEvaluationReadsOutsideIsLookedAt(t *testing.T) {
 			t.Errorf("%s is not taken for one of the pin's (%v)", added, err)
 		}
 	})
+}
+
+// TestAPinThatNixCopiesIsLookedAt has a key in a tree that an impure pin copies whole, and one in what is nixpkgs' own.
+func TestAPinThatNixCopiesIsLookedAt(t *testing.T) {
+	for name, want := range map[string]string{"own/id": "/own/id (private key)", "nixos/tests/id": ""} {
+		t.Run(name, func(t *testing.T) {
+			elsewhere := filepath.Join(t.TempDir(), "nixpkgs")
+			if out, err := exec.Command("cp", "-R", pinPath(t), elsewhere).CombinedOutput(); err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+			if out, err := exec.Command("chmod", "-R", "u+w", elsewhere).CombinedOutput(); err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+			write(t, elsewhere, map[string]string{
+				name: begin("OPENSSH PRIVATE") + "b3BlbnNzaC1rZXktdjEA" + fmt.Sprintf("%x\n", sha256.Sum256([]byte(elsewhere))),
+				// By these it is known for nixpkgs.
+				"nixos/lib/eval-config.nix": "{ }", "pkgs/top-level/all-packages.nix": "{ }",
+			})
+			inv, _ := open(t, configured(t, `"${`+elsewhere+`}"`, "", `{ text = "x"; }`), Options{})
+			node, err := inv.Node("a")
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = inv.Evaluate(t.Context(), node, nil, nil)
+			if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+				t.Errorf("got %v, want %q", err, want)
+			}
+		})
+	}
 }

@@ -2,7 +2,9 @@ package inventory
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -64,6 +66,29 @@ func (k *keys) read(rel string, part []byte, last bool) {
 		k.found = append(k.found, privateFile{rel, kind})
 	}
 }
+
+// readFile takes all of the file at a path.
+func (k *keys) readFile(name, rel string) error {
+	file, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	for part := make([]byte, filePart); ; {
+		n, err := io.ReadFull(file, part)
+		last := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+		if err != nil && !last {
+			return err
+		}
+		k.read(rel, part[:n], last)
+		if last {
+			return nil
+		}
+	}
+}
+
+// filePart is how much of a file is read at once, in bytes.
+const filePart = 128 << 10
 
 // maxPointer is how large a pointer of git LFS or git-annex may be, in bytes.
 const maxPointer = 32 << 10

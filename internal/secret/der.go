@@ -1,6 +1,7 @@
 package secret
 
 import (
+	"bytes"
 	"encoding/asn1"
 	"math/big"
 )
@@ -44,6 +45,39 @@ func inDER(text []byte) string {
 		return "private key" // PKCS #1: RSA; or DSA
 	}
 	return ""
+}
+
+// keyStore is how long a file is, in bytes, that begins as part does, if that is the beginning of a PKCS #12 key store; else 0. No other
+// binary key is too long for one part of a file.
+func keyStore(part []byte) int64 {
+	header, length := sequence(part)
+	if header == 0 {
+		return 0
+	}
+	rest, is := bytes.CutPrefix(part[header:], []byte{asn1.TagInteger, 1, 3})
+	if inner, _ := sequence(rest); !is || inner == 0 || !isAlgorithm(rest[inner:], 1, 2, 840, 113549, 1, 7) {
+		return 0
+	}
+	return int64(header) + length
+}
+
+// sequence is how long the header of the sequence is that text begins with, and what the sequence has in it, in bytes; 0: it begins with
+// none.
+func sequence(text []byte) (header int, length int64) {
+	if len(text) < 6 || text[0] != 0x30 {
+		return 0, 0
+	}
+	digits := int(text[1]) - 0x80
+	if digits < 0 {
+		return 2, int64(text[1])
+	}
+	if digits == 0 || digits > 4 {
+		return 0, 0
+	}
+	for _, c := range text[2 : 2+digits] {
+		length = length<<8 | int64(c)
+	}
+	return 2 + digits, length
 }
 
 // isAlgorithm tells whether text begins with an object identifier, one that begins with prefix.

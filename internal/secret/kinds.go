@@ -222,19 +222,39 @@ func isWebKey(_ *Scanner, w []byte, at int) bool {
 	return webKeyPrivate.Match(object)
 }
 
-// unpacker opens a compressed file that begins with part; nil if it is none.
-func unpacker(part []byte) func(io.Reader) (io.Reader, error) {
+// unpacker looks into a compressed file that begins with part, and gives what is found in it; nil if it is none.
+func unpacker(part []byte) func(*Scanner, string, io.Reader) string {
 	switch {
 	case bytes.HasPrefix(part, []byte{0x1f, 0x8b, 8}):
-		return func(r io.Reader) (io.Reader, error) { return gzip.NewReader(r) }
+		return stream(func(r io.Reader) (io.Reader, error) { return gzip.NewReader(r) })
 	case bytes.HasPrefix(part, []byte("BZh")) && len(part) > 10 && string(part[4:10]) == "1AY&SY":
-		return func(r io.Reader) (io.Reader, error) { return bzip2.NewReader(r), nil }
+		return stream(func(r io.Reader) (io.Reader, error) { return bzip2.NewReader(r), nil })
 	case bytes.HasPrefix(part, []byte{0x28, 0xb5, 0x2f, 0xfd}):
-		return func(r io.Reader) (io.Reader, error) {
-			return zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(32<<20), zstd.WithDecoderLowmem(true))
-		}
+		return stream(func(r io.Reader) (io.Reader, error) {
+			z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(32<<20), zstd.WithDecoderLowmem(true))
+			if err != nil {
+				return nil, err
+			}
+			return z.IOReadCloser(), nil
+		})
+	case bytes.HasPrefix(part, zipped) && len(part) > zipHeader:
+		return func(s *Scanner, _ string, r io.Reader) string { return s.inZip(r) }
 	}
 	return nil
+}
+
+// stream looks into what is one file when it is unpacked.
+func stream(open func(io.Reader) (io.Reader, error)) func(*Scanner, string, io.Reader) string {
+	return func(s *Scanner, name string, packed io.Reader) string {
+		r, err := open(packed)
+		if err != nil {
+			return ""
+		}
+		if closer, is := r.(io.Closer); is {
+			defer closer.Close()
+		}
+		return s.inner(name, unpacked{r, s.left})
+	}
 }
 
 var (
@@ -260,7 +280,7 @@ func (s *Scanner) whole(text []byte) {
 		s.found = "password hash"
 	case m != nil && !bytes.HasPrefix(m[1], []byte("ENC[")):
 		s.found = "password of .netrc"
-	default:
+	case s.found == "":
 		s.found = inDER(text)
 	}
 }

@@ -5,6 +5,7 @@ package secret
 import (
 	"bytes"
 	"io"
+	"sync/atomic"
 )
 
 // What a window of a file is looked at with: so much before and after a mark decides whether it is a secret.
@@ -13,8 +14,23 @@ const (
 	after  = 4 << 10
 )
 
-// maxUnpacked is how much of what a compressed file unpacks to is looked at, in bytes.
+// maxUnpacked is how much of what a compressed file unpacks to is looked at, in bytes, with all that is packed in it.
 const maxUnpacked = 64 << 20
+
+// unpacked reads what was packed, as long as something is left of what may be looked at.
+type unpacked struct {
+	io.Reader
+	left *atomic.Int64
+}
+
+func (u unpacked) Read(p []byte) (int, error) {
+	if u.left.Load() <= 0 {
+		return 0, io.EOF
+	}
+	n, err := u.Reader.Read(p)
+	u.left.Add(int64(-n))
+	return n, err
+}
 
 // Scanner looks for private material in one file after the other. It holds no more of a file than a few parts.
 type Scanner struct {
@@ -23,9 +39,12 @@ type Scanner struct {
 	found  string
 	at     int64 // how much of the file has been read
 	window []byte
-	wide   bool // it is UTF-16
-	depth  int  // how many wrappings it is in
+	wide   bool  // it is UTF-16
+	depth  int   // how many wrappings it is in
+	store  int64 // how long it has to be to be a key store; 0: it is none
 	packed *packed
+	// left is how many bytes may be unpacked yet of the file that this one is packed in, however deep; nil: it is in none.
+	left *atomic.Int64
 }
 
 // New makes one.
@@ -36,13 +55,19 @@ func New() *Scanner { return &Scanner{table: newTable()} }
 func (s *Scanner) Read(name string, part []byte, last bool) (kind string) {
 	if name != s.name || s.at < 0 {
 		s.end()
-		*s = Scanner{table: s.table, name: name, window: s.window[:0], depth: s.depth}
+		*s = Scanner{table: s.table, name: name, window: s.window[:0], depth: s.depth, left: s.left}
 	}
 	first := s.at == 0
 	s.at += int64(len(part))
 	if first && last {
 		// Most files are one part, which needs no copy.
 		s.whole(part)
+	}
+	if first && !last {
+		s.store = keyStore(part)
+	}
+	if last && s.store == s.at && s.found == "" && !first {
+		s.found = "PKCS #12 key store"
 	}
 	if first && s.depth < maxDepth {
 		s.packed = s.unpack(part)
@@ -139,12 +164,13 @@ func (s *Scanner) unpack(part []byte) *packed {
 	}
 	out, in := io.Pipe()
 	p := &packed{in: in, kind: make(chan string, 1)}
-	name, inner := s.name, s.inner
+	name, of := s.name, Scanner{table: s.table, depth: s.depth, left: s.left}
+	if of.left == nil {
+		of.left = new(atomic.Int64)
+		of.left.Store(maxUnpacked)
+	}
 	go func() {
-		kind := ""
-		if r, err := open(out); err == nil {
-			kind = inner(name, io.LimitReader(r, maxUnpacked))
-		}
+		kind := open(&of, name, out)
 		// The writer must not wait for a reader that has seen enough.
 		_ = out.Close()
 		p.kind <- kind
@@ -161,7 +187,7 @@ func (p *packed) close() string {
 
 // inner is what is found in all of r that can be read, which is wrapped in what s reads.
 func (s *Scanner) inner(name string, r io.Reader) string {
-	in := Scanner{table: s.table, depth: s.depth + 1}
+	in := Scanner{table: s.table, depth: s.depth + 1, left: s.left}
 	buf := make([]byte, 64<<10)
 	for {
 		n, err := io.ReadFull(r, buf)

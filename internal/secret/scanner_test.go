@@ -1,7 +1,9 @@
 package secret
 
 import (
+	"archive/zip"
 	"bytes"
+	"compress/flate"
 	"compress/gzip"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -13,6 +15,7 @@ import (
 	"encoding/base64"
 	"encoding/pem"
 	"fmt"
+	"hash/crc32"
 	"slices"
 	"strings"
 	"testing"
@@ -41,6 +44,50 @@ func gz(text string) string {
 	w := gzip.NewWriter(&b)
 	_, _ = w.Write([]byte(text))
 	_ = w.Close()
+	return b.String()
+}
+
+// zipOf is an archive of files, by name and content, as Go writes it: their sizes follow them.
+func zipOf(t *testing.T, change func(*zip.FileHeader), files ...string) string {
+	t.Helper()
+	var b bytes.Buffer
+	w := zip.NewWriter(&b)
+	for i := 0; i < len(files); i += 2 {
+		h := &zip.FileHeader{Name: files[i], Method: zip.Deflate}
+		if change != nil {
+			change(h)
+		}
+		out := must(w.CreateHeader(h))
+		_ = must(out.Write([]byte(files[i+1])))
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+// rawZip is an archive in which the sizes of files are before them, as Info-ZIP writes it.
+func rawZip(t *testing.T, method uint16, files ...string) string {
+	t.Helper()
+	var b bytes.Buffer
+	w := zip.NewWriter(&b)
+	for i := 0; i < len(files); i += 2 {
+		var packed bytes.Buffer
+		f := must(flate.NewWriter(&packed, flate.BestSpeed))
+		_ = must(f.Write([]byte(files[i+1])))
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if method == zip.Store {
+			packed = *bytes.NewBufferString(files[i+1])
+		}
+		out := must(w.CreateRaw(&zip.FileHeader{Name: files[i], Method: method, CRC32: crc32.ChecksumIEEE([]byte(files[i+1])),
+			CompressedSize64: uint64(packed.Len()), UncompressedSize64: uint64(len(files[i+1]))}))
+		_ = must(out.Write(packed.Bytes()))
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
 	return b.String()
 }
 
@@ -110,20 +157,27 @@ func TestPrivateMaterialIsRecognised(t *testing.T) {
 		"DER PKCS 1":            {string(x509.MarshalPKCS1PrivateKey(rsaKey)), key1},
 		"DER SEC 1":             {string(must(x509.MarshalECPrivateKey(ecKey))), key1},
 		"PKCS 12":               {"\x30\x1d\x02\x01\x03\x30\x18\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x01\xa0\x0b\x04\x09\x30\x07\x30\x05\x06\x03\x2a\x03\x04", "PKCS #12 key store"},
-		"WireGuard":             {"[Interface]\nPrivateKey = " + wg + "\nAddress = 10.0.0.1/24\n", "WireGuard key"},
-		"networkd":              {"[WireGuard]\nPrivateKey=" + wg + "\n", "WireGuard key"},
-		"WireGuard in Nix":      {"{ networking.wireguard.interfaces.wg0.privateKey = \"" + wg + "\"; }", "WireGuard key"},
-		"WireGuard preshared":   {"[Peer]\nPresharedKey = " + wg, "WireGuard key"},
-		"NetworkManager":        {"[wireguard]\nprivate-key=" + wg, "WireGuard key"},
-		"kubeconfig":            {"users:\n- name: a\n  user:\n    client-key-data: " + b64(begin("RSA PRIVATE")+blob) + "\n", key1},
-		"JWK":                   {`{"kty":"EC","crv":"P-256","x":"` + blob[:43] + `","y":"` + blob[:43] + `","d":"` + blob[:43] + `"}`, "JSON web key"},
-		"JWK, d first":          {`{ "d" : "` + blob[:43] + `", "key_ops": ["sign"], "kty" : "OKP" }`, "JSON web key"},
-		"JWK, secret":           {`{"keys":[{"k":"` + blob[:43] + `","kty":"oct"}]}`, "JSON web key"},
-		"GitHub":                {"url = https://x:ghp" + "_a8B7c6D5e4F3g2H1i0J9k8L7m6N5o4P3q2R1@github.com/x", "access token"},
-		"Slack":                 {"token: xoxb" + "-123456789012-1234567890123-AbCdEfGhIjKlMnOpQrStUvWx", "access token"},
-		"shadow":                {"root:" + hash + ":19000:0:99999:7:::\nbin:*:1::::::\n", "password hash"},
-		"shadow, yescrypt":      {"a:!:1::::::\nalice:$y" + "$j9T$" + strings.Repeat("aB3.", 5) + "$" + strings.Repeat("xY7/", 10) + ":19000:::::\n", "password hash"},
-		"hash alone":            {hash + "\n", "password hash"},
+		"PKCS 12, large": {"\x30\x83\x04\x00\x15\x02\x01\x03\x30\x83\x04\x00\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x01" +
+			strings.Repeat("\x00", 1<<18+2), "PKCS #12 key store"},
+		"zip":                 {zipOf(t, nil, "a.txt", "nothing", "keys/id", key), key1},
+		"zip, not packed":     {rawZip(t, zip.Store, "a.txt", "nothing", "keys/id.der", pkcs8), key1},
+		"zip in zip":          {zipOf(t, nil, "a.zip", zipOf(t, nil, "b", strings.Repeat("a line\n", 90000)+key)), key1},
+		"zip, sizes before":   {rawZip(t, zip.Deflate, "a.txt", "nothing", "keys/id", key), key1},
+		"netrc in a zip":      {zipOf(t, nil, "home/.netrc", "machine example.org login alice password hunter2"), "password of .netrc"},
+		"WireGuard":           {"[Interface]\nPrivateKey = " + wg + "\nAddress = 10.0.0.1/24\n", "WireGuard key"},
+		"networkd":            {"[WireGuard]\nPrivateKey=" + wg + "\n", "WireGuard key"},
+		"WireGuard in Nix":    {"{ networking.wireguard.interfaces.wg0.privateKey = \"" + wg + "\"; }", "WireGuard key"},
+		"WireGuard preshared": {"[Peer]\nPresharedKey = " + wg, "WireGuard key"},
+		"NetworkManager":      {"[wireguard]\nprivate-key=" + wg, "WireGuard key"},
+		"kubeconfig":          {"users:\n- name: a\n  user:\n    client-key-data: " + b64(begin("RSA PRIVATE")+blob) + "\n", key1},
+		"JWK":                 {`{"kty":"EC","crv":"P-256","x":"` + blob[:43] + `","y":"` + blob[:43] + `","d":"` + blob[:43] + `"}`, "JSON web key"},
+		"JWK, d first":        {`{ "d" : "` + blob[:43] + `", "key_ops": ["sign"], "kty" : "OKP" }`, "JSON web key"},
+		"JWK, secret":         {`{"keys":[{"k":"` + blob[:43] + `","kty":"oct"}]}`, "JSON web key"},
+		"GitHub":              {"url = https://x:ghp" + "_a8B7c6D5e4F3g2H1i0J9k8L7m6N5o4P3q2R1@github.com/x", "access token"},
+		"Slack":               {"token: xoxb" + "-123456789012-1234567890123-AbCdEfGhIjKlMnOpQrStUvWx", "access token"},
+		"shadow":              {"root:" + hash + ":19000:0:99999:7:::\nbin:*:1::::::\n", "password hash"},
+		"shadow, yescrypt":    {"a:!:1::::::\nalice:$y" + "$j9T$" + strings.Repeat("aB3.", 5) + "$" + strings.Repeat("xY7/", 10) + ":19000:::::\n", "password hash"},
+		"hash alone":          {hash + "\n", "password hash"},
 
 		"public PEM":                 {begin("PUBLIC") + "MCowBQYDK2Vw", ""},
 		"certificate":                {string(certificate), ""},
@@ -154,6 +208,10 @@ func TestPrivateMaterialIsRecognised(t *testing.T) {
 		"hashedPassword":             {"{ users.users.alice.hashedPassword = \"" + hash + "\"; }", ""},
 		"gzip without":               {gz("hello"), ""},
 		"gzip that is broken":        {gz(key)[:12], ""},
+		"zip without":                {zipOf(t, nil, "a", "hello", "b", strings.Repeat("more", 1000)), ""},
+		"zip that is broken":         {zipOf(t, nil, "a", key)[:50], ""},
+		"zip that is encrypted":      {zipOf(t, func(h *zip.FileHeader) { h.Flags |= 1 }, "a", key), ""},
+		"the beginning of PKCS 12":   {"\x30\x83\x04\x00\x15\x02\x01\x03\x30\x83\x04\x00\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x01" + strings.Repeat("\x00", 1<<18), ""},
 		"a password in .netrc's way": {"machine example.org login alice password secret", ""},
 	} {
 		t.Run(title, func(t *testing.T) {
@@ -184,6 +242,23 @@ func folded(text string) string {
 		text = text[76:]
 	}
 	return b.String() + text + "\n"
+}
+
+// TestABombIsNotUnpackedForEver has archives in an archive that would unpack to more than is looked at: the key behind them is not looked for.
+func TestABombIsNotUnpackedForEver(t *testing.T) {
+	bomb := rawZip(t, zip.Deflate, "zeros", strings.Repeat("\x00", maxUnpacked/4))
+	var files []string
+	for i := range 20 {
+		files = append(files, fmt.Sprint(i), bomb)
+	}
+	// It is long enough to be packed.
+	key := strings.Repeat("a line\n", 1000) + begin("PRIVATE") + "MC4CAQAwBQYDK2VwBCIEIAEjRWeJq83vASNFZ4mrze8B\n"
+	if got := scan("bomb.zip", rawZip(t, zip.Deflate, append(files, "id", key)...), 128<<10); got != "" {
+		t.Errorf("got %q", got)
+	}
+	if got := scan("one.zip", rawZip(t, zip.Deflate, "zeros", bomb, "id", key), 128<<10); got != "private key" {
+		t.Errorf("got %q", got)
+	}
 }
 
 // TestNetrcIsKnownByItsName: elsewhere the same words are documentation.
@@ -257,6 +332,7 @@ func TestTheFinderFindsEveryWordEverywhere(t *testing.T) {
 func FuzzScanner(f *testing.F) {
 	f.Add([]byte("0\x82\x01\x00\x02\x01\x00"), 10)
 	f.Add([]byte(gz("kty\" PRIVATE KEY")), 3)
+	f.Add([]byte("PK\x03\x04\x14\x00\x08\x00\x08\x00aaaabbbbccccddddeeeef\x01\x00\x00\x00x\x01"), 9)
 	f.Fuzz(func(_ *testing.T, text []byte, size int) {
 		scan("x", string(text), max(1, size))
 	})
