@@ -24,7 +24,9 @@ func (l *look) foresee(ctx context.Context, p *Planned) error {
 	err = l.link.do(ctx, func(session *agent.Session) error {
 		files := agent.NewStoreFiles(func(path nix.StorePath) bool { return within[path] })
 		var err error
-		p.Lockout, unsure, err = session.Foresee(ctx, p.After.Toplevel, path.Base(elevation(l.node)[0]), files)
+		var risks []agent.Risk
+		risks, unsure, err = session.Foresee(ctx, p.After.Toplevel, path.Base(elevation(l.node)[0]), files)
+		p.Lockout = append([]agent.Risk{}, risks...)
 		return err
 	})
 	switch {
