@@ -12,8 +12,8 @@ const (
 	// each path is there, and with Contents, whether it is what Nix has registered. It needs neither the lock nor root; with the
 	// lock what a power cut may have made empty is read as well. Result: OnDiskResult.
 	MethodOnDisk Method = "on-disk"
-	// MethodRestore brings paths that the target's Nix has and its disk has not, or not whole after a power cut. Their registration stays as it is. Stream: see
-	// ShipHeader, each path whole. Result: ShipResult.
+	// MethodRestore brings paths that the target's Nix has and its disk has not, or not whole after a power cut. Their
+	// registration stays as it is. Stream: see ShipHeader, each path whole. Result: ShipResult.
 	MethodRestore Method = "restore"
 )
 

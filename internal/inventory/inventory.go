@@ -77,7 +77,10 @@ const narrowings = 16
 // Open finds the inventory, puts its source in the store and reads the nodes. No configuration is evaluated and no pin
 // fetched. Something wrong with any node is an error.
 func Open(ctx context.Context, client *nix.Client, options Options) (*Inventory, error) {
-	inv := &Inventory{client: client, options: options, pins: map[string]pin{}, looked: map[nix.StorePath]bool{}, narrowed: map[string]Source{}, pinAnswers: map[string]answer{}}
+	inv := &Inventory{
+		client: client, options: options, pins: map[string]pin{}, looked: map[nix.StorePath]bool{},
+		narrowed: map[string]Source{}, pinAnswers: map[string]answer{},
+	}
 	inv.narrowing = make(chan struct{}, narrowings)
 	inv.evaluators.eval, inv.evaluators.each = client.Eval, client.EvalEach
 	inv.evaluators.free, inv.evaluators.heap = FreeMemory, inv.heap

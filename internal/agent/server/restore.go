@@ -106,8 +106,8 @@ func (s *server) restorePath(ctx context.Context, header *agent.ShipHeader, doub
 	return nil
 }
 
-// putBack makes a path of the store in folder from its NAR, in the place of what is there. What is left of one that was killed has no store path's name: Nix's
-// next collection of garbage takes it away.
+// putBack makes a path of the store in folder from its NAR, in the place of what is there. What is left of one that was killed
+// has no store path's name: Nix's next collection of garbage takes it away.
 func putBack(ctx context.Context, folder string, p nix.StorePath, hash string, nar io.Reader) (err error) {
 	// Root's alone: who may write to the store's folder, as Nix's builders may, must not reach what is not finished.
 	temp, err := os.MkdirTemp(folder, ".ferry-restore-")

@@ -132,7 +132,8 @@ func (s *server) sayHello(ctx context.Context) error {
 	facts.Lacking = <-lacking
 	stop()
 	facts.Lock = s.holder
-	hello := agent.Hello{Protocol: agent.Protocol, Version: s.opts.Version, Facts: facts, Program: agent.Verbatim(s.opts.Program), Resumed: s.lock != nil && s.lock.resumed}
+	hello := agent.Hello{Protocol: agent.Protocol, Version: s.opts.Version, Facts: facts, Program: agent.Verbatim(s.opts.Program)}
+	hello.Resumed = s.lock != nil && s.lock.resumed
 	if s.kept != nil {
 		hello.Kept = &s.kept.state.Kept
 	}
