@@ -48,20 +48,23 @@ const mallorysUnit = `[Service]
 User=mallory
 ExecStart=/usr/local/bin/mallory
 Restart=always
-[Install]
-WantedBy=multi-user.target
 `
+
+// localUnits is where a machine's own units are, which no system brings.
+const localUnits = "/usr/local/lib/systemd/system"
 
 // letMalloryIn makes mallory a user of the target, who begins at every boot.
 func (x *trial) letMalloryIn() {
 	x.T.Helper()
-	for name, text := range map[string]string{"/usr/local/bin/mallory": mallorysWork, "/etc/systemd/system/mallory.service": mallorysUnit} {
+	for name, text := range map[string]string{"/usr/local/bin/mallory": mallorysWork, localUnits + "/mallory.service": mallorysUnit} {
 		if err := x.Target.WriteFile(x.T.Context(), name, []byte(text), 0o755); err != nil {
 			x.T.Fatal(err)
 		}
 	}
-	// So that it can be filled.
-	x.OnTarget("sh", "-c", "useradd --system mallory && mount -o remount,size=8m /tmp && systemctl enable --now mallory 2>/dev/null")
+	const wants = localUnits + "/multi-user.target.wants"
+	x.OnTarget("sh", "-c", "mkdir -p "+wants+" && ln -s ../mallory.service "+wants)
+	// /tmp, so that it can be filled.
+	x.OnTarget("sh", "-c", "useradd --system mallory && mount -o remount,size=8m /tmp && systemctl daemon-reload && systemctl start mallory")
 }
 
 // wideLocks are the locks as NixOS's own program and the script of an older bundle make them.

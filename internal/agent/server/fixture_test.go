@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -161,6 +162,7 @@ func (m *fakeMachine) withSystemd() *fakeMachine {
 func newMachine(t *testing.T) *fakeMachine {
 	t.Helper()
 	m := &fakeMachine{t: t, root: root{dir: t.TempDir()}}
+	t.Cleanup(m.endJobs)
 	m.write("/etc/NIXOS", "")
 	m.write("/etc/nixos/.keep", "")
 	m.write("/control/.keep", "")
@@ -182,6 +184,27 @@ func newMachine(t *testing.T) *fakeMachine {
 	t.Setenv("FERRY_TEST_ROOT", m.dir)
 	t.Setenv("GORACE", "atexit_sleep_ms=0")
 	return m
+}
+
+// endJobs ends what a failed test has left at work, or one that is about what goes on and on: each job is a process that outlives
+// who has started it.
+func (m *fakeMachine) endJobs() {
+	until(m.t, "no job is left", func() bool {
+		lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
+		left := 0
+		for _, file := range lines {
+			text, _ := os.ReadFile(file)
+			words := strings.Split(string(text), "\x00")
+			if len(words) < 3 || words[1] != "job" || !strings.HasPrefix(words[2], m.dir+"/") {
+				continue
+			}
+			left++
+			if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file))); err == nil {
+				_ = syscall.Kill(pid, syscall.SIGKILL)
+			}
+		}
+		return err == nil && left == 0
+	})
 }
 
 func (m *fakeMachine) write(name, text string) {
