@@ -76,7 +76,14 @@ func (x *trial) opensTheLocks() {
 	x.NothingRunsThere()
 	x.OnTarget("sh", "-c", `mkdir -p /run/ferry /run/nixos
 for lock in `+wideLocks+`; do rm -f $lock; install -m 644 /dev/null $lock; done
-for lock in `+wideLocks+`; do while flock -n $lock true; do sleep 0.05; done; done`)
+for lock in `+wideLocks+`; do
+	tries=0
+	while flock -n $lock true; do
+		tries=$((tries + 1))
+		[ $tries -le 600 ] || { echo "mallory does not hold $lock" >&2; exit 1; }
+		sleep 0.05
+	done
+done`)
 }
 
 // precious is what belongs to others than mallory: how it is, and what is in it.
