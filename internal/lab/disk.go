@@ -124,20 +124,20 @@ func (d *disk) cut() error {
 	return nil
 }
 
-// free waits until nobody has the file system any more: a mount namespace that ends elsewhere may hold it for a moment after
-// it is unmounted here, and it would be the same again.
-func (d *disk) free() error {
-	err := withinLimit(unix.EBUSY, func() error {
-		fd, err := unix.Open(d.device.Name(), unix.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC, 0)
-		if err == nil {
-			err = unix.Close(fd)
-		}
+// renew gives the file system another device, with what the old one has, so that the next mount is a new one: a mount namespace of
+// somebody else's may hold the one that was cut for long, and with its device it would be the same again.
+func (d *disk) renew() error {
+	old := d.device
+	// Nothing of it may come later. As the file system is cut, this is what its journal has anyway.
+	if err := old.Sync(); err != nil {
 		return err
-	})
-	if err != nil {
-		return fmt.Errorf("%s: %w", d.device.Name(), err)
 	}
-	return nil
+	next, err := attachLoop(d.memory)
+	if err != nil {
+		return err
+	}
+	d.device = next
+	return old.Close()
 }
 
 // unmounted unmounts what is mounted at a place, when nobody uses it any more.
@@ -232,7 +232,7 @@ func (d *disks) lose() error {
 			return err
 		}
 	}
-	for _, step := range []func() error{d.root.free, d.boot.free, d.root.mount, d.overlay, d.boot.mount} {
+	for _, step := range []func() error{d.root.renew, d.boot.renew, d.root.mount, d.overlay, d.boot.mount} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -285,7 +285,7 @@ func (d *LossyDisk) PowerCut() error {
 	if err := unmounted(d.Folder); err != nil {
 		return err
 	}
-	if err := d.disk.free(); err != nil {
+	if err := d.disk.renew(); err != nil {
 		return err
 	}
 	return d.disk.mount()
