@@ -29,7 +29,7 @@ type look struct {
 const lookScript = `
 echo runs=$(readlink -f /run/current-system)
 echo profile=$(readlink -f /nix/var/nix/profiles/system)
-echo kept=$(readlink -f /etc/nixos/current-configuration/profile)
+echo kept=$(readlink -f /nix/var/nix/gcroots/ferry/current-configuration/profile)
 echo logins=$(sort -u ` + loginsFile + `)
 echo etc=$(readlink -f /etc/static)
 echo greeting=$(cat /etc/greeting)
@@ -127,8 +127,9 @@ const (
 systemctl list-units --all --plain --no-legend 'ferry-*' | grep -v "$remembered"`
 	leftScript = remembered + `pgrep -af '^/var/lib/ferry/(agent|armed)-|[n]ix-store --serve' && exit
 for lock in /run/ferry/lock /run/ferry/work; do [ ! -e $lock ] || flock -n $lock true || echo $lock is held; done
-systemctl list-units --all --plain --no-legend 'ferry-*' | grep -v "$remembered"
-ls -d /run/ferry/*/confirm 2>/dev/null
+units=$(systemctl list-units --all --plain --no-legend 'ferry-*' 2>&1) || { echo "systemd does not answer: $units"; exit; }
+echo "$units" | grep -v "$remembered"
+ls -d /run/ferry/*/confirm /var/lib/ferry/reboot 2>/dev/null
 find /var/lib/ferry /tmp -name '.new-*' -o -name 'ferry*' ! -path /var/lib/ferry`
 )
 

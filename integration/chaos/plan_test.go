@@ -199,6 +199,9 @@ func (p plan) restarts() bool {
 	return p.action == doReboot || p.any(func(f fault) bool { return f.restart })
 }
 
+// protects tells whether ferry may not be able to remove what it has to.
+func (p plan) protects() bool { return p.any(func(f fault) bool { return f.protects }) }
+
 // mostly are the phases that have to be struck in a fifth of the rounds each.
 var mostly = []phase{activating, waiting, committing}
 
