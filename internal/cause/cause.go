@@ -242,13 +242,16 @@ func fold(causes []Cause) []Cause {
 	var folded []Cause
 	for len(causes) > 0 {
 		first := causes[0]
-		same := func(c Cause) bool { return c.Kind == first.Kind && c.Text == first.Text }
-		n := 0
-		for n < len(causes) && same(causes[n]) {
-			n++
+		var group, others []Cause
+		for _, c := range causes {
+			if c.Kind == first.Kind && c.Text == first.Text {
+				group = append(group, c)
+			} else {
+				others = append(others, c)
+			}
 		}
-		group := causes[:n]
-		causes = causes[n:]
+		causes = others
+		n := len(group)
 		switch {
 		case n > 1 && (first.Kind == Version || first.Kind == Platform || first.Kind == NixItself):
 			// Where it shows is of no interest.

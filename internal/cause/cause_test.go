@@ -5,9 +5,11 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -41,8 +43,9 @@ func newMachine(t *testing.T) *machine {
 	return m
 }
 
+// configuration is a system's. Nothing of it is built, so it has the switch program that need not be.
 func configuration(more string) string {
-	return `{ pkgs, ... }: { networking.hostName = "web"; environment.etc."one".text = "1"; environment.etc."two".text = "2"; ` + more + ` }`
+	return `{ pkgs, ... }: { system.switch.rules = "script"; networking.hostName = "web"; environment.etc."one".text = "1"; environment.etc."two".text = "2"; ` + more + ` }`
 }
 
 func (m *machine) write(path, text string) {
@@ -214,5 +217,19 @@ func TestEveryCauseIsFoundAndSaid(t *testing.T) {
 				t.Errorf("got\n%s\nwant\n%s", said, want)
 			}
 		})
+	}
+}
+
+// TestWhatIsTheSameOfManyIsSaidOnce in whichever order they come, which is that of hashes.
+func TestWhatIsTheSameOfManyIsSaidOnce(t *testing.T) {
+	system, program, label := Cause{Kind: Version, Name: "system", Text: "one"}, Cause{Kind: Version, Name: "program", Text: "another"}, Cause{Kind: Version, Name: "label", Text: "one"}
+	for _, causes := range [][]Cause{{system, label, program}, {system, program, label}, {program, system, label}} {
+		said := map[string]string{}
+		for _, c := range fold(slices.Clone(causes)) {
+			said[c.Text] += "(" + c.Name + ")"
+		}
+		if want := map[string]string{"one": "()", "another": "(program)"}; !maps.Equal(said, want) {
+			t.Errorf("%v", said)
+		}
 	}
 }
