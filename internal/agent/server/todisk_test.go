@@ -43,7 +43,7 @@ func TestACommitBringsEachStepToTheDisk(t *testing.T) {
 	if status, log := m.work(commitJob); status.Status != 0 || status.Error != "" {
 		t.Fatalf("%+v\n%s", status, log)
 	}
-	m.inOrder(stored, []string{"nix-env --set 1-new", "sync " + profiles, "1-new boot"}, everything, []string{
+	m.inOrder(stored, []string{"link " + gcRoots + "/pending", "nix-env --set 1-new", "sync " + profiles, "1-new boot"}, everything, []string{
 		"link " + gcRoots + "/previous", "link " + gcRoots + "/previous-system", "link " + currentRoot, "link " + currentConfiguration,
 	})
 }
@@ -57,6 +57,7 @@ func TestACommitThatIsUndoneBringsThatToTheDisk(t *testing.T) {
 		t.Fatalf("%+v", status)
 	}
 	m.inOrder(stored, []string{
+		"mkdir " + gcRoots, "link " + gcRoots + "/pending",
 		"nix-env --set 1-new", "sync " + profiles, "1-new boot", "nix-env --switch-generation 1", "sync " + profiles, "0-old boot",
 	}, everything[:3])
 }
