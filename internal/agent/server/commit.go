@@ -93,11 +93,11 @@ func (c *committer) forward(ctx context.Context) jobStatus {
 		return jobStatus{Status: -1, Error: run.Clean(err.Error())}
 	}
 	if job.Action != "root" {
-		if job.Bundle != "" && r.storePath(systemProfile) != string(job.Toplevel) {
-			// What a ship has left anyway, and a rollback not: whose system it is if the power is cut from here on.
-			_ = r.keep("pending", string(job.Bundle))
-		}
 		if r.storePath(systemProfile) != string(job.Toplevel) {
+			if job.Bundle != "" {
+				// What a ship has left anyway, and a rollback not: whose system it is if the power is cut from here on.
+				_ = r.keep("pending", string(job.Bundle))
+			}
 			if err := setProfile(ctx, c.runner, r, string(job.Toplevel), c.log); err != nil {
 				return jobStatus{Status: -1, Error: run.Clean(err.Error())}
 			}
