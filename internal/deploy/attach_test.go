@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -127,13 +126,21 @@ func inStore(t *testing.T, name string, files, links map[string]string) nix.Stor
 	return added(t, dir)
 }
 
-func added(t *testing.T, file string) nix.StorePath {
+func added(t *testing.T, file string) nix.StorePath { return printed(t, "nix-store", "--add", file) }
+
+func instantiated(t *testing.T, expression string) nix.StorePath {
+	return printed(t, "nix-instantiate", "--expr", expression)
+}
+
+// printed is the store path that a command of Nix prints.
+func printed(t *testing.T, argv ...string) nix.StorePath {
 	t.Helper()
-	cmd := exec.Command("nix-store", "--add", file)
-	cmd.Stderr = os.Stderr
+	var said strings.Builder
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Stderr = &said
 	out, err := cmd.Output()
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("%v\n%s", err, said.String())
 	}
 	p, err := nix.ParseStorePath(string(bytes.TrimSpace(out)))
 	if err != nil {
@@ -194,21 +201,6 @@ func writtenFile(t *testing.T, name, text string) string {
 		t.Fatal(err)
 	}
 	return file
-}
-
-func instantiated(t *testing.T, expression string) nix.StorePath {
-	t.Helper()
-	cmd := exec.Command("nix-instantiate", "--expr", expression)
-	cmd.Stderr = io.Discard
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := nix.ParseStorePath(string(bytes.TrimSpace(out)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
 }
 
 // What a deployment keeps is what it has shipped, whatever the target says that it has at the end.

@@ -148,8 +148,7 @@ func setOf(paths []nix.StorePath) map[nix.StorePath]bool {
 // doubts are what a look at the disk has found out of what is in doubt.
 type doubts struct {
 	before map[nix.StorePath]bool
-	looked []nix.StorePath
-	whole  map[nix.StorePath]bool
+	whole  map[nix.StorePath]bool // of those that were looked at
 }
 
 // doubts brings what has come in this boot to the disk, and gives what came in an earlier one: to be read before anything is
@@ -173,7 +172,7 @@ func (s *server) doubts(ctx context.Context) (*doubts, error) {
 // look takes down how a path was found that is in doubt.
 func (d *doubts) look(p nix.StorePath, whole bool) {
 	if d.before[p] {
-		d.looked, d.whole[p] = append(d.looked, p), whole
+		d.whole[p] = whole
 	}
 }
 

@@ -43,7 +43,7 @@ func (s *server) onDisk(ctx context.Context, r agent.Request) (*agent.OnDiskResu
 			result.Wrong = append(result.Wrong, *wrong)
 		}
 	}
-	result.Doubted = len(doubt.looked)
+	result.Doubted = len(doubt.whole)
 	return result, s.settleDoubts(doubt)
 }
 

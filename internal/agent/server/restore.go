@@ -52,7 +52,7 @@ func (s *server) restore(ctx context.Context, stream *agent.DataReader) (*agent.
 		doubt.look(header.Path, true)
 		result.Registered++
 	}
-	if len(doubt.looked) > 0 {
+	if len(doubt.whole) > 0 {
 		// The names, too, before it is forgotten that something else was there.
 		if err := s.root().storeToDisk(ctx); err != nil {
 			return nil, err
