@@ -109,3 +109,32 @@ func TestTheMethodPlainNeedsNoAgent(t *testing.T) {
 	s.Want(got, site.State{Runs: toplevel, Profile: toplevel, Generation: "system-3-link", Boots: toplevel, Bundle: bundle, Greeting: "second", Greeter: got.Greeter})
 	s.Deploy().Says(t, "web: nothing to do")
 }
+
+// TestTheScriptOfTheBundleGoesOnWhereAUserLogsOut: the program ends in the middle if logind does not know a user any more of whom
+// it had just told. A stand-in in front of the program does as if that were so, twice.
+func TestTheScriptOfTheBundleGoesOnWhereAUserLogsOut(t *testing.T) {
+	t.Parallel()
+	s := site.New(t, site.Options{Login: "root"})
+	s.Write("web/configuration.nix", site.With(site.Configuration("first"), `  system.extraSystemBuilderCmds = ''
+    mv bin/switch-to-configuration bin/the-program
+    cat >bin/switch-to-configuration <<END
+    #!/bin/sh
+    if mkdir /run/left-once || mkdir /run/left-twice; then
+      echo "activating the configuration..." >&2
+      echo "Error: user eve: Unknown object '/org/freedesktop/login1/user/_1007'." >&2
+      exit 1
+    fi
+    exec $out/bin/the-program "\$@"
+    END
+    sed -i 's/^ *//' bin/switch-to-configuration
+    chmod +x bin/switch-to-configuration
+  '';`))
+	o := s.Ferry("deploy", "--method", "plain")
+	if o.Status != 0 {
+		t.Errorf("status %d", o.Status)
+	}
+	if got := strings.Count(o.Errors, "nixos-rebuild-switch: a user has logged out"); got != 2 {
+		t.Errorf("it says %d times that a user has logged out, want 2", got)
+	}
+	wantDeployed(s)
+}

@@ -12,6 +12,8 @@ profile=/nix/var/nix/profiles/system
 root=/nix/var/nix/gcroots/ferry/current-configuration
 link=/etc/nixos/current-configuration
 self=$bundle/nixos-rebuild-switch
+# The file that all is printed to, where there is one.
+log=
 
 say() { printf 'nixos-rebuild-switch: %s\n' "$*" >&2; }
 die() {
@@ -50,16 +52,31 @@ explain() {
 	esac
 }
 
+# user_left FROM: what was printed since the log had FROM bytes says that logind did not know a user any more of whom it had just
+# told. That ends switch-to-configuration after the activation, before it has started anything; run again it does the rest.
+user_left() {
+	[ -n "$log" ] && tail -c "+$(($1 + 1))" "$log" | grep -q "Unknown object '/org/freedesktop/login1/user/_[0-9]*'"
+}
+
 # activate ACTION: run switch-to-configuration, and explain a failure. It does not wait for another one, and ends with 11 then:
-# it is run again for half a minute. To run it again is right after any other end with 11, too.
+# it is run again for half a minute. To run it again is right after any other end with 11, too. Where a user has logged out in the
+# middle of it, it is run again five times at most: nobody does that in the right moment again and again by chance.
 activate() {
-	tries=0
+	tries=0 left=0
 	while :; do
+		from=0
+		[ -z "$log" ] || from=$(wc -c <"$log")
 		"$toplevel/bin/switch-to-configuration" "$1" 8>&- 9>&-
 		status=$?
-		if [ "$status" -ne 11 ] || [ "$tries" -ge 30 ]; then break; fi
-		[ "$tries" -gt 0 ] || say "another switch may be under way: trying again for half a minute"
-		tries=$((tries + 1))
+		if [ "$status" -eq 1 ] && [ "$left" -lt 5 ] && user_left "$from"; then
+			left=$((left + 1))
+			say "a user has logged out while switch-to-configuration asked about them: running it once more"
+		elif [ "$status" -eq 11 ] && [ "$tries" -lt 30 ]; then
+			[ "$tries" -gt 0 ] || say "another switch may be under way: trying again for half a minute"
+			tries=$((tries + 1))
+		else
+			break
+		fi
 		sleep 1
 	done
 	[ "$status" -eq 0 ] || {
@@ -225,7 +242,8 @@ locked() {
 
 # detached DIR ACTION: perform it inside a unit of its own. Everything goes to files, so that nothing depends on a reader.
 detached() {
-	exec >"$1/log" 2>&1 </dev/null
+	log=$1/log
+	exec >>"$log" 2>&1 </dev/null
 	locked_status=0
 	# A subshell, since die exits.
 	(locked "$2") || locked_status=$?
