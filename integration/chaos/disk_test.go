@@ -3,6 +3,9 @@ package chaos_test
 import (
 	"context"
 	"fmt"
+	"testing"
+
+	"ferry/internal/lab"
 )
 
 // Scripts for disks. A full file system has room for names, and for nothing in the files.
@@ -12,8 +15,12 @@ const (
 	fillStore  = "dd if=/dev/zero of=/nix/filler bs=64k 2>/dev/null; dd if=/dev/zero of=/nix/filler2 bs=1k 2>/dev/null; true"
 	emptyStore = "rm -f /nix/filler*"
 
-	// A folder that is mounted once more, read-only: as if its disk were, and with nobody who has a file of it open for writing.
-	protects = "mount --bind %[1]s %[1]s && mount -o remount,bind,ro %[1]s"
+	// A folder that is mounted once more, read-only: as if its disk were. It becomes so elsewhere, where nobody has a file of it open for
+	// writing: where somebody has, it would be refused, and be left mounted.
+	protects = `mount --bind %[1]s /mnt && mount --make-private /mnt && mount -o remount,bind,ro /mnt && mount --bind /mnt %[1]s
+status=$?
+umount /mnt
+exit $status`
 	frees    = "while mountpoint -q %[1]s && [ \"$(findmnt -n -o OPTIONS --mountpoint %[1]s | tail -n 1 | cut -d , -f 1)\" = ro ]; do umount -l %[1]s || exit; done"
 )
 
@@ -57,5 +64,36 @@ func fills(folder string, tillTheEnd bool) func(context.Context, *round, strike)
 		}
 		pause(ctx, s.lasts)
 		return free(ctx)
+	}
+}
+
+// TestAFolderThatWasProtectedIsAsItWas has somebody write to the folder all the while: what a fault leaves mounted would be another
+// round's.
+func TestAFolderThatWasProtectedIsAsItWas(t *testing.T) {
+	t.Parallel()
+	target := lab.StartTarget(t, lab.Options{NoSystemd: true})
+	sh := func(script string) string {
+		out, err := target.Output(t.Context(), "sh", "-c", script)
+		if err != nil {
+			t.Fatalf("%s: %v", script, err)
+		}
+		return string(out)
+	}
+	const mounts = "findmnt --raw --noheadings --output TARGET,SOURCE,OPTIONS | sort"
+	before := sh(mounts)
+	for _, folder := range []string{"/boot", "/var"} {
+		sh("cd " + folder + "; (exec 9>busy; while [ ! -e /tmp/over ]; do echo more 2>/dev/null >busy$((n = n + 1)); done; rm -f busy*) >/dev/null 2>&1 &")
+		begin, end := readOnly(folder)
+		for range 20 {
+			sh(begin)
+			if got := sh("touch " + folder + "/file 2>&1; rm -f " + folder + "/file; true"); got == "" {
+				t.Errorf("%s can be written to", folder)
+			}
+			sh(end)
+		}
+		sh("touch /tmp/over; while ls " + folder + "/busy* 2>/dev/null; do sleep 0.1; done; rm /tmp/over")
+		if after := sh(mounts); after != before {
+			t.Errorf("after %s there is mounted\n%s, and before\n%s", folder, after, before)
+		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -29,6 +30,8 @@ type disk struct {
 const (
 	// diskSize is more than any machine of the lab fills, in bytes. What is not written takes no memory.
 	diskSize = 8 << 30
+	// bigDisk has room for a journal of 16 MiB; a smaller one gets the smallest that there is.
+	bigDisk = 1 << 30
 	// diskOptions keep everything in memory until somebody syncs.
 	diskOptions = "commit=86400,noauto_da_alloc,noinit_itable"
 	// goDown is EXT4_IOC_SHUTDOWN with EXT4_GOING_FLAGS_NOLOGFLUSH, from linux/ext4.h.
@@ -36,8 +39,8 @@ const (
 	goDownWithoutFlush = 2
 )
 
-// newDisk makes an empty file system and mounts it at place, a folder that is there. The caller must remove it.
-func newDisk(place string) (_ *disk, err error) {
+// newDisk makes an empty file system of size bytes and mounts it at place, a folder that is there. The caller must remove it.
+func newDisk(place string, size int64) (_ *disk, err error) {
 	d := &disk{place: place}
 	defer func() {
 		if err != nil {
@@ -49,13 +52,17 @@ func newDisk(place string) (_ *disk, err error) {
 		return nil, err
 	}
 	d.memory = os.NewFile(uintptr(fd), "ferry-lab-disk")
-	if err := d.memory.Truncate(diskSize); err != nil {
+	if err := d.memory.Truncate(size); err != nil {
 		return nil, err
 	}
 	if d.device, err = attachLoop(d.memory); err != nil {
 		return nil, err
 	}
-	mkfs := exec.Command("mkfs.ext4", "-q", "-m", "0", "-J", "size=16", "-E", "nodiscard,lazy_itable_init=1,lazy_journal_init=1", d.device.Name())
+	journal := "size=4"
+	if size >= bigDisk {
+		journal = "size=16"
+	}
+	mkfs := exec.Command("mkfs.ext4", "-q", "-b", "4096", "-m", "0", "-J", journal, "-E", "nodiscard,lazy_itable_init=1,lazy_journal_init=1", d.device.Name())
 	mkfs.Env = []string{"PATH=" + hostPath}
 	if err := quietly(mkfs); err != nil {
 		return nil, err
@@ -174,9 +181,12 @@ func (d *disk) remove() error {
 	return err
 }
 
-// disks are the file systems of a machine whose Options say so: the one of its root, and the one of /boot.
+// disks are the file systems of a machine whose Options say so: the one of its root, the one of /boot, and the one of /nix if its
+// size is limited.
 type disks struct {
-	root, boot *disk
+	root *disk
+	// below are those that are mounted in the machine's root.
+	below []*disk
 	// overlay mounts the machine's root again.
 	overlay func() error
 }
@@ -193,7 +203,7 @@ func newDisks(base, dir string) (_ *disks, err error) {
 	if err := errors.Join(os.Mkdir(place, 0o755), os.Mkdir(root, 0o755)); err != nil {
 		return nil, err
 	}
-	if d.root, err = newDisk(place); err != nil {
+	if d.root, err = newDisk(place, diskSize); err != nil {
 		return nil, err
 	}
 	if err := errors.Join(os.Mkdir(filepath.Join(place, "upper"), 0o755), os.Mkdir(filepath.Join(place, "work"), 0o755)); err != nil {
@@ -213,27 +223,56 @@ func newDisks(base, dir string) (_ *disks, err error) {
 	if err := os.MkdirAll(boot, 0o755); err != nil {
 		return nil, err
 	}
-	if d.boot, err = newDisk(boot); err != nil {
-		return nil, err
-	}
-	// What mkfs has made, no boot loader has.
-	return d, os.Remove(filepath.Join(boot, "lost+found"))
+	return d, d.add(boot, diskSize)
 }
 
-func (d *disks) sync() error { return errors.Join(d.root.sync(), d.boot.sync()) }
+// add puts a folder of the machine's root on a disk of its own, with nothing on it.
+func (d *disks) add(place string, size int64) error {
+	more, err := newDisk(place, size)
+	if err != nil {
+		return err
+	}
+	d.below = append(d.below, more)
+	// What mkfs has made, no boot loader and no Nix has.
+	return os.Remove(filepath.Join(place, "lost+found"))
+}
+
+// each does something with all of them, those below first.
+func (d *disks) each(do func(*disk) error) error {
+	for _, one := range append(slices.Clone(d.below), d.root) {
+		if err := do(one); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *disks) sync() error { return d.each((*disk).sync) }
 
 // lose makes the disks what a power cut leaves of them. The machine is off.
 func (d *disks) lose() error {
-	if err := errors.Join(d.root.cut(), d.boot.cut()); err != nil {
+	if err := d.each((*disk).cut); err != nil {
 		return err
 	}
-	for _, place := range []string{d.boot.place, filepath.Dir(d.boot.place), d.root.place} {
+	var places []string
+	for _, one := range d.below {
+		places = append(places, one.place)
+	}
+	for _, place := range append(places, filepath.Dir(places[0]), d.root.place) {
 		if err := unmounted(place); err != nil {
 			return err
 		}
 	}
-	for _, step := range []func() error{d.root.renew, d.boot.renew, d.root.mount, d.overlay, d.boot.mount} {
+	if err := d.each((*disk).renew); err != nil {
+		return err
+	}
+	for _, step := range []func() error{d.root.mount, d.overlay} {
 		if err := step(); err != nil {
+			return err
+		}
+	}
+	for _, one := range d.below {
+		if err := one.mount(); err != nil {
 			return err
 		}
 	}
@@ -243,8 +282,8 @@ func (d *disks) lose() error {
 // remove removes what there is of them; the machine's root is unmounted with them.
 func (d *disks) remove(dir string) error {
 	var errs []error
-	if d.boot != nil {
-		errs = append(errs, d.boot.remove())
+	for _, one := range d.below {
+		errs = append(errs, one.remove())
 	}
 	if err := unix.Unmount(filepath.Join(dir, "root"), unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
 		errs = append(errs, err)
@@ -265,7 +304,7 @@ type LossyDisk struct {
 // StartDisk makes an empty one. It is gone when the test ends.
 func StartDisk(tb testing.TB) *LossyDisk {
 	tb.Helper()
-	d, err := newDisk(tb.TempDir())
+	d, err := newDisk(tb.TempDir(), diskSize)
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -55,8 +55,8 @@ func TestAPowerCutKeepsTheDiskAndNothingElse(t *testing.T) {
 // nothing else, on each of them, as often as that happens.
 func TestAPowerCutLosesWhatWasNotSynced(t *testing.T) {
 	t.Parallel()
-	target := StartTarget(t, Options{Disk: true})
-	const write = `for folder in /var /boot; do
+	target := StartTarget(t, Options{Disk: true, StoreLimit: 40 << 20})
+	const write = `for folder in /var /boot /nix; do
 	echo one >$folder/synced
 	sync $folder/synced
 	echo two >$folder/lost
@@ -64,7 +64,7 @@ func TestAPowerCutLosesWhatWasNotSynced(t *testing.T) {
 	mv $folder/replaced.new $folder/replaced
 done`
 	for range 2 {
-		output(t, target, "sh", "-c", "for folder in /var /boot; do echo one >$folder/replaced; done; sync")
+		output(t, target, "sh", "-c", "for folder in /var /boot /nix; do echo one >$folder/replaced; done; sync")
 		output(t, target, "sh", "-c", write)
 		if err := target.Kill(); err != nil {
 			t.Fatal(err)
@@ -72,7 +72,7 @@ done`
 		if err := target.PowerOn(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		for _, folder := range []string{"/var/", "/boot/"} {
+		for _, folder := range []string{"/var/", "/boot/", "/nix/"} {
 			if got := output(t, target, "sh", "-c", "cd "+folder+"; cat synced replaced; ls lost 2>/dev/null || echo gone"); got != "one\none\ngone" {
 				t.Errorf("after the power cut %s has %q", folder, got)
 			}
@@ -200,6 +200,7 @@ func TestAFullDiskHasRoomWhenItIsFreed(t *testing.T) {
 	t.Parallel()
 	for name, opts := range map[string]Options{
 		"systemd": {StoreLimit: 20 << 20}, "trixie": {StoreLimit: 20 << 20, Suite: "trixie"}, "no systemd": {StoreLimit: 20 << 20, NoSystemd: true},
+		"disks": {StoreLimit: 20 << 20, Disk: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -31,7 +31,7 @@ type Options struct {
 	NotNixOS bool
 	// StoreLimit, if not 0, is the size in bytes of the file system that /nix is on.
 	StoreLimit int64
-	// Disk gives it disks, for its root and for /boot, that lose with the power what was not brought to them (fsync, sync). Else
+	// Disk gives it disks, for its root and for /boot, and for /nix if that is limited, that lose with the power what was not brought to them (fsync, sync). Else
 	// a power cut loses nothing that was written.
 	Disk bool
 	// Memory, if not 0, is its memory in bytes. It is only right where the lab's scratch folder is on a disk.
@@ -122,7 +122,7 @@ func (r run) newTarget(ctx context.Context, opts Options) (_ *Target, err error)
 		return nil, err
 	}
 	if opts.StoreLimit > 0 {
-		if err := limitStore(t.Root(), opts.StoreLimit); err != nil {
+		if err := t.limitStore(); err != nil {
 			return nil, err
 		}
 	}
@@ -150,14 +150,18 @@ func mountOverlay(base, dir string) error {
 	return nil
 }
 
-// limitStore puts /nix on a file system of its own of that many bytes.
-func limitStore(root string, bytes int64) error {
-	nix := filepath.Join(root, "nix")
-	saved := filepath.Join(root, "nix.base")
+// limitStore puts /nix on a file system of its own, of as many bytes as the options say.
+func (t *Target) limitStore() error {
+	nix := filepath.Join(t.Root(), "nix")
+	saved := filepath.Join(t.Root(), "nix.base")
 	if err := os.CopyFS(saved, os.DirFS(nix)); err != nil {
 		return err
 	}
-	if err := unix.Mount("tmpfs", nix, "tmpfs", 0, fmt.Sprintf("size=%d,mode=755", bytes)); err != nil {
+	if t.disks != nil {
+		if err := t.disks.add(nix, t.opts.StoreLimit); err != nil {
+			return err
+		}
+	} else if err := unix.Mount("tmpfs", nix, "tmpfs", 0, fmt.Sprintf("size=%d,mode=755", t.opts.StoreLimit)); err != nil {
 		return fmt.Errorf("mount %s: %w", nix, err)
 	}
 	return errors.Join(os.CopyFS(nix, os.DirFS(saved)), os.RemoveAll(saved))
@@ -280,9 +284,9 @@ func (t *Target) remove() error {
 	if t.link != nil {
 		errs = append(errs, t.link.close())
 	}
-	mounts := []string{filepath.Join(t.Root(), "nix"), t.Root()}
-	if t.disks != nil {
-		mounts = mounts[:1]
+	var mounts []string
+	if t.disks == nil {
+		mounts = []string{filepath.Join(t.Root(), "nix"), t.Root()}
 	}
 	for _, mount := range mounts {
 		err := unix.Unmount(mount, unix.MNT_DETACH)
