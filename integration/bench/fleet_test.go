@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"ferry/internal/deploy"
 	"ferry/internal/lab"
+	"ferry/internal/prose"
 )
 
 // fleetTitle is the section about many nodes, fleetNodes are as many as there are of it, and lightNodes those that are only looked at.
@@ -298,5 +298,5 @@ func (f *fleet) driven(nodes int) string {
 	took, usage := f.runs(script, fmt.Sprint(nodes))
 	cpu := time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 	return fmt.Sprintf("\n`ferry status` of %d nodes, which are names of %d machines without systemd, took %.2f s. ferry, its ssh processes and the Nix that reads the inventory "+
-		"used %.2f s of CPU, which is %.2f cores; the largest of these processes had %s.\n", nodes, len(machines), took.Seconds(), cpu.Seconds(), cpu.Seconds()/took.Seconds(), deploy.Size(uint64(usage.Maxrss)<<10))
+		"used %.2f s of CPU, which is %.2f cores; the largest of these processes had %s.\n", nodes, len(machines), took.Seconds(), cpu.Seconds(), cpu.Seconds()/took.Seconds(), prose.Size(uint64(usage.Maxrss)<<10))
 }

@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"ferry/internal/deploy"
 	"ferry/internal/lab"
+	"ferry/internal/prose"
 
 	"golang.org/x/sys/unix"
 )
@@ -82,8 +82,8 @@ func report(results []result) string {
 				ratio = fmt.Sprintf("%.2f", f.wall.Seconds()/r.figures[byClosure].wall.Seconds())
 			}
 			fmt.Fprintf(&b, "| %s | %s | %s | %.2f s | %s | %.2f s | %.2f s | %s | %s | %s | %d | %d |\n", r.link, r.scenario, tool.name,
-				f.wall.Seconds(), ratio, f.near.Seconds(), f.far.Seconds(), deploy.Size(uint64(f.memory)),
-				deploy.Size(uint64(f.up)), deploy.Size(uint64(f.down)), f.connections, f.turns)
+				f.wall.Seconds(), ratio, f.near.Seconds(), f.far.Seconds(), prose.Size(uint64(f.memory)),
+				prose.Size(uint64(f.up)), prose.Size(uint64(f.down)), f.connections, f.turns)
 		}
 	}
 	return b.String()

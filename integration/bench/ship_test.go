@@ -13,8 +13,8 @@ import (
 	"testing"
 	"time"
 
-	"ferry/internal/deploy"
 	"ferry/internal/lab"
+	"ferry/internal/prose"
 )
 
 // shipTitle is the section of the page about shipping alone.
@@ -183,8 +183,8 @@ func (c shipCase) measure(t *testing.T, rounds int, give func(rows string)) {
 		for _, tool := range tools {
 			f := median(collected[tool.name])
 			fmt.Fprintf(&b, "| %s | %s | %s | %.2f s | **%.2f** | %s | **%.4f** | %.2f s | %.2f s | %s |\n", c.name, l, tool.name,
-				f.wall.Seconds(), f.wall.Seconds()/base.wall.Seconds(), deploy.Size(uint64(f.up)), float64(f.up)/float64(base.up),
-				f.near.Seconds(), f.far.Seconds(), deploy.Size(uint64(f.memory)))
+				f.wall.Seconds(), f.wall.Seconds()/base.wall.Seconds(), prose.Size(uint64(f.up)), float64(f.up)/float64(base.up),
+				f.near.Seconds(), f.far.Seconds(), prose.Size(uint64(f.memory)))
 		}
 		give(b.String())
 	}

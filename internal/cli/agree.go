@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"ferry/internal/deploy"
+	"ferry/internal/prose"
 	"ferry/internal/run"
 
 	"golang.org/x/term"
@@ -26,7 +27,7 @@ func (a *app) agree(yes bool) func(context.Context, []*deploy.Planned) (bool, er
 		}
 		what := "this"
 		if len(planned) > 1 {
-			what = "these " + deploy.Count(len(planned), "node")
+			what = "these " + prose.Count(len(planned), "node")
 		}
 		a.terminal.Lock()
 		defer a.terminal.Unlock()

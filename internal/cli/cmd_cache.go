@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 
-	"ferry/internal/deploy"
 	"ferry/internal/inventory"
+	"ferry/internal/prose"
 
 	"github.com/spf13/cobra"
 )
@@ -54,7 +54,7 @@ func (a *app) runCache(o cacheOptions) error {
 		return err
 	}
 	if !o.json {
-		_, err = fmt.Fprintf(a.Out, "%s: %s, %s\n", cache.Dir, deploy.Count(n, "evaluation"), deploy.Size(uint64(bytes)))
+		_, err = fmt.Fprintf(a.Out, "%s: %s, %s\n", cache.Dir, prose.Count(n, "evaluation"), prose.Size(uint64(bytes)))
 		return err
 	}
 	return json.NewEncoder(a.Out).Encode(struct {

@@ -152,15 +152,6 @@ func orDash(s string) string {
 	return s
 }
 
-// cut shortens s to n letters.
-func cut(s string, n int) string {
-	letters := []rune(s)
-	if len(letters) <= n {
-		return s
-	}
-	return string(letters[:n-1]) + "…"
-}
-
 // timeJSON is a time in seconds since 1970 as --json prints it; "" if it is not known.
 func timeJSON(seconds int64) string {
 	if seconds <= 0 {

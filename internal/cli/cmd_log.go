@@ -12,6 +12,7 @@ import (
 	"text/tabwriter"
 
 	"ferry/internal/logs"
+	"ferry/internal/prose"
 
 	"github.com/spf13/cobra"
 )
@@ -111,7 +112,7 @@ func writeRuns(out io.Writer, entries []logs.Entry, asJSON bool) error {
 	fmt.Fprintln(w, "RUN\tCOMMAND\tENDED\tNODES")
 	for _, e := range entries {
 		names := strings.Join(e.Nodes, " ")
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", e.Name, e.Command, exitWords(e), cut(names, tableWidth/2))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", e.Name, e.Command, exitWords(e), prose.Cut(names, tableWidth/2))
 	}
 	return w.Flush()
 }

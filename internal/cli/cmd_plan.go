@@ -10,6 +10,7 @@ import (
 	"ferry/internal/deploy"
 	"ferry/internal/fleet"
 	"ferry/internal/inventory"
+	"ferry/internal/prose"
 	"ferry/internal/run"
 	"ferry/internal/ship"
 
@@ -139,7 +140,7 @@ func (a *app) planSeveral(ctx context.Context, inv *inventory.Inventory, nodes [
 				failed++
 			}
 		}
-		a.printer.Print(fmt.Sprintf("ferry: error: no plan for %d of %s", failed, deploy.Count(len(nodes), "node")))
+		a.printer.Print(fmt.Sprintf("ferry: error: no plan for %d of %s", failed, prose.Count(len(nodes), "node")))
 		return &toldError{status}
 	}
 	return nil
@@ -180,16 +181,16 @@ func shipLine(s deploy.ToShip) string {
 	if len(s.Paths) == 0 {
 		return "nothing, everything is there"
 	}
-	text := fmt.Sprintf("%s in %s", deploy.Size(s.Bytes), deploy.Count(len(s.Paths), "path"))
+	text := fmt.Sprintf("%s in %s", prose.Size(s.Bytes), prose.Count(len(s.Paths), "path"))
 	if s.Wire == 0 {
 		return text + ", before compression"
 	}
 	if s.Differences > 0 {
 		text += fmt.Sprintf(", %d as differences", s.Differences)
 	}
-	text = deploy.Size(s.Wire) + " to send: " + text
+	text = prose.Size(s.Wire) + " to send: " + text
 	if s.PerSecond > 0 {
-		text += fmt.Sprintf("; %s at the %s/s of the last time", about(s.Seconds), deploy.Size(s.PerSecond))
+		text += fmt.Sprintf("; %s at the %s/s of the last time", about(s.Seconds), prose.Size(s.PerSecond))
 	}
 	return text
 }

@@ -12,6 +12,7 @@ import (
 	"ferry/internal/deploy"
 	"ferry/internal/inventory"
 	"ferry/internal/nix"
+	"ferry/internal/prose"
 	"ferry/internal/ui"
 
 	"github.com/spf13/cobra"
@@ -106,7 +107,7 @@ func (a *app) look() deploy.Look {
 func (a *app) looking(nodes []inventory.Node) (done func()) {
 	name := nodes[0].Name
 	if len(nodes) > 1 {
-		name = deploy.Count(len(nodes), "node")
+		name = prose.Count(len(nodes), "node")
 	}
 	a.printer.Observe(deploy.Event{Kind: deploy.Started, Node: name, Step: deploy.Connect})
 	return func() { a.printer.Ended(name, false) }
@@ -141,7 +142,7 @@ func (a *app) runStatus(ctx context.Context, o statusOptions, args []string) err
 		}
 	}
 	if len(silent) > 0 {
-		return fmt.Errorf("%d of %s could not be asked: %s", len(silent), deploy.Count(len(list), "node"), strings.Join(silent, ", "))
+		return fmt.Errorf("%d of %s could not be asked: %s", len(silent), prose.Count(len(list), "node"), strings.Join(silent, ", "))
 	}
 	return nil
 }
@@ -223,5 +224,5 @@ func room(bytes int64) string {
 	if bytes <= 0 {
 		return "-"
 	}
-	return deploy.Size(uint64(bytes))
+	return prose.Size(uint64(bytes))
 }

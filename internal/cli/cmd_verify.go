@@ -10,6 +10,7 @@ import (
 	"ferry/internal/cause"
 	"ferry/internal/deploy"
 	"ferry/internal/inventory"
+	"ferry/internal/prose"
 
 	"github.com/spf13/cobra"
 )
@@ -116,7 +117,7 @@ func (a *app) verifyContents(ctx context.Context, inv *inventory.Inventory, node
 func writeContents(w io.Writer, c *deploy.Contents) error {
 	var b strings.Builder
 	if c.Whole() {
-		fmt.Fprintf(&b, "%s: whole: %s on the target's disk as its Nix has registered\n", c.Node, deploy.Count(c.Paths, "path"))
+		fmt.Fprintf(&b, "%s: whole: %s on the target's disk as its Nix has registered\n", c.Node, prose.Count(c.Paths, "path"))
 	} else {
 		fmt.Fprintf(&b, "%s: DAMAGED: what is on the target's disk is not what its Nix has registered\n", c.Node)
 	}
@@ -124,7 +125,7 @@ func writeContents(w io.Writer, c *deploy.Contents) error {
 		field(&b, "damaged", string(p.Path)+": "+p.Reason)
 	}
 	if c.More > 0 {
-		field(&b, "and", deploy.Count(c.More, "path")+" more")
+		field(&b, "and", prose.Count(c.More, "path")+" more")
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
@@ -163,7 +164,7 @@ func writeReport(b *strings.Builder, r *cause.Report) {
 	if len(r.Causes) == 0 {
 		field(b, "because", "no difference was found that all others follow from")
 	}
-	field(b, "in all", deploy.Count(r.Differing, "derivation")+" differ")
+	field(b, "in all", prose.Count(r.Differing, "derivation")+" differ")
 }
 
 // inWords is a cause in one sentence, with what it is a part of.

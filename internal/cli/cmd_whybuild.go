@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"ferry/internal/deploy"
+	"ferry/internal/prose"
 
 	"github.com/spf13/cobra"
 )
@@ -66,7 +67,7 @@ func writeBuilding(w io.Writer, why *deploy.BuildReasons) error {
 	case n == 0 && len(why.Fetch) == 0:
 		fmt.Fprintf(&b, "%s: nothing is to be built\n", why.Node)
 	default:
-		fmt.Fprintf(&b, "%s: %s to be built, %s to be fetched\n", why.Node, deploy.Count(n, "derivation"), deploy.Count(len(why.Fetch), "path"))
+		fmt.Fprintf(&b, "%s: %s to be built, %s to be fetched\n", why.Node, prose.Count(n, "derivation"), prose.Count(len(why.Fetch), "path"))
 	}
 	emulated, elsewhere := map[string][]string{}, map[string][]string{}
 	var systems []string

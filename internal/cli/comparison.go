@@ -10,6 +10,7 @@ import (
 
 	"ferry/internal/compare"
 	"ferry/internal/deploy"
+	"ferry/internal/prose"
 	"ferry/internal/run"
 )
 
@@ -174,14 +175,14 @@ func isMove(c compare.Change) bool {
 }
 
 func closureLine(c compare.Closure) string {
-	text := fmt.Sprintf("%s to %s", deploy.Size(c.SizeBefore), deploy.Size(c.SizeAfter))
+	text := fmt.Sprintf("%s to %s", prose.Size(c.SizeBefore), prose.Size(c.SizeAfter))
 	switch {
 	case c.SizeAfter > c.SizeBefore:
-		text += fmt.Sprintf(" (+%s)", deploy.Size(c.SizeAfter-c.SizeBefore))
+		text += fmt.Sprintf(" (+%s)", prose.Size(c.SizeAfter-c.SizeBefore))
 	case c.SizeAfter < c.SizeBefore:
-		text += fmt.Sprintf(" (-%s)", deploy.Size(c.SizeBefore-c.SizeAfter))
+		text += fmt.Sprintf(" (-%s)", prose.Size(c.SizeBefore-c.SizeAfter))
 	}
-	return text + fmt.Sprintf(", %d to %s", c.PathsBefore, deploy.Count(c.PathsAfter, "path"))
+	return text + fmt.Sprintf(", %d to %s", c.PathsBefore, prose.Count(c.PathsAfter, "path"))
 }
 
 // titleWidth is the width of the column of titles.

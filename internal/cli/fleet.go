@@ -13,6 +13,7 @@ import (
 	"ferry/internal/deploy"
 	"ferry/internal/fleet"
 	"ferry/internal/inventory"
+	"ferry/internal/prose"
 	"ferry/internal/target"
 
 	"github.com/spf13/pflag"
@@ -108,7 +109,7 @@ func (a *app) deployFleet(ctx context.Context, inv *inventory.Inventory, nodes [
 		if a.events != nil {
 			a.events.batch(number, of, nodes)
 		}
-		a.printer.Print(fmt.Sprintf("ferry: batch %d of %d: %s", number, of, deploy.Count(nodes, "node")))
+		a.printer.Print(fmt.Sprintf("ferry: batch %d of %d: %s", number, of, prose.Count(nodes, "node")))
 	}
 	opts.Ended = func(o fleet.Outcome) {
 		secrets.settle(o.Node.Name, false)
@@ -263,7 +264,7 @@ func fleetSummary(outcomes []fleet.Outcome) []string {
 	if left {
 		lines = append(lines, "ferry: hint: ferry deploy --resume does what is left")
 	}
-	return append([]string{fmt.Sprintf("ferry: %s: %s", deploy.Count(len(outcomes), "node"), strings.Join(counts, ", "))}, lines...)
+	return append([]string{fmt.Sprintf("ferry: %s: %s", prose.Count(len(outcomes), "node"), strings.Join(counts, ", "))}, lines...)
 }
 
 func statusWords(s fleet.Status) string {

@@ -8,6 +8,7 @@ import (
 	"ferry/internal/deploy"
 	"ferry/internal/fleet"
 	"ferry/internal/inventory"
+	"ferry/internal/prose"
 )
 
 // eachNode does what changes no target for several nodes at once. What fails is told as it does; the error is about all of them.
@@ -45,7 +46,7 @@ func (a *app) eachNode(ctx context.Context, inv *inventory.Inventory, nodes []in
 	case interrupted(ctx, err):
 		return errs, err
 	}
-	a.printer.Print(fmt.Sprintf("ferry: %s: %d done, %d failed", deploy.Count(len(nodes), "node"), len(nodes)-failed, failed))
+	a.printer.Print(fmt.Sprintf("ferry: %s: %d done, %d failed", prose.Count(len(nodes), "node"), len(nodes)-failed, failed))
 	if failed < len(nodes) {
 		return errs, &toldError{exitPartly}
 	}

@@ -5,6 +5,8 @@ import (
 	"io"
 	"strings"
 	"unicode/utf8"
+
+	"ferry/internal/prose"
 )
 
 // table is what is printed in columns, at most tableWidth wide. Rows are as long as head.
@@ -38,7 +40,7 @@ func (t *table) write(w io.Writer) error {
 	for _, row := range append([]tableRow{{cells: t.head}}, t.rows...) {
 		line := ""
 		for i, cell := range row.cells {
-			cell = cut(cell, widths[i])
+			cell = prose.Cut(cell, widths[i])
 			space := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell))
 			if i == 0 && row.paint != nil {
 				cell = row.paint(cell)

@@ -13,6 +13,7 @@ import (
 	"ferry/internal/agent"
 	"ferry/internal/inventory"
 	"ferry/internal/nix"
+	"ferry/internal/prose"
 	"ferry/internal/run"
 )
 
@@ -100,10 +101,10 @@ func build(ctx context.Context, inv *inventory.Inventory, node inventory.Node, e
 	}
 	text := "built already"
 	if n := len(plan.Build); n > 0 {
-		text = Count(n, "derivation")
+		text = prose.Count(n, "derivation")
 	}
 	if n := len(plan.Fetch); n > 0 {
-		text += ", " + Count(n, "path") + " fetched"
+		text += ", " + prose.Count(n, "path") + " fetched"
 	}
 	emit(Event{Kind: Finished, Step: Build, Text: text, Duration: time.Since(begin)})
 	return evaluation.BundleOut, nil

@@ -8,6 +8,7 @@ import (
 
 	"ferry/internal/agent"
 	"ferry/internal/health"
+	"ferry/internal/prose"
 )
 
 // Check is the step between activate and commit in which a node that runs the new system has to answer its checks.
@@ -31,7 +32,7 @@ func runChecks(ctx context.Context, checks health.Checks, link *link, emit func(
 	if err != nil {
 		return err
 	}
-	text := fmt.Sprintf("%s passed", Count(len(checks.HTTP)+len(checks.Commands), "check"))
+	text := fmt.Sprintf("%s passed", prose.Count(len(checks.HTTP)+len(checks.Commands), "check"))
 	emit(Event{Kind: Finished, Step: Check, Text: text, Duration: time.Since(begin)})
 	return nil
 }

@@ -4,6 +4,7 @@ package deploy
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -147,7 +148,7 @@ func Run(ctx context.Context, inv *inventory.Inventory, node inventory.Node, opt
 	if err == nil {
 		d.keepHere(ctx, result)
 	}
-	result.NeedsReboot = orElse(result.NeedsReboot, needsReboot)
+	result.NeedsReboot = cmp.Or(result.NeedsReboot, needsReboot)
 	return result, err
 }
 

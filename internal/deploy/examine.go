@@ -12,6 +12,7 @@ import (
 
 	"ferry/internal/inventory"
 	"ferry/internal/nix"
+	"ferry/internal/prose"
 
 	"golang.org/x/sys/unix"
 )
@@ -111,7 +112,7 @@ func (e Examination) here(ctx context.Context, inv *inventory.Inventory) []Findi
 }
 
 func sourceFinding(s inventory.Source) Finding {
-	f := well("source", "%s", Size(uint64(s.Size)))
+	f := well("source", "%s", prose.Size(uint64(s.Size)))
 	if s.Big() {
 		f.Attention, f.Text = Warning, f.Text+" go to the store, here and on every target"
 		f.Fixes = []string{"in a git work tree: git rm -r --cached what no configuration needs, and name it in .gitignore",
@@ -127,7 +128,7 @@ func storeHere() (f Finding, known bool) {
 		return Finding{}, false
 	}
 	free := st.Bavail * uint64(st.Bsize)
-	f = well("store", "%s free for /nix/store", Size(free))
+	f = well("store", "%s free for /nix/store", prose.Size(free))
 	switch {
 	case free < minimumFree:
 		f.Attention = Serious
@@ -221,7 +222,7 @@ func (e Examination) evaluate(ctx context.Context, inv *inventory.Inventory, nod
 			_, missing := os.Lstat(string(evaluation.BundleOut))
 			to[i] = evaluated{bundle: evaluation.BundleOut, toplevel: evaluation.ToplevelOut, built: missing == nil,
 				systems: []string{evaluation.ToplevelSystem, evaluation.BundleSystem}}
-			to[i].finding = well("evaluation", "%s", orElse(evaluation.NixpkgsVersion, "it evaluates"))
+			to[i].finding = well("evaluation", "%s", cmp.Or(evaluation.NixpkgsVersion, "it evaluates"))
 			if evaluation.Impure != "" && !nodes[i].Impure {
 				to[i].finding.Attention, to[i].finding.Text = Notice, "not pure: "+evaluation.Impure
 				to[i].finding.Fixes = []string{"if that is meant: impure = true; for this node"}

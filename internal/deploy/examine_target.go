@@ -12,6 +12,7 @@ import (
 	"ferry/internal/agent"
 	"ferry/internal/health"
 	"ferry/internal/inventory"
+	"ferry/internal/prose"
 	"ferry/internal/ship"
 )
 
@@ -187,7 +188,7 @@ func unitFinding(more agent.LookResult, policy health.UnitPolicy) Finding {
 func (x *examined) disks(ctx context.Context, session *agent.Session, facts agent.Facts, more agent.LookResult) {
 	free := "its room is not known"
 	if facts.StoreFree > 0 {
-		free = Size(uint64(facts.StoreFree)) + " free"
+		free = prose.Size(uint64(facts.StoreFree)) + " free"
 	}
 	switch n, err := x.toShip(ctx, session); {
 	case facts.Nix == "":
@@ -196,9 +197,9 @@ func (x *examined) disks(ctx context.Context, session *agent.Session, facts agen
 	case n < 0:
 		x.add(well("store", "%s", free))
 	default:
-		x.judge("store", fits(facts, uint64(n)), "%s, %s to ship", free, Size(uint64(n)))
+		x.judge("store", fits(facts, uint64(n)), "%s, %s to ship", free, prose.Size(uint64(n)))
 	}
-	boot := well("boot", "%s free", Size(uint64(facts.BootFree)))
+	boot := well("boot", "%s free", prose.Size(uint64(facts.BootFree)))
 	size, known := bootNeeds(string(x.toplevel), x.built, more)
 	if err := fitsBoot(facts, size); err != nil {
 		boot = broken("boot", err)

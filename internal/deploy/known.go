@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -149,7 +150,7 @@ func unknownSystem(facts agent.Facts, p project, does, toplevel string) error {
 		text += ", and which is none of its generations"
 	}
 	if last := facts.Last; last != nil {
-		text += fmt.Sprintf("; the last deployment was%s, of %s", byWhom(last), orElse(systemName(last.Toplevel), "another system"))
+		text += fmt.Sprintf("; the last deployment was%s, of %s", byWhom(last), cmp.Or(systemName(last.Toplevel), "another system"))
 	}
 	return hint(text, "ferry generations "+p.node+" shows what it has", goOn)
 }

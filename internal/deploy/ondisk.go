@@ -9,6 +9,7 @@ import (
 
 	"ferry/internal/agent"
 	"ferry/internal/nix"
+	"ferry/internal/prose"
 	"ferry/internal/ship"
 )
 
@@ -28,7 +29,7 @@ func (d *deployment) complete(ctx context.Context, p nix.StorePath, ours bool) e
 				return err
 			}
 			if got.Doubted > 0 && !told {
-				d.note(fmt.Sprintf("a ship was cut off there by the end of its power: what has arrived of it was read, %s", Count(got.Doubted, "path")))
+				d.note(fmt.Sprintf("a ship was cut off there by the end of its power: what has arrived of it was read, %s", prose.Count(got.Doubted, "path")))
 			}
 			if len(got.Wrong) == 0 {
 				return nil
@@ -54,7 +55,7 @@ func (d *deployment) complete(ctx context.Context, p nix.StorePath, ours bool) e
 			for _, info := range infos {
 				sent[info.Path] = true
 			}
-			d.note(Count(len(infos), "path") + " put back on the target's disk")
+			d.note(prose.Count(len(infos), "path") + " put back on the target's disk")
 		}
 	})
 	if err != nil {
@@ -135,7 +136,7 @@ func (e *goneError) Error() string {
 	if slices.ContainsFunc(e.paths, func(p agent.WrongPath) bool { return !p.Gone }) {
 		damaged = ", or not whole"
 	}
-	text := fmt.Sprintf("%s that the target's Nix takes for valid %s not on its disk%s: %s", Count(n, "path"), is, damaged, strings.Join(names, ", "))
+	text := fmt.Sprintf("%s that the target's Nix takes for valid %s not on its disk%s: %s", prose.Count(n, "path"), is, damaged, strings.Join(names, ", "))
 	if n > len(names) {
 		text += fmt.Sprintf(" and %d more", n-len(names))
 	}

@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -41,7 +42,7 @@ func activationError(r agent.ActivateResult, action Action, before agent.Facts, 
 	case 100:
 		return hint("this change needs a reboot (exit status 100)"+now, "deploy it with --action boot, then reboot the target")
 	case -1:
-		return hint("it is not known how the activation ended: "+orElse(r.Error, "it left no status")+now, back, see)
+		return hint("it is not known how the activation ended: "+cmp.Or(r.Error, "it left no status")+now, back, see)
 	}
 	return hint(fmt.Sprintf("switch-to-configuration %s ended with status %d%s", action.activates(), r.Status, now), back, see)
 }
@@ -107,7 +108,7 @@ func commitError(r agent.CommitResult, runs bool) error {
 		}
 		hints = []string{"is /boot full or read-only on the target: df /boot"}
 	default:
-		text = "the commit failed: " + orElse(r.Error, "it left no status")
+		text = "the commit failed: " + cmp.Or(r.Error, "it left no status")
 	}
 	switch {
 	case r.Unclean:

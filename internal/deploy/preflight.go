@@ -1,12 +1,13 @@
 package deploy
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/prose"
 	"ferry/internal/run"
 )
 
@@ -37,7 +38,7 @@ func conditions(facts agent.Facts, system string, opts Options) []condition {
 	}
 	nix := condition{about: "nix"}
 	if facts.Nix == "" {
-		nix.err = hint("the target has no working Nix: "+orElse(facts.NixError, "nix-store does not work there"),
+		nix.err = hint("the target has no working Nix: "+cmp.Or(facts.NixError, "nix-store does not work there"),
 			"install Nix there first; on NixOS it is there unless nix.enable = false")
 	}
 	nixos := condition{about: "nixos"}
@@ -52,7 +53,7 @@ func conditions(facts agent.Facts, system string, opts Options) []condition {
 	}
 	store := condition{about: "store"}
 	if facts.StoreFree > 0 && facts.StoreFree < minimumFree {
-		store.err = hint(fmt.Sprintf("the target's disk is full: %s free for /nix/store", Size(uint64(facts.StoreFree))), makeRoom)
+		store.err = hint(fmt.Sprintf("the target's disk is full: %s free for /nix/store", prose.Size(uint64(facts.StoreFree))), makeRoom)
 	}
 	return []condition{free, nix, nixos, platform, store}
 }
@@ -63,7 +64,7 @@ const makeRoom = "on the target: sudo nix-collect-garbage --delete-older-than 30
 // locked says who is at work on a target, from where, since when and with what. Its clock may be another one than this
 // machine's.
 func locked(l *agent.Lock) error {
-	text := run.Clean(orElse(l.Who, "someone"))
+	text := run.Clean(cmp.Or(l.Who, "someone"))
 	if l.From != "" {
 		text += " (from " + run.Clean(l.From) + ")"
 	}
@@ -110,8 +111,8 @@ func forgets(facts agent.Facts) []condition {
 		}
 	}
 	if len(folders) > 0 {
-		found = append(found, condition{"persistence", hint(fmt.Sprintf("a reboot empties %s: %s is lost then", and(folders), and(things)),
-			"to keep it, make "+and(folders)+" outlive a reboot, as with environment.persistence or a file system of its own")})
+		found = append(found, condition{"persistence", hint(fmt.Sprintf("a reboot empties %s: %s is lost then", prose.And(folders), prose.And(things)),
+			"to keep it, make "+prose.And(folders)+" outlive a reboot, as with environment.persistence or a file system of its own")})
 	}
 	return found
 }
@@ -119,53 +120,12 @@ func forgets(facts agent.Facts) []condition {
 // currentRoot is what keeps the bundle of a target from being collected.
 const currentRoot = "/nix/var/nix/gcroots/ferry/current-configuration"
 
-// and joins what people read.
-func and(things []string) string {
-	if len(things) < 2 {
-		return strings.Join(things, "")
-	}
-	return strings.Join(things[:len(things)-1], ", ") + " and " + things[len(things)-1]
-}
-
 // fits tells whether n bytes fit into the target's store, where that can be told.
 func fits(facts agent.Facts, n uint64) error {
 	if facts.StoreFree == 0 || facts.StoreCompresses || n <= uint64(facts.StoreFree) {
 		return nil
 	}
-	return hint(fmt.Sprintf("the target's disk is too full: %s to ship, %s free for /nix/store", Size(n), Size(uint64(facts.StoreFree))), makeRoom)
-}
-
-func orElse(s, otherwise string) string {
-	if s == "" {
-		return otherwise
-	}
-	return s
-}
-
-// Count is a number of things as people read it.
-func Count(n int, thing string) string {
-	if n == 1 {
-		return "1 " + thing
-	}
-	return fmt.Sprintf("%d %ss", n, thing)
-}
-
-// Size is a number of bytes as people read it.
-func Size(n uint64) string {
-	if n < 1000 {
-		return fmt.Sprintf("%d B", n)
-	}
-	value, unit := float64(n), ""
-	for _, unit = range []string{"kB", "MB", "GB", "TB"} {
-		value /= 1000
-		if value < 999.5 {
-			break
-		}
-	}
-	if value < 9.95 {
-		return fmt.Sprintf("%.1f %s", value, unit)
-	}
-	return fmt.Sprintf("%.0f %s", value, unit)
+	return hint(fmt.Sprintf("the target's disk is too full: %s to ship, %s free for /nix/store", prose.Size(n), prose.Size(uint64(facts.StoreFree))), makeRoom)
 }
 
 // oldestSystemd is the version that a way back is armed with: that of NixOS 17.03.

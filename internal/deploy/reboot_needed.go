@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -57,7 +58,7 @@ func initReason(running, new string) string {
 		return ""
 	}
 	return fmt.Sprintf("its init is of another kind than the one that runs (%s, not %s)",
-		orElse(run.Clean(strings.TrimSpace(new)), "none"), orElse(run.Clean(strings.TrimSpace(running)), "none"))
+		cmp.Or(run.Clean(strings.TrimSpace(new)), "none"), cmp.Or(run.Clean(strings.TrimSpace(running)), "none"))
 }
 
 // inhibitorReason compares two switch-inhibitors: an object of JSON whose values must not change where both have the name,
@@ -102,7 +103,7 @@ func changedInhibitors(was, is map[string]string) string {
 		change := name + " would change"
 		// A value may be a store path, whose hash says nothing to a person.
 		if from, to := inhibitorName(was[name]), inhibitorName(value); from != to {
-			change += fmt.Sprintf(" from %s to %s", orElse(from, "none"), orElse(to, "none"))
+			change += fmt.Sprintf(" from %s to %s", cmp.Or(from, "none"), cmp.Or(to, "none"))
 		}
 		changes = append(changes, change)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"ferry/internal/agent"
 	"ferry/internal/nix"
+	"ferry/internal/prose"
 	"ferry/internal/ship"
 )
 
@@ -84,7 +85,7 @@ func (s *shipment) round(ctx context.Context, local *nix.Serve, session *agent.S
 		}
 	}
 	if k := plan.Kept; k != nil {
-		s.d.note(fmt.Sprintf("%s goes on at %s of %s", k.Path, Size(k.Offset), Size(k.NarSize)))
+		s.d.note(fmt.Sprintf("%s goes on at %s of %s", k.Path, prose.Size(k.Offset), prose.Size(k.NarSize)))
 	}
 	result, err := plan.Send(ctx, session, func(p ship.Progress) { s.d.emit(Event{Kind: Shipping, Step: Ship, Ship: p}) }, func(sent ship.Sent) {
 		s.d.emit(Event{Kind: PathSent, Step: Ship, Sent: sent})
@@ -121,7 +122,7 @@ func (s *shipment) summary() string {
 	if t.Paths == 0 {
 		return "everything is there already"
 	}
-	text := fmt.Sprintf("%s as %s, %s", Size(t.Bytes), Size(t.Wire), Count(t.Paths, "path"))
+	text := fmt.Sprintf("%s as %s, %s", prose.Size(t.Bytes), prose.Size(t.Wire), prose.Count(t.Paths, "path"))
 	// What was sent again after a lost connection counts once.
 	if n := min(t.Differences, t.Paths); n > 0 {
 		text += fmt.Sprintf(", %d as differences", n)

@@ -10,6 +10,7 @@ import (
 
 	"ferry/internal/agent"
 	"ferry/internal/inventory"
+	"ferry/internal/prose"
 )
 
 // Attention is how much something on a node asks for a person.
@@ -156,7 +157,7 @@ func workPoints(facts agent.Facts, look agent.LookResult) []Point {
 	case a != nil && a.Reboot:
 		points = append(points, Point{Warning, systemName(a.Toplevel) + " is tried by a reboot, and not committed"})
 	case a != nil:
-		text := "a switch to " + orElse(systemName(a.Toplevel), "another system") + byName(a.Who) + " is " + string(a.Phase)
+		text := "a switch to " + cmp.Or(systemName(a.Toplevel), "another system") + byName(a.Who) + " is " + string(a.Phase)
 		if a.Left > 0 {
 			text += fmt.Sprintf(": it goes back in %d s unless it is confirmed", a.Left)
 		}
@@ -202,7 +203,7 @@ func unitPoints(look agent.LookResult) []Point {
 	if n == 0 {
 		return nil
 	}
-	text := Count(n, "unit") + " failed: " + strings.Join(look.Failed[:min(n, unitsNamed)], ", ")
+	text := prose.Count(n, "unit") + " failed: " + strings.Join(look.Failed[:min(n, unitsNamed)], ", ")
 	if n > unitsNamed {
 		text += fmt.Sprintf(" and %d more", n-unitsNamed)
 	}
@@ -218,7 +219,7 @@ func usersUnits(units []string) string {
 func systemPoints(facts agent.Facts, look agent.LookResult) []Point {
 	var points []Point
 	if facts.Nix == "" {
-		points = append(points, Point{Serious, "no working Nix: " + orElse(facts.NixError, "nix-store does not work there")})
+		points = append(points, Point{Serious, "no working Nix: " + cmp.Or(facts.NixError, "nix-store does not work there")})
 	}
 	switch {
 	case !facts.NixOS:
@@ -253,9 +254,9 @@ func diskPoints(facts agent.Facts, look agent.LookResult) []Point {
 	switch {
 	case facts.StoreFree == 0:
 	case facts.StoreFree < minimumFree:
-		points = append(points, Point{Serious, fmt.Sprintf("the disk is full: %s free for /nix/store", Size(uint64(facts.StoreFree)))})
+		points = append(points, Point{Serious, fmt.Sprintf("the disk is full: %s free for /nix/store", prose.Size(uint64(facts.StoreFree)))})
 	case facts.StoreFree < scarce && !facts.StoreCompresses:
-		points = append(points, Point{Warning, fmt.Sprintf("little room: %s free for /nix/store", Size(uint64(facts.StoreFree)))})
+		points = append(points, Point{Warning, fmt.Sprintf("little room: %s free for /nix/store", prose.Size(uint64(facts.StoreFree)))})
 	}
 	if err := fitsBoot(facts, look.BootSize); err != nil {
 		points = append(points, Point{Warning, err.Error()})
@@ -268,6 +269,6 @@ func fitsBoot(facts agent.Facts, n int64) error {
 	if n == 0 || facts.BootFree >= n {
 		return nil
 	}
-	return hint(fmt.Sprintf("/boot is nearly full: %s free, a new kernel and initrd need %s", Size(uint64(facts.BootFree)), Size(uint64(n))),
+	return hint(fmt.Sprintf("/boot is nearly full: %s free, a new kernel and initrd need %s", prose.Size(uint64(facts.BootFree)), prose.Size(uint64(n))),
 		"on the target: sudo nix-collect-garbage --delete-older-than 30d, then deploy or sudo /run/current-system/bin/switch-to-configuration boot")
 }

@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -89,7 +90,7 @@ func (d *deployment) guarded(ctx context.Context, ready built, before agent.Fact
 }
 
 func (d *deployment) record() agent.Record {
-	return agent.Record{Node: d.node.Name, Action: orElse(d.what, string(d.opts.Action))}
+	return agent.Record{Node: d.node.Name, Action: cmp.Or(d.what, string(d.opts.Action))}
 }
 
 // fail makes the error of a switch, which goes on after the user's first signal.

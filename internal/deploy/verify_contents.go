@@ -1,12 +1,14 @@
 package deploy
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
 	"ferry/internal/agent"
 	"ferry/internal/inventory"
 	"ferry/internal/nix"
+	"ferry/internal/prose"
 )
 
 // Contents is how what is on a target's disk compares with what its Nix has registered of the deployed system.
@@ -40,7 +42,7 @@ func VerifyContents(ctx context.Context, inv *inventory.Inventory, node inventor
 	if err := l.reach(ctx); err != nil {
 		return nil, err
 	}
-	c := &Contents{Node: node.Name, Root: nix.StorePath(orElse(l.facts.Bundle, l.facts.Profile)), Wrong: []WrongPath{}}
+	c := &Contents{Node: node.Name, Root: nix.StorePath(cmp.Or(l.facts.Bundle, l.facts.Profile)), Wrong: []WrongPath{}}
 	if c.Root == "" {
 		return nil, l.fail(Connect, Unchanged, hint("nothing was deployed to the target, and it has no system"))
 	}
@@ -68,7 +70,7 @@ func VerifyContents(ctx context.Context, inv *inventory.Inventory, node inventor
 type DamagedError struct{ *Contents }
 
 func (e *DamagedError) Error() string {
-	return fmt.Sprintf("%s: verify: %d of the %s of the deployed system: damaged on the target's disk", e.Node, len(e.Wrong)+e.More, Count(e.Paths, "path"))
+	return fmt.Sprintf("%s: verify: %d of the %s of the deployed system: damaged on the target's disk", e.Node, len(e.Wrong)+e.More, prose.Count(e.Paths, "path"))
 }
 
 // Hints says what the user can do about it.

@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"ferry/internal/deploy"
+	"ferry/internal/prose"
 	"ferry/internal/run"
 
 	"golang.org/x/term"
@@ -256,7 +257,7 @@ func (b *block) lines(now time.Time, columns, rows int) []string {
 	var lines []string
 	for _, s := range atWork[:room] {
 		took := elapsed(now.Sub(s.began))
-		left := cut(fmt.Sprintf("%-*s  %s", b.width, cut(s.name, b.width), s.text), max(1, columns-len(took)-2))
+		left := prose.Cut(fmt.Sprintf("%-*s  %s", b.width, prose.Cut(s.name, b.width), s.text), max(1, columns-len(took)-2))
 		lines = append(lines, left+strings.Repeat(" ", max(2, min(columns, usualWidth)-utf8.RuneCountInString(left)-len(took)))+took)
 	}
 	summary := fmt.Sprintf("%d of %d done", done, len(b.nodes))
@@ -270,7 +271,7 @@ func (b *block) lines(now time.Time, columns, rows int) []string {
 	if waiting := len(b.nodes) - done - failed - len(atWork); waiting > 0 {
 		summary += fmt.Sprintf(", %d waiting", waiting)
 	}
-	return append(lines, cut(summary, columns))
+	return append(lines, prose.Cut(summary, columns))
 }
 
 // elapsed is a time that goes on, in whole seconds.

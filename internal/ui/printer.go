@@ -10,9 +10,9 @@ import (
 	"strings"
 	"sync"
 	"time"
-	"unicode/utf8"
 
 	"ferry/internal/deploy"
+	"ferry/internal/prose"
 	"ferry/internal/run"
 )
 
@@ -206,19 +206,10 @@ func (p *Printer) draw() {
 		return
 	}
 	status := p.running[len(p.running)-1].text
-	status = cut(status, p.columns()-1)
+	status = prose.Cut(status, p.columns()-1)
 	if p.shown && status == p.last {
 		return
 	}
 	_, _ = io.WriteString(p.out, "\r"+status+"\x1b[K")
 	p.shown, p.last = true, status
-}
-
-// cut shortens s to n characters.
-func cut(s string, n int) string {
-	if utf8.RuneCountInString(s) <= n {
-		return s
-	}
-	runes := []rune(s)
-	return string(runes[:n-1]) + "…"
 }

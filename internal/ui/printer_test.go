@@ -111,14 +111,6 @@ func TestStatusLineIsCutToTheTerminal(t *testing.T) {
 	}
 }
 
-func TestCut(t *testing.T) {
-	for in, want := range map[string]string{"": "", "12345": "12345", "123456": "1234…", "ääääää": "ääää…"} {
-		if got := cut(in, 5); got != want {
-			t.Errorf("%q is cut to %q", in, got)
-		}
-	}
-}
-
 func TestSuspendKeepsOffTheTerminalUntilItIsResumed(t *testing.T) {
 	var out strings.Builder
 	p := New(&out, newTerminal(t, 80), true, time.Now)

@@ -7,6 +7,7 @@ import (
 
 	"ferry/internal/deploy"
 	"ferry/internal/nix"
+	"ferry/internal/prose"
 	"ferry/internal/ship"
 )
 
@@ -61,7 +62,7 @@ func duration(d time.Duration) string {
 func building(b nix.BuildProgress) string {
 	text := fmt.Sprintf("building %d of %d", b.Done, b.Expected)
 	if b.FetchBytes > 0 {
-		text += fmt.Sprintf(", fetched %s of %s", deploy.Size(uint64(b.FetchedBytes)), deploy.Size(uint64(b.FetchBytes)))
+		text += fmt.Sprintf(", fetched %s of %s", prose.Size(uint64(b.FetchedBytes)), prose.Size(uint64(b.FetchBytes)))
 	}
 	if len(b.Running) > 0 {
 		text += ": " + strings.Join(b.Running, ", ")
@@ -71,10 +72,10 @@ func building(b nix.BuildProgress) string {
 
 // shipping says how many bytes went over the wire, how fast, and how long the rest will take.
 func (r *rate) shipping(now time.Time, s ship.Progress) string {
-	text := fmt.Sprintf("shipping %s of %s, %d of %d paths", deploy.Size(s.Bytes), deploy.Size(s.TotalBytes), s.Paths, s.TotalPaths)
+	text := fmt.Sprintf("shipping %s of %s, %d of %d paths", prose.Size(s.Bytes), prose.Size(s.TotalBytes), s.Paths, s.TotalPaths)
 	r.add(now, s)
 	if perSecond, left, ok := r.estimate(s); ok {
-		text += fmt.Sprintf(", %s sent at %s/s, %s left", deploy.Size(s.Wire), deploy.Size(perSecond), duration(left))
+		text += fmt.Sprintf(", %s sent at %s/s, %s left", prose.Size(s.Wire), prose.Size(perSecond), duration(left))
 	}
 	return text
 }
