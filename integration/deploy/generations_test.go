@@ -90,7 +90,7 @@ func TestGenerationsSayWhatRunsAndWhatBoots(t *testing.T) {
 	s.Write("web/configuration.nix", site.Configuration("tested"))
 	s.Deploy("--action", "test")
 	o = s.Ferry("generations")
-	o.Says(t, "ferry: note: web: what runs is none of them: "+s.State().Runs)
+	o.Says(t, "ferry: note: web: the running system is none of them: "+s.State().Runs)
 	if o.Status != 0 || strings.Contains(o.Out, "current") {
 		t.Errorf("status %d:\n%s", o.Status, o.Out)
 	}

@@ -80,7 +80,7 @@ func TestSIGTERMInEachStep(t *testing.T) {
 }
 
 // goesOn is said on the first signal while the target is being changed.
-const goesOn = "web: note: it goes on there and goes back unless it is confirmed: wait, or press Ctrl-C again and run: ferry attach web"
+const goesOn = "web: note: the switch continues on web and rolls back unless confirmed: wait, or press Ctrl-C again and later run: ferry attach web"
 
 // interrupted checks an interruption in a stage, and what it leaves: a target that is being changed is not left by the first.
 func interrupted(r *site.Rehearsal, s site.Stage, interrupt func() site.Outcome) {

@@ -45,7 +45,7 @@ func TestASystemThatWouldLockThisLoginOutIsNotActivated(t *testing.T) {
 			// Before anything is shipped, and without root, which alone can read the rules of sudo.
 			warns, says := "WARNING the new system may lock this very login out: ", c.says
 			if c.name == "no sudo" {
-				warns, says = "not known ", "whether sudo would still make root of alice: its rules cannot be read without root"
+				warns, says = "not known ", "whether sudo could still make alice root: its rules cannot be read without root"
 			}
 			if plan := strings.Join(strings.Fields(s.Ferry("plan").Out), " "); !strings.Contains(plan, warns) || !strings.Contains(plan, says) {
 				t.Errorf("the plan does not say %q", says)

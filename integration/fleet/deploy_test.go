@@ -55,9 +55,9 @@ func eachFailsAlone(c *crew) {
 	o := c.deploy("--all")
 	c.ends(o, 4)
 	o.Says(c.T, "ferry: error: web2: evaluate: not today", "ferry: error: web3: build: broken failed with exit code 3", "  nothing works\n",
-		"ferry: error: web4: check: command false: exit status 1; the target went back", "ferry: error: gone: connect: ssh alice@nowhere.invalid",
-		"web1: done: generation ", "ferry: 5 nodes: 1 done, 2 failed, unchanged, 1 unreachable, 1 went back\n",
-		"ferry: failed, unchanged: web2, web3\n", "ferry: unreachable: gone\n", "ferry: went back: web4\n")
+		"ferry: error: web4: check: command false: exit status 1; the target rolled back", "ferry: error: gone: connect: ssh alice@nowhere.invalid",
+		"web1: done: generation ", "ferry: 5 nodes: 1 done, 2 failed (unchanged), 1 unreachable, 1 rolled back\n",
+		"ferry: failed (unchanged): web2, web3\n", "ferry: unreachable: gone\n", "ferry: rolled back: web4\n")
 	c.greet(map[string]string{"web1": "one web1", "web2": "installed", "web3": "installed", "web4": "installed"})
 
 	// What is mended is what is left to do, and what was done is not touched.
@@ -66,7 +66,7 @@ func eachFailsAlone(c *crew) {
 	before := c.member("web1").site.State()
 	o = c.deploy("--resume")
 	c.ends(o, 4)
-	o.Says(c.T, "web2: done", "web3: done", "ferry: 4 nodes: 2 done, 1 unreachable, 1 went back\n")
+	o.Says(c.T, "web2: done", "web3: done", "ferry: 4 nodes: 2 done, 1 unreachable, 1 rolled back\n")
 	if strings.Contains(o.Errors, "web1:") {
 		c.T.Error("web1 is deployed again")
 	}
@@ -91,7 +91,7 @@ func aFailureIsTheirsWhoNeedIt(c *crew) {
 	o := c.deploy("web1", "web2", "web3")
 	c.ends(o, 3)
 	o.Says(c.T, "ferry: error: web2: build: broken failed with exit code 3", "ferry: error: web3: build: broken failed with exit code 3",
-		"web1: done: generation ", "ferry: 3 nodes: 1 done, 2 failed, unchanged\n")
+		"web1: done: generation ", "ferry: 3 nodes: 1 done, 2 failed (unchanged)\n")
 	if n := strings.Count(o.Errors, "  nothing works\n"); n != 2 {
 		c.T.Errorf("what the builder wrote last is shown %d times, want it for both:\n%s", n, o.Errors)
 	}
@@ -124,7 +124,7 @@ func batchesStop(c *crew) {
 	// The order is that of the words.
 	o := c.deploy("web3", "web1", "web2", "web4", "--batch", "1,2,rest", "--parallel", "2")
 	c.ends(o, 4)
-	o.Says(c.T, "ferry: batch 1 of 3: 1 node\n", "ferry: batch 2 of 3: 2 nodes\n", "ferry: 4 nodes: 2 done, 1 went back, 1 not begun\n",
+	o.Says(c.T, "ferry: batch 1 of 3: 1 node\n", "ferry: batch 2 of 3: 2 nodes\n", "ferry: 4 nodes: 2 done, 1 rolled back, 1 not begun\n",
 		"ferry: not begun: web4\n", "ferry: hint: ferry deploy --resume")
 	c.greet(map[string]string{"web3": "three web3", "web1": "three web1", "web2": "two web2", "web4": "two web4"})
 	order := regexp.MustCompile(`(?m)^web\d: activate |^ferry: batch \d`).FindAllString(o.Errors, -1)
@@ -137,7 +137,7 @@ func batchesStop(c *crew) {
 	c.plan("four")
 	o = c.deploy("--all", "--batch", "1")
 	c.ends(o, 1)
-	o.Says(c.T, "ferry: 4 nodes: 1 failed, unchanged, 3 not begun\n")
+	o.Says(c.T, "ferry: 4 nodes: 1 failed (unchanged), 3 not begun\n")
 	c.greet(map[string]string{"web1": "three web1", "web4": "two web4"})
 
 	c.member("web2").more = ""
@@ -152,7 +152,7 @@ func aBatchIsTakenBack(c *crew) {
 	c.plan("five")
 	o := c.deploy("--all", "--rollback-batch", "--batch", "2")
 	c.ends(o, 4)
-	o.Says(c.T, "web3: taken back: another node of its batch has failed", "ferry: 4 nodes: 2 done, 2 went back\n")
+	o.Says(c.T, "web3: rolled back: another node in its batch failed", "ferry: 4 nodes: 2 done, 2 rolled back\n")
 	c.greet(map[string]string{"web1": "five web1", "web2": "five web2", "web3": "four web3", "web4": "four web4"})
 }
 

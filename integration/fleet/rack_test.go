@@ -61,8 +61,8 @@ func TestARackOfMachines(t *testing.T) {
 	c.ends(o, 4)
 	o.Says(t, "ferry: error: n02: evaluate: not today", "ferry: error: n03: build: broken failed with exit code 3", "ferry: error: n04: connect: ",
 		"ferry: error: n05: ship: ", "ferry: error: n06: activate: ", "ferry: error: n07: check: ",
-		fmt.Sprintf("ferry: %d nodes: %d done, 3 failed, unchanged, 1 unreachable, 2 went back\n", *rackSize, *rackSize-6),
-		"ferry: failed, unchanged: n02, n03, n05\n", "ferry: unreachable: n04\n", "ferry: went back: n06, n07\n")
+		fmt.Sprintf("ferry: %d nodes: %d done, 3 failed (unchanged), 1 unreachable, 2 rolled back\n", *rackSize, *rackSize-6),
+		"ferry: failed (unchanged): n02, n03, n05\n", "ferry: unreachable: n04\n", "ferry: rolled back: n06, n07\n")
 	want := map[string]string{}
 	for i, m := range c.nodes {
 		if want[m.name] = "rack " + m.name; i >= 1 && i <= 6 {

@@ -78,7 +78,7 @@ func aTerminalIsLeftClean(c *crew) {
 			c.T.Errorf("the last line is %q", lines[len(lines)-1])
 		}
 		for _, want := range []string{`^web1: done: generation \d+, `, `^web2: done: generation \d+, `, `^web4: done: generation \d+, `,
-			`^ferry: error: web3: check: command false: exit status 1; the target went back`, `^ferry: 4 nodes: 3 done, 1 went back$`} {
+			`^ferry: error: web3: check: command false: exit status 1; the target rolled back`, `^ferry: 4 nodes: 3 done, 1 rolled back$`} {
 			if n := matching(lines, want); n != 1 {
 				c.T.Errorf("%d lines are like %s, want 1", n, want)
 			}

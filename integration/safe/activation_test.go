@@ -17,7 +17,7 @@ func TestExitCodesOfTheSwitchAreToldApart(t *testing.T) {
 		return fmt.Sprintf(`system.switch.fault = { phase = %q; exitCode = %d; actions = [ %q ]; };`, phase, code, action)
 	}
 	eachLogin(t, func(t *testing.T, x *trial) {
-		const back = "; the target went back to nixos-system-web-"
+		const back = "; the target rolled back to nixos-system-web-"
 		for _, c := range []struct {
 			name, more string
 			status     int
@@ -79,7 +79,7 @@ func TestAnActivationThatHangsIsEnded(t *testing.T) {
 			before := x.State()
 			x.rewrite(fmt.Sprintf("system.activationScripts.hang = %q;", snippet))
 			o := x.deploys("--activation-timeout=2s")
-			if o.Status != 4 || !strings.Contains(o.Errors, "; the target went back to nixos-system-web-") {
+			if o.Status != 4 || !strings.Contains(o.Errors, "; the target rolled back to nixos-system-web-") {
 				t.Errorf("status %d", o.Status)
 			}
 			x.is(before)
@@ -99,7 +99,7 @@ func TestABootLoaderThatHangsIsEnded(t *testing.T) {
 	before := x.State()
 	x.rewrite(hangs)
 	const limit = "--activation-timeout=8s"
-	x.deploys(limit).Fails(t, 4, "web: commit: the commit failed: it did not end within 8s; the target went back to nixos-system-web-", "the whole log")
+	x.deploys(limit).Fails(t, 4, "web: commit: the commit failed: it did not end within 8s; the target rolled back to nixos-system-web-", "the whole log")
 	x.is(before)
 	x.rewrite(hangs)
 	x.deploys(limit, "--action=boot").Fails(t, 1, "web: commit: the commit failed: it did not end within 8s; nothing has changed", "the whole log")

@@ -175,7 +175,7 @@ func TestAttachMakesTheChecksOfItsInventory(t *testing.T) {
 		says                     []string
 	}{
 		{"the same, and they pass", passes, passes, 0, []string{"web | command true: ok\n"}},
-		{"the same, and one does not", fails, fails, 4, []string{"web: check: command false: exit status 1; the target went back to nixos-system-web-"}},
+		{"the same, and one does not", fails, fails, 4, []string{"web: check: command false: exit status 1; the target rolled back to nixos-system-web-"}},
 		{"others", fails, passes, 0, []string{"web: note: this deployment was begun with other checks than the inventory has for web: those of the inventory are made\n", "web | command true: ok\n"}},
 		{"none any more", passes, "", 4, []string{
 			"web: note: this deployment waits for checks, and the inventory has none for web: it is only watched, and goes back unless the ferry that began it is still there\n",
@@ -236,7 +236,7 @@ func TestAttachTellsHowADeploymentEnded(t *testing.T) {
 
 	x.rewrite(`system.activationScripts.broken = "false";`)
 	x.deploys()
-	x.attaches().Fails(t, 4, "web: activate: the activation script failed (exit status 2): broken; the target went back to nixos-system-web-", "the whole log is on the target: /run/ferry/")
+	x.attaches().Fails(t, 4, "web: activate: the activation script failed (exit status 2): broken; the target rolled back to nixos-system-web-", "the whole log is on the target: /run/ferry/")
 	x.is(since)
 
 	x.rewrite("")
@@ -319,8 +319,8 @@ func TestAfterOneSignalTheEndIsTold(t *testing.T) {
 		status     int
 		says       string
 	}{
-		{"it went back at once", `system.switch.fault = { phase = "end"; exitCode = 1; actions = [ "test" ]; };`, 4, "web: activate: switch-to-configuration failed in the middle (exit status 1); the target went back to "},
-		{"it went back", `system.activationScripts.zz = "false";`, 4, "web: activate: the activation script failed (exit status 2): zz; the target went back to "},
+		{"it went back at once", `system.switch.fault = { phase = "end"; exitCode = 1; actions = [ "test" ]; };`, 4, "web: activate: switch-to-configuration failed in the middle (exit status 1); the target rolled back to "},
+		{"it went back", `system.activationScripts.zz = "false";`, 4, "web: activate: the activation script failed (exit status 2): zz; the target rolled back to "},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			x := x.in(t)

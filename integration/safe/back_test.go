@@ -82,7 +82,7 @@ func TestAnActivationScriptThatLivesOnIsEnded(t *testing.T) {
 	if o.Status != 4 {
 		t.Errorf("status %d", o.Status)
 	}
-	o.Says(t, "; the target went back to ")
+	o.Says(t, "; the target rolled back to ")
 	x.is(before)
 }
 
@@ -100,7 +100,7 @@ func TestWhatRanBeforeRunsAgain(t *testing.T) {
 	before := x.State()
 	x.rewrite(units + `system.activationScripts = { stops = "systemctl stop called.socket"; zz-broken = "false"; };`)
 	o := x.deploys()
-	o.Fails(t, 4, "web: activate: the activation script failed (exit status 2): zz-broken; the target went back to ", "the whole log")
+	o.Fails(t, 4, "web: activate: the activation script failed (exit status 2): zz-broken; the target rolled back to ", "the whole log")
 	o.Says(t, "ferry: starting again what ran before: called.socket")
 	if got := x.OnTarget("systemctl", "is-active", "called.socket"); got != "active" {
 		t.Errorf("the socket is %s", got)

@@ -85,7 +85,7 @@ func (x *trial) goesBackFrom(t *testing.T, c aCheck) {
 	o := x.deploys()
 	here := func(text string) string { return strings.ReplaceAll(text, "TARGET", x.Target.Addr().String()) }
 	o.Fails(t, 4, "web: "+here(c.says), c.hints...)
-	o.Says(t, "; the target went back to nixos-system-web-", here(c.shows))
+	o.Says(t, "; the target rolled back to nixos-system-web-", here(c.shows))
 	x.is(before)
 	if e := x.lastEntry(); e.Outcome != "rolled back" || !strings.HasPrefix(e.Reason, here(afterStep(c.says))) || e.After != e.Before {
 		t.Errorf("the journal says %+v; it was to greet with %q", e, greeting)
@@ -155,7 +155,7 @@ func TestUnitsThatFailAreJudgedAsTheInventorySays(t *testing.T) {
 				}
 				x.isNew(greeting)
 			} else {
-				o.Fails(t, 4, "web: "+c.says+"; the target went back to ", "the whole log is on the target")
+				o.Fails(t, 4, "web: "+c.says+"; the target rolled back to ", "the whole log is on the target")
 				x.is(before)
 			}
 			// It fails in the next part, as it did in this one.
@@ -200,7 +200,7 @@ func TestChecksOfATestAreMadeToo(t *testing.T) {
 	before := x.State()
 	x.rewrite(services)
 	x.checked(`commands = [ { run = [ "false" ]; } ];`)
-	x.deploys("--action", "test").Fails(t, 4, "web: check: command false: exit status 1; the target went back to ", "the whole log")
+	x.deploys("--action", "test").Fails(t, 4, "web: check: command false: exit status 1; the target rolled back to ", "the whole log")
 	x.is(before)
 	x.checked(`http = [ { url = "http://TARGET:8080/"; } ];`)
 	x.Deploy("--action", "test").Says(t, "until the next boot")

@@ -42,7 +42,7 @@ func TestAPersonAtTheConsoleDecides(t *testing.T) {
 		if e := x.lastEntry(); e.Reason != "the screen is dark" {
 			t.Errorf("the journal says %+v", e)
 		}
-		x.attaches().Fails(t, 4, "web: activate: the screen is dark; the target went back to ", "the whole log")
+		x.attaches().Fails(t, 4, "web: activate: the screen is dark; the target rolled back to ", "the whole log")
 	})
 	t.Run("to go back from an activation that hangs", func(t *testing.T) {
 		x := x.in(t)

@@ -20,7 +20,7 @@ func TestADiskThatIsFullInAPhase(t *testing.T) {
 		says   string
 	}{
 		{"/run, before it is armed", arm, "/run", 1, "web: activate: arm the way back: "},
-		{"/run, while it activates", activate, "/run", 4, "; the target went back to "},
+		{"/run, while it activates", activate, "/run", 4, "; the target rolled back to "},
 		{"the store, before the commit", confirm, "/nix/store", 4, "web: commit: the commit failed: "},
 		{"/boot, before the commit", confirm, "/boot", 4, "web: commit: the boot loader could not be written (exit status "},
 		{"/var, before the commit", confirm, "/var", 0, "web: done: "},

@@ -101,8 +101,8 @@ func TestAGuardThatIsKilledIsSucceeded(t *testing.T) {
 	}{
 		{arm, 1, "web: activate: the process that was to switch was killed before it began; nothing has changed"},
 		{armed, 1, "web: activate: the process that was to switch was killed before it began; nothing has changed"},
-		{activate, 4, "web: activate: the process that watched over the switch was killed; the target went back to "},
-		{confirm, 4, "web: confirm: the process that watched over the switch was killed; the target went back to "},
+		{activate, 4, "web: activate: the process that watched over the switch was killed; the target rolled back to "},
+		{confirm, 4, "web: confirm: the process that watched over the switch was killed; the target rolled back to "},
 		{commit, 0, "web: done: "},
 		{disarm, 0, "web: done: "},
 	} {
@@ -189,7 +189,7 @@ func TestAGuardThatHangsIsReplaced(t *testing.T) {
 				x.isNew(greeting)
 				return
 			}
-			o.Says(t, "the process that watched over the switch was killed; the target went back to ")
+			o.Says(t, "the process that watched over the switch was killed; the target rolled back to ")
 			if o.Status != 4 {
 				t.Errorf("status %d", o.Status)
 			}

@@ -131,7 +131,7 @@ func TestALocalUserHasNoSay(t *testing.T) {
 	goesBack := step{"a switch that fails", func(x *trial) {
 		before := x.State()
 		x.rewrite(`system.activationScripts.broken = "false";`)
-		x.deploys().Fails(x.T, 4, "web: activate: the activation script failed (exit status 2): broken; the target went back to ", "the whole log is on the target")
+		x.deploys().Fails(x.T, 4, "web: activate: the activation script failed (exit status 2): broken; the target rolled back to ", "the whole log is on the target")
 		x.is(before)
 	}}
 	unconfirmed := step{"a switch that is not confirmed", func(x *trial) {

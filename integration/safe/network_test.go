@@ -32,7 +32,7 @@ func TestATargetThatCannotBeReachedAnyMoreGoesBack(t *testing.T) {
 				if o.Status != 4 {
 					t.Errorf("status %d", o.Status)
 				}
-				o.Says(t, ": ferry could not come back over a new connection within 3s", "; the target went back to ", "ferry: hint: the whole log is on the target: /run/ferry/")
+				o.Says(t, ": ferry could not come back over a new connection within 3s", "; the target rolled back to ", "ferry: hint: the whole log is on the target: /run/ferry/")
 				x.is(before)
 			})
 		}

@@ -31,7 +31,7 @@ func TestAnEndIsJudgedWhicheverProgramSwitches(t *testing.T) {
 			x := newTrial(t, "alice", lab.Options{})
 			program := fmt.Sprintf("system.switch.rules = %q;\n", rules)
 			x.deployed(program)
-			const back = "; the target went back to nixos-system-web-"
+			const back = "; the target rolled back to nixos-system-web-"
 			for _, c := range []struct{ name, more, says string }{
 				{"a unit that fails", `systemd.services.broken = { wantedBy = [ "multi-user.target" ]; serviceConfig.ExecStart = "/no/such/program"; };`,
 					"activate: units failed: broken.service" + back},
@@ -125,7 +125,7 @@ for uid in 1000 1002; do until systemctl --quiet is-active user@$uid; do sleep 0
 		before := x.State()
 		x.rewrite(config(fails, runs))
 		o := x.deploys()
-		o.Fails(t, 4, "web: activate: units failed: alice: hers.service; the target went back to ", "the whole log")
+		o.Fails(t, 4, "web: activate: units failed: alice: hers.service; the target rolled back to ", "the whole log")
 		x.is(before)
 		if e := x.lastEntry(); e.Reason != "units failed: alice: hers.service" {
 			t.Errorf("the journal says %+v", e)

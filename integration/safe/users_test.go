@@ -192,7 +192,7 @@ func TestAUnitThatIsStartedAgainAndAgainIsNamed(t *testing.T) {
 	if o.Status != 4 {
 		t.Errorf("status %d", o.Status)
 	}
-	o.Says(t, "units failed: loops.service; the target went back to nixos-system-web-")
+	o.Says(t, "units failed: loops.service; the target rolled back to nixos-system-web-")
 	x.OnTarget("systemctl", "reset-failed")
 	x.is(before)
 	x.OnTarget("systemd-run", "--unit=looped-before", "-p", "Restart=always", "-p", "RestartSec=3", "/bin/sh", "-c", "sleep 0.05; exit 3")

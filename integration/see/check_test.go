@@ -115,7 +115,7 @@ func TestCheckFindsWhatIsWrong(t *testing.T) {
 		checked(s, password...).are(t)
 		o := s.Ferry(append([]string{"check", "web"}, password...)...)
 		fitsTerminal(t, o.Out)
-		for _, want := range []string{"here\n  well: nix (Nix ", "builds for x86_64-linux (a test build works)", "\nweb\n  well: ssh (alice@", "sudo (takes the password)", "0 B to ship"} {
+		for _, want := range []string{"here\n  ok: nix (Nix ", "builds for x86_64-linux (a test build works)", "\nweb\n  ok: ssh (alice@", "sudo (takes the password)", "0 B to ship"} {
 			if text := strings.Join(strings.Fields(o.Out), " "); !strings.Contains(text, strings.Join(strings.Fields(want), " ")) {
 				t.Errorf("no %q in\n%s", want, o.Out)
 			}
@@ -169,7 +169,7 @@ func TestCheckFindsWhatIsWrong(t *testing.T) {
 		s.OnTarget("sh", "-c", "systemd-run --quiet --unit=broken false; until systemctl --quiet is-failed broken; do sleep 0.05; done")
 		checked(s, quick...).are(t, "web units warning: 1 unit failed: broken.service")
 		s.Inventory(s.Node("alice@"+s.Target.Name(), `checks.units.failed = "none";`))
-		checked(s, quick...).are(t, `web units error: 1 unit failed: broken.service; with checks.units.failed = "none" a switch would go back`)
+		checked(s, quick...).are(t, `web units error: 1 unit failed: broken.service; with checks.units.failed = "none" a switch would be rolled back`)
 		s.Inventory(alice)
 		s.OnTarget("systemctl", "reset-failed", "broken")
 	})

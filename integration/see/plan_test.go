@@ -153,7 +153,7 @@ func TestADeploymentAtATerminalIsAskedFor(t *testing.T) {
 	p.Sees("  units restarted   greeter.service")
 	p.Sees("deploy this? [y/N] ")
 	p.Types("n\n")
-	if shown := p.Wants(1); !strings.Contains(shown, "ferry: error: web: connect: nothing was changed: you did not agree") {
+	if shown := p.Wants(1); !strings.Contains(shown, "ferry: error: web: connect: cancelled; nothing was changed") {
 		t.Error("it does not say that nothing was changed")
 	}
 	s.Want(s.State(), before)

@@ -36,7 +36,7 @@ func TestHistoryTellsWhatWasDone(t *testing.T) {
 		t.Errorf("%+v, %v", entries, older)
 	}
 	o := s.Ferry("history")
-	o.Says(t, "ferry: note: web: its target remembers no deployment")
+	o.Says(t, "ferry: note: web: the journal of its target is empty")
 	if o.Status != 0 || o.Out != "" {
 		t.Errorf("status %d, %q", o.Status, o.Out)
 	}

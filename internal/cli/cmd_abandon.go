@@ -21,12 +21,12 @@ func (a *app) abandonCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "abandon [NODE]",
 		Short: "Print how to go on without ferry",
-		Long: `Print the line that goes on from a deployment with plain nixos-rebuild, on the target itself. The configuration and the
-nixpkgs that the deployment was evaluated from are there, so nothing is rebuilt ("ferry verify" proves it).
+		Long: `Print the command that continues from a deployment with plain nixos-rebuild, on the target itself. The configuration and
+the nixpkgs that the deployment was evaluated from are there, so nothing is rebuilt ("ferry verify" proves it).
 
-With --write, a folder is made for a node that builds its bundle without ferry, on this machine: a default.nix to read and
-edit, the two scripts of the bundle, and a copy of the source. ferry builds it, and fails unless it is the same store path
-that ferry makes. nixpkgs is taken where it is in the store; result keeps it there.`,
+With --write, ferry writes a folder that builds a node's bundle on this machine without ferry: a default.nix to read and
+edit, the bundle's two scripts, and a copy of the source. ferry builds the folder, and fails unless the result is the same
+store path that ferry makes. nixpkgs is used from the store, and the link "result" keeps it there.`,
 		Example: `  ferry abandon
   ferry abandon --write ./by-hand pi && cd by-hand && nix-build`,
 		Args:              cobra.MaximumNArgs(1),

@@ -19,13 +19,14 @@ func (a *app) attachCommand() *cobra.Command {
 	var o attachOptions
 	cmd := &cobra.Command{
 		Use:   "attach [NODE]",
-		Short: "Follow a deployment that goes on at its target, and finish it",
-		Long: `Follow the deployment on a node's target that was begun last, from its first line on: after a lost connection, a
-Ctrl-C, or a laptop that fell asleep. If the target waits to be confirmed, it is confirmed over a new connection and
-committed, as the deployment that began it would have done. A deployment that is over tells how it ended.
+		Short: "Follow a deployment that continues on its target, and finish it",
+		Long: `Follow the last deployment on a node's target from its first line: after a lost connection, a Ctrl-C, or a laptop that
+fell asleep. If the target is waiting to be confirmed, ferry confirms it over a new connection and commits, as the
+original deployment would have done. If it is already over, ferry shows how it ended.
 
-The node's checks are made as the inventory here has them, whatever the target says. Where the deployment was begun with
-others, that is said; where it waits for checks and the inventory has none for the node, it is only watched.`,
+ferry runs the node's checks as this machine's inventory lists them, whatever the target says. If the deployment was
+started with other checks, ferry says so. If the deployment waits for checks and the inventory has none for the node,
+ferry only watches.`,
 		Example:           "  ferry attach pi",
 		ValidArgsFunction: a.completeNodes(&o.nodeFlags),
 		RunE: func(cmd *cobra.Command, args []string) error {

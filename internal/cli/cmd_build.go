@@ -25,14 +25,14 @@ func (a *app) buildCommand() *cobra.Command {
 		Long: `Build a node's bundle: the one store path that holds its configuration, nixpkgs, system and switch script. No target is
 needed.
 
-Its store path is all that is printed on standard output. ferry keeps the last bundle of each node from being
+Standard output is the bundle's store path and nothing else. ferry keeps the last bundle of each node from being garbage
 collected; with -o, a link of your own keeps this one.
 
 ` + chooseHelp + `
 
-With --all, or if several nodes are meant, a line is printed for each, in their order: its name, a space, and the store
-path. The links of -o are then called LINK-NODE. One that fails does not stop the others; ferry ends with 3, or with 1 if
-none was built.`,
+With --all, or with several nodes, there is one line per node, in their order: its name, a space, and the store path. The
+links of -o are then called LINK-NODE. A node that fails does not stop the others; ferry exits with 3, or with 1 if none
+was built.`,
 		Example: `  ferry build pi
   ferry build -o result pi && ls result/
   ferry build --all | while read -r node bundle; do nix path-info -S "$bundle"; done`,
@@ -43,7 +43,7 @@ none was built.`,
 	}
 	flags := cmd.Flags()
 	flags.SortFlags = false
-	flags.StringVarP(&o.link, "out-link", "o", "", "make `LINK` point at the bundle and keep it; with several nodes, LINK-NODE at that of each")
+	flags.StringVarP(&o.link, "out-link", "o", "", "make `LINK` point at the bundle and keep it; with several nodes, LINK-NODE for each of them")
 	o.nodeFlags.addMany(flags)
 	o.nixFlags.add(flags)
 	return cmd

@@ -24,12 +24,12 @@ func (a *app) byHandCommand() *cobra.Command {
 		Use:   "by-hand [NODES]",
 		Short: "Print the commands that deploy a node without ferry",
 		Long: `Evaluate a node and print the few commands that build, copy and switch without ferry, ready to paste into a shell.
-Nothing is built, and nothing on the target is touched: it is not even connected to.
+Nothing is built, and ferry does not connect to the target.
 
 ` + chooseHelp + `
 
-The commands for several nodes follow each other. They are for a file that sh runs: where they are pasted, the first ssh
-reads what follows it. If a node cannot be evaluated, nothing is printed.`,
+The commands for several nodes follow each other. Put them in a file and run it with sh: if you paste them instead, the
+first ssh reads the lines after it as its input. If a node cannot be evaluated, nothing is printed.`,
 		Example: `  ferry by-hand pi
   ferry by-hand --action boot pi > deploy-pi.sh
   ferry by-hand --all > deploy.sh && sh deploy.sh`,
@@ -81,7 +81,7 @@ func (a *app) runByHand(ctx context.Context, o byHandOptions, args []string) err
 	}
 	text := strings.Join(texts, "\n")
 	if len(nodes) > 1 {
-		text = "# For a file that sh runs: where this is pasted, the first ssh reads what follows it.\n\n" + text
+		text = "# Put this in a file and run it with sh: if you paste it, the first ssh reads the lines after it as its input.\n\n" + text
 	}
 	_, err = fmt.Fprint(a.Out, text)
 	return err

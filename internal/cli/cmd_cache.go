@@ -19,16 +19,15 @@ func (a *app) cacheCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "cache",
 		Short: "Show or clear the cache of evaluations",
-		Long: `Show how many evaluations are kept on this machine and what room they take, or remove them with --clear.
+		Long: `Show how many evaluations are kept on this machine and how much space they take, or remove them with --clear.
 
-A pure evaluation depends on the source, the pin, the system, ferry's own Nix expressions, and Nix's version and settings,
-and on nothing else. As long as all of them are the same, and what it made is still in the store, it need not be done
-again: ferry takes what it gave, warnings included. Impure evaluations and those that failed are not kept. With
---no-cache, a command evaluates again.
+A pure evaluation depends only on the source, the pin, the system, ferry's own Nix expressions, and Nix's version and
+settings. While all of these are the same, and its derivations are still in the store, ferry reuses its result, warnings
+included. Impure evaluations and failed ones are not kept. With --no-cache, a command evaluates again.
 
-The cache is $XDG_CACHE_HOME/ferry/evaluations (~/.cache). What was not used for 60 days goes away by itself.
+The cache is $XDG_CACHE_HOME/ferry/evaluations (~/.cache). Entries that were not used for 60 days are removed.
 
-With --json it is one object: folder, evaluations (how many) and bytes.`,
+With --json the output is one object: folder, evaluations (how many) and bytes.`,
 		Example: `  ferry cache
   ferry cache --clear`,
 		Args: cobra.NoArgs,

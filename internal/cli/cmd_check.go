@@ -27,25 +27,25 @@ func (a *app) checkCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check [NODES]",
 		Short: "Find what would make a deployment fail, before there is one",
-		Long: `Look at everything that can be known to be wrong before a deployment, on this machine and on the nodes', and say with each
-thing how it is put right. Without NODES it is all nodes; otherwise each is a name, a pattern ('web*'), or a tag (@web);
-behind a ! it leaves out what the others chose.
+		Long: `Look for everything that would make a deployment fail, on this machine and on the targets, and say how to fix it. Without
+NODES, all nodes are checked. Otherwise each of NODES is a name, a pattern ('web*'), or a tag (@web); prefix a word with
+! to exclude the nodes it matches.
 
-Here: Nix, the source (its size, private keys in it), room in the store, and for each system of a node a tiny build, which
-shows whether emulator or remote builder work. Each configuration is evaluated, and nothing of it is built.
+On this machine: Nix, the source (its size, private keys in it), space in the store, and for each system of a node a tiny
+build, which shows whether the emulator or remote builder works. Each configuration is evaluated, but not built.
 
-On each target, as root, as a deployment would be: ssh and host key, sudo, locks, Nix, NixOS, the platform, systemd, the
-clock, failed units, what keeps systems from being collected, whether a deployment would replace a system of somebody
-else's, and the room in /nix/store and /boot, against what would be shipped if that is built already.
+On each target, as root, as in a deployment: ssh and host key, sudo, locks, Nix, NixOS, the platform, systemd, the clock,
+failed units, the garbage collector roots that keep systems, whether a deployment would replace someone else's system,
+and the space in /nix/store and /boot, compared with what would be shipped if that is built already.
 
-Nothing is changed, but ferry's agent is put on a target where it is missing. Several nodes are asked without a person
-first, then those that want a password one after another.
+Nothing is changed, except that ferry's agent is copied to a target that lacks it. With several nodes, ferry first asks
+all that need no password, then the others one after another.
 
-The exit status is 0 if nothing would make a deployment fail, whatever else there is to say, and 1 if something would.
+The exit status is 0 if nothing would make a deployment fail, even if there are warnings, and 1 if something would.
 
-With --json it is one object: well, whether nothing would make a deployment fail; and findings, a list of objects with
-node ("" is this machine), about, attention (error: it would fail; warning, note; "": it is well), text, and fixes, of
-which one is enough.`,
+With --json the output is one object: well, whether nothing would make a deployment fail; and findings, a list of objects
+with node ("" is this machine), about, attention (error: a deployment would fail; warning; note; "": ok), text, and
+fixes, any one of which is enough.`,
 		Example: `  ferry check
   ferry check --quick @web
   ferry check --json | jq -r '.findings[] | select(.attention == "error") | .node + ": " + .text'`,
@@ -56,7 +56,7 @@ which one is enough.`,
 	}
 	flags := cmd.Flags()
 	flags.SortFlags = false
-	flags.BoolVar(&o.quick, "quick", false, "leave out what takes time: test builds and evaluations")
+	flags.BoolVar(&o.quick, "quick", false, "skip what takes time: test builds and evaluations")
 	flags.BoolVar(&o.json, "json", false, "print JSON")
 	o.nodeFlags.add(flags)
 	a.addLogin(flags)
@@ -139,7 +139,7 @@ func place(f deploy.Finding) string {
 	return f.Node
 }
 
-// writeCheck writes the findings of each place: what is well in a few words, everything else with what to do.
+// writeCheck writes the findings of each place: what is ok in a few words, everything else with what to do.
 func writeCheck(w io.Writer, findings []deploy.Finding, paint ui.Paint) error {
 	var b strings.Builder
 	for len(findings) > 0 {
@@ -175,7 +175,7 @@ func writePlace(b *strings.Builder, findings []deploy.Finding, paint ui.Paint) {
 		}
 	}
 	if len(well) > 0 {
-		writeLines(b, "  well: ", strings.Join(well, ", "), paint.Green)
+		writeLines(b, "  ok: ", strings.Join(well, ", "), paint.Green)
 	}
 }
 

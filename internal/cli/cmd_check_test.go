@@ -29,7 +29,7 @@ func TestCheckShowsWhatIsWrongFirst(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `here
-  well: nix (Nix 2.18.1), source (1.2 MB)
+  ok: nix (Nix 2.18.1), source (1.2 MB)
 web
   error: lock: bob@laptop is deploying to this target; and more
     fix: wait
@@ -38,9 +38,9 @@ web
   warning: units: 1 unit failed: a.service
     fix: on the target: systemctl status a.service
   note: trust: to be known
-  well: ssh (alice@web, host web), sudo (takes the password)
+  ok: ssh (alice@web, host web), sudo (takes the password)
 pi
-  well: ssh (well enough)
+  ok: ssh (well enough)
 `
 	if out.String() != want {
 		t.Errorf("got\n%swant\n%s", out.String(), want)

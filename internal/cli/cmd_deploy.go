@@ -33,40 +33,40 @@ const deployHelp = `Build a node's system on this machine, ship what its target 
 
 ` + chooseHelp + `
 
-The connection is made at once, and the password for sudo asked for and checked, while evaluation and build go on. If the
-target has what is asked for already, nothing is touched. On a terminal ferry shows in short what "ferry plan" shows, and
-asks, once for all nodes; --yes answers that.
+ferry connects at once, and asks for and checks the sudo password, while evaluation and build go on. If the target already
+has the requested system, nothing is touched. On a terminal, ferry shows a summary of what "ferry plan" shows and asks once
+for all nodes; --yes answers that question.
 
-Before anything changes, the target arms a timer that returns to exactly what runs. It activates the new system and waits
-for ferry to come in over a new connection and to make the node's checks; only then the new system becomes what boots.
-Otherwise the target goes back by itself, and ferry exits with 4. After a lost connection or Ctrl-C, "ferry attach"
-follows it again and finishes it.
+Before anything changes, the target arms a timer that rolls back to exactly the running system. It activates the new system
+and waits until ferry has connected again and the node's checks have passed; only then does the new system become the boot
+default. Otherwise the target rolls back by itself, and ferry exits with 4. After a lost connection or Ctrl-C, "ferry
+attach" follows the deployment again and finishes it.
 
 Actions:
-  switch        run the new system now and boot it from now on (default)
-  boot          boot it from now on, change nothing now
-  test          run it now; the next boot brings the old one back
-  dry-activate  say what would change; change nothing
+  switch        run the new system now and make it the boot default (default)
+  boot          make it the boot default; change nothing now
+  test          run it now; the next boot returns to the old system
+  dry-activate  show what would change; change nothing
 
-With --reboot the new system comes by a reboot, and is committed when it has come up and passed its checks. Where the boot
-loader can try a system once (systemd-boot, GRUB), the old one is the boot default until then: a power cycle brings it
-back, and a new system that cannot be reached goes back by itself. Where it cannot, ferry asks first.
+With --reboot, the target reboots into the new system, which is committed when it has come up and passed its checks. If the
+boot loader can boot an entry once (systemd-boot, GRUB), the old system stays the boot default until then: a power cycle
+returns to it, and a new system that cannot be reached is rolled back. If the boot loader cannot, ferry asks first.
 
-Several nodes go side by side: as many evaluations as there are cores and memory, then up to --parallel nodes at a time.
-With --parallel-activate, --parallel is for shipping alone, and that many of those that are shipped are activated at a
-time. One that fails does not stop the others, unless --max-failures says so. With --batch, all nodes are connected,
-evaluated and built before any is changed; then one batch is changed after another, each when every node of the one
-before has been confirmed and is healthy. A node that fails, in whatever step, stops the rest, which is left untouched;
---rollback-batch takes its whole batch back. --resume goes on with the nodes that were left over. The password is asked
-for once for all nodes with the same user.
+Several nodes are deployed at the same time: as many evaluations as cores and memory allow, then up to --parallel nodes.
+With --parallel-activate, --parallel limits only connecting and shipping, and --parallel-activate limits activation. A
+node that fails does not stop the others, unless --max-failures says so. With --batch, all nodes are connected, evaluated
+and built before any is changed; then the batches are changed one after another, each when every node of the batch before
+has been confirmed and is healthy. A node that fails, in whatever step, stops the remaining nodes, which stay unchanged;
+--rollback-batch also rolls back the other nodes of its batch. --resume continues with the nodes that were left over. The
+password is asked for once for all nodes with the same user.
 
---json prints what happens on standard output, one JSON object per line; the last one has the summary and the exit
-status. doc/events.md describes them. The whole log of every node is kept: ferry log NODE shows it.
+--json prints events on standard output, one JSON object per line; the last one has the summary and the exit status.
+doc/events.md describes them. ferry keeps the whole log of every node: ferry log NODE shows it.
 
 Methods:
   agent         one login, one sudo, one compressed stream (default)
-  plain         nix-copy-closure, and ssh with a terminal for sudo; no agent on the target. The target's Nix has to
-                trust the user that logs in.`
+  plain         nix-copy-closure, and ssh with a terminal for sudo; no agent on the target. The target's Nix must
+                trust the login user.`
 
 func (a *app) deployCommand() *cobra.Command {
 	var o deployOptions
@@ -94,13 +94,13 @@ func (a *app) deployCommand() *cobra.Command {
 	flags.StringVarP(&o.action, "action", "a", "switch", "the `ACTION`: switch, boot, test or dry-activate")
 	o.nodeFlags.addMany(flags)
 	o.fleetFlags.add(flags)
-	flags.BoolVar(&o.json, "json", false, "print what happens as JSON, one event per line")
+	flags.BoolVar(&o.json, "json", false, "print events as JSON, one per line")
 	a.addLogin(flags)
 	o.nixFlags.add(flags)
 	o.switchFlags.add(flags)
 	o.rebootFlags.add(flags)
-	flags.BoolVar(&o.substituteOnTarget, "substitute-on-target", false, "let the target fetch what its own caches have, before the rest is shipped")
-	flags.BoolVar(&o.noDelta, "no-delta", false, "ship every store path as a whole, not as a difference from what the target has")
+	flags.BoolVar(&o.substituteOnTarget, "substitute-on-target", false, "let the target fetch from its own caches first; ferry ships the rest")
+	flags.BoolVar(&o.noDelta, "no-delta", false, "ship every store path whole, not as a difference from what the target has")
 	flags.BoolVar(&o.forceNotNixOS, "force-not-nixos", false, "deploy to a machine that is not NixOS, and mark it as one with /etc/NIXOS")
 	flags.StringVar(&o.method, "method", "agent", "the `METHOD`: agent or plain")
 	complete(cmd, "action", "switch", "boot", "test", "dry-activate")
@@ -126,7 +126,7 @@ func (a *app) runDeploy(ctx context.Context, o deployOptions, flags *pflag.FlagS
 		return err
 	}
 	if o.resume && (len(args) > 0 || o.all || o.configuration != "") {
-		return usagef("", "--resume knows its nodes: name none")
+		return usagef("", "--resume chooses the nodes itself: name none")
 	}
 	o.all = o.all || o.resume
 	inv, nodes, err := a.openNodes(ctx, client, o.nodeFlags, args)
@@ -154,7 +154,7 @@ func (a *app) runDeploy(ctx context.Context, o deployOptions, flags *pflag.FlagS
 			return err
 		}
 		if len(nodes) == 0 {
-			a.printer.Print("ferry: nothing to resume: the last deployment brought every node to its end")
+			a.printer.Print("ferry: nothing to resume: the last deployment finished every node")
 			return nil
 		}
 	}

@@ -31,26 +31,27 @@ A and B are each a generation's number, the store path of a bundle or toplevel, 
   default   what boots there next
   tree      what the working tree builds (default for B)
 
-The systems are read in this machine's store. Of one that is only on the target the names of its store paths are asked, so
-packages and sizes are shown. Which units run is asked if A is what runs; else those count that A starts by itself. A unit
-that is stopped and started again is called restarted.
+ferry reads the systems in this machine's store. If a system is only on the target, ferry asks for the names of its store
+paths, and shows packages and sizes. If A is the running system, ferry asks which units run; otherwise it assumes the units
+that A starts at boot. A unit that is stopped and started again is called restarted.
 
-What is done to units is what the switch program of B does: today's of NixOS, the one that 24.11 began with, or the one in
-Perl. Which one it is, is told by what it is made of; where that leaves it open, what may differ is named. Users' own units
-are handled where a user is logged in and they run.
+What happens to units is decided as B's own switch program decides: today's program of NixOS, the first version from 24.11,
+or the one in Perl. ferry recognises the program by its files; where that leaves a doubt, it names the units that may
+differ. Units of users are handled only where the user is logged in and the units run.
 
-With --source the two sources are compared instead, as a unified diff made by git.
+With --source, ferry compares the two sources instead, as a unified diff made by git.
 
-With --json it is one object: node; before and after, each with name, toplevel, bundle, source and here (it is in this
-machine's store); closure, with packages (name, change: added, removed, upgraded, downgraded, changed or rebuilt, and the
-versions before and after), paths_before, paths_after, size_before and size_after in bytes; system, with units (stop,
-restart, reload, start, again: not changed, not running and started all the same, skip: goes on as its configuration says,
-left: goes on because no switch does anything to it, idle: changed and not running), etc, users, groups, mounts (of fstab,
-and "swap DEVICE") and user_units, with added, removed and changed each, user_unit_actions, as units, swapoff (devices),
-reexec (systemd starts itself anew), program (2026, 2024-09 or perl) and may_differ (what another one does that it may be),
-refused (why the program would do nothing, or ""), problems (what of that cannot go well), and boot, what only a reboot
-brings; needs_reboot, why a switch is not possible, or ""; units_judged, whether what runs was not asked; and unknown, what
-could not be found out. closure and system are null where a system is not here.`,
+With --json the output is one object: node; before and after, each with name, toplevel, bundle, source and here (it is
+in this machine's store); closure, with packages (name, change: added, removed, upgraded, downgraded, changed or
+rebuilt, and the versions before and after), paths_before, paths_after, size_before and size_after in bytes; system,
+with units (stop, restart, reload, start, again: not changed, not running and started all the same, skip: goes on as
+its configuration says, left: goes on because no switch does anything to it, idle: changed and not running), etc,
+users, groups, mounts (of fstab, and "swap DEVICE") and user_units, with added, removed and changed each,
+user_unit_actions, as units, swapoff (devices), reexec (systemd starts itself anew), program (2026, 2024-09 or perl)
+and may_differ (what another one does that it may be), refused (why the program would do nothing, or ""), problems
+(what of that cannot go well), and boot, what only a reboot brings; needs_reboot, why a switch is not possible, or "";
+units_judged, whether what runs was not asked; and unknown, what could not be found out. closure and system are null
+where a system is not here.`,
 		Example: `  ferry diff pi
   ferry diff pi 41 42
   ferry diff --source pi

@@ -30,22 +30,22 @@ func (a *app) execCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "exec [NODES] -- COMMAND [ARG...]",
 		Short: "Run a command on nodes",
-		Long: `Run a command on nodes, up to --parallel at a time, as the login user; with --sudo as root, by ferry's agent and with the
-password asked for once per user. The command gets its words as they are and no input; for what a shell does, run one:
+		Long: `Run a command on nodes, up to --parallel at a time, as the login user; with --sudo as root, through ferry's agent, with
+one password prompt per user. Arguments are passed unchanged; standard input is empty. For pipes and globs, run a shell:
 -- sh -c 'df -h | tail -1'.
 
 ` + chooseHelp + `
 
-Each line that it writes is printed behind its node's name, unless there is only one node: standard output on standard
-output, standard error on standard error. As root, both come on standard output. With --group the lines of a node come
-together when its command has ended. Lines are cleaned of what moves a cursor; for the bytes themselves there is
-"ferry ssh NODE -- COMMAND".
+Each line of output is printed after its node's name, unless there is only one node: standard output on standard output,
+standard error on standard error. As root, both come on standard output. With --group, the lines of a node are printed
+together when its command has ended. Control characters that move a cursor are removed from the lines; for the unchanged
+bytes, use "ferry ssh NODE -- COMMAND".
 
-The exit status is 0 if the command ended with 0 on every node, 3 if it did so on some, else 1. When ferry ends, so do
-the commands that run as root; others may go on until they write something.
+The exit status is 0 if the command exited with 0 on every node, 3 if it did so on some, and 1 otherwise. When ferry ends,
+commands that run as root end too; others may go on until they write something.
 
-With --json there is one object per node, in a line, as they end: node; exit, its exit status, or null; stdout and
-stderr, what it wrote, at most 1 MB each; and error, why there is no exit status, or "".`,
+With --json, one line per node is printed as each ends, an object with node; exit, the exit status, or null; stdout and
+stderr, the output, at most 1 MB each; and error, why there is no exit status, or "".`,
 		Example: `  ferry exec --all -- uptime
   ferry exec @web --sudo -- systemctl restart nginx
   ferry exec --all --group -- sh -c 'df -h / | tail -1'`,
@@ -58,7 +58,7 @@ stderr, what it wrote, at most 1 MB each; and error, why there is no exit status
 		RunE: func(cmd *cobra.Command, args []string) error {
 			dash := cmd.ArgsLenAtDash()
 			if dash < 0 || dash == len(args) {
-				return usagef("for example: ferry exec @web -- uptime", "the command to run is missing: it stands behind --")
+				return usagef("for example: ferry exec @web -- uptime", "no command given: put it after --")
 			}
 			return a.runExec(cmd.Context(), o, args[:dash], args[dash:])
 		},
@@ -68,7 +68,7 @@ stderr, what it wrote, at most 1 MB each; and error, why there is no exit status
 	o.nodeFlags.addMany(flags)
 	flags.IntVar(&o.parallel, "parallel", defaultParallel, "run it on `N` nodes at once")
 	flags.BoolVar(&o.sudo, "sudo", false, "run it as root")
-	flags.BoolVar(&o.group, "group", false, "print what it writes on a node together, when it has ended there")
+	flags.BoolVar(&o.group, "group", false, "print the output of each node together, when the command has ended there")
 	flags.BoolVar(&o.json, "json", false, "print JSON, one object per node")
 	a.addLogin(flags)
 	return cmd

@@ -25,20 +25,19 @@ func (a *app) generationsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "generations [NODE]",
 		Short: "List the systems in a node's boot menu",
-		Long: `List the generations of the system profile on a node's target, the newest last: number, when it was made, NixOS's
-version, the git revision that it was deployed from ("+" after it: with uncommitted changes), the beginning of the
-toplevel's hash, and what it is now:
+		Long: `List the generations of the system profile on a node's target, newest last: number, date, NixOS version, the git revision
+that it was deployed from ("+": with uncommitted changes), the first characters of the toplevel's hash, and its role now:
 
   current   it runs
   booted    it was booted
-  default   it is what boots next
+  default   it boots next
 
-Nothing is changed. If ferry's agent is on the target already, the login is enough; else sudo is needed once, to put it
-there.
+Nothing is changed. If ferry's agent is already on the target, no sudo is needed; otherwise it is needed once, to copy the
+agent there.
 
-With --json it is one object: node; current and booted, the toplevels that run and were booted, which may be none of
-the generations; older, how many older generations are not told; and generations, a list of objects with number, time
-(RFC 3339), toplevel, version, bundle, revision, dirty, current, booted and default. What is not known is "".`,
+With --json the output is one object: node; current and booted, the toplevels that run and were booted, which may not be
+among the generations; older, the number of older generations that are left out; and generations, a list of objects with
+number, time (RFC 3339), toplevel, version, bundle, revision, dirty, current, booted and default. Unknown values are "".`,
 		Example: `  ferry generations pi
   ferry generations --json pi | jq -r '.generations[] | select(.default) | .toplevel'`,
 		ValidArgsFunction: a.completeNodes(&o.nodeFlags),
@@ -100,10 +99,10 @@ func generationNotes(node string, result agent.GenerationsResult) []string {
 		seen[g.Toplevel] = true
 	}
 	if !seen[result.Current] {
-		notes = append(notes, fmt.Sprintf("%s: what runs is none of them: %s", node, result.Current))
+		notes = append(notes, fmt.Sprintf("%s: the running system is none of them: %s", node, result.Current))
 	}
 	if !seen[result.Booted] && result.Booted != result.Current {
-		notes = append(notes, fmt.Sprintf("%s: what was booted is none of them: %s", node, result.Booted))
+		notes = append(notes, fmt.Sprintf("%s: the booted system is none of them: %s", node, result.Booted))
 	}
 	return notes
 }

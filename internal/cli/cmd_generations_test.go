@@ -71,9 +71,9 @@ func TestSystemsThatAreNoGenerationsAreNamed(t *testing.T) {
 		want   []string
 	}{
 		"all are there":    {func(*agent.GenerationsResult) {}, nil},
-		"a test":           {func(r *agent.GenerationsResult) { r.Current = third }, []string{"web: what runs is none of them: " + third}},
-		"booted and gone":  {func(r *agent.GenerationsResult) { r.Booted = third }, []string{"web: what was booted is none of them: " + third}},
-		"both":             {func(r *agent.GenerationsResult) { r.Current, r.Booted = third, third }, []string{"web: what runs is none of them: " + third}},
+		"a test":           {func(r *agent.GenerationsResult) { r.Current = third }, []string{"web: the running system is none of them: " + third}},
+		"booted and gone":  {func(r *agent.GenerationsResult) { r.Booted = third }, []string{"web: the booted system is none of them: " + third}},
+		"both":             {func(r *agent.GenerationsResult) { r.Current, r.Booted = third, third }, []string{"web: the running system is none of them: " + third}},
 		"nothing is known": {func(r *agent.GenerationsResult) { r.Current, r.Booted = "", "" }, nil},
 		"many":             {func(r *agent.GenerationsResult) { r.Older = 3 }, []string{"web: there are 3 older ones"}},
 	} {

@@ -25,24 +25,24 @@ func (a *app) historyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "history [NODE]",
 		Short: "List what was deployed to a node, by whom, and how it ended",
-		Long: `List the deployments that a node's target remembers, the newest last: when each ended (by the target's clock), what was
-asked for, how it ended, the generation that boots since, the git revision ("+": with uncommitted changes), and who it
-was. Below stands why it did not end as it was asked for.
+		Long: `List the deployments in the journal of a node's target, newest last: when each ended (by the target's clock), the action,
+the outcome, the generation that boots since then, the git revision ("+": with uncommitted changes), and who deployed. If a
+deployment did not succeed, the reason is printed below it.
 
-  committed    the system runs and is what boots
-  activated    it runs, and is not what boots: action test
-  installed    it is what boots, and did not run yet: action boot
-  rolled back  what ran before runs again
-  unchanged    it was refused before anything was changed
+  committed    the system runs and is the boot default
+  activated    it runs and is not the boot default: action test
+  installed    it is the boot default and does not run yet: action boot
+  rolled back  the system that ran before runs again
+  unchanged    the deployment was refused before anything was changed
   failed       something else
 
-The target remembers the newest one or two thousand, in /var/log/ferry/deployments.jsonl. Nothing is changed. If ferry's
-agent is on the target already, the login is enough; else sudo is needed once, to put it there.
+The target keeps the newest one or two thousand entries, in /var/log/ferry/deployments.jsonl. Nothing is changed. If
+ferry's agent is already on the target, no sudo is needed; otherwise it is needed once, to copy the agent there.
 
-With --json it is one object: node; older, whether the target remembers older ones; and deployments, a list of objects
-with the keys of that file: id, time (RFC 3339), who, from, action, node, bundle, toplevel, revision, dirty, version,
-before and after (each with current, profile, generation and bundle), outcome and reason. A key that is not there is not
-known.`,
+With --json the output is one object: node; older, whether the journal has older entries; and deployments, a list of
+objects with the keys of that file: id, time (RFC 3339), who, from, action, node, bundle, toplevel, revision, dirty,
+version, before and after (each with current, profile, generation and bundle), outcome and reason. A missing key means
+unknown.`,
 		Example: `  ferry history pi
   ferry history --limit 200 --json pi | jq -r '.deployments[] | select(.outcome == "rolled back") | .reason'`,
 		ValidArgsFunction: a.completeNodes(&o.nodeFlags),
@@ -79,7 +79,7 @@ func (a *app) runHistory(ctx context.Context, o historyOptions, args []string) e
 		}{node.Name, result.Older, append([]agent.JournalEntry{}, result.Entries...)})
 	}
 	if len(result.Entries) == 0 {
-		a.printer.Print("ferry: note: " + node.Name + ": its target remembers no deployment")
+		a.printer.Print("ferry: note: " + node.Name + ": the journal of its target is empty")
 		return nil
 	}
 	if err := writeHistory(a.Out, result, ui.NewPaint(a.Out, a.Getenv)); err != nil {

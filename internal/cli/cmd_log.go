@@ -28,16 +28,15 @@ func (a *app) logCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "log [NODE]",
 		Short: "Show what happened to a node in an earlier run",
-		Long: `Show the whole log of a node from the last run that was about it, or from the one that --run names: each step with its
-time, and every line that evaluation, build and activation wrote, also those that were not shown. An interrupted run has
-its log up to there.
+		Long: `Show the whole log of a node from the last run that included it, or from the run that --run names: each step with its
+time, and every line that evaluation, build and activation wrote, including lines that were not shown. The log of an
+interrupted run ends where it was interrupted.
 
-Without NODE, list the runs, the newest last. The logs are under $XDG_STATE_HOME/ferry/logs (~/.local/state), for you
-alone to read; the last 100 runs are kept, and fewer if they take more than 512 MB. What happened on the node itself is
-in its own journal.
+Without NODE, list the runs, newest last. The logs are under $XDG_STATE_HOME/ferry/logs (~/.local/state), readable only by
+you. The last 100 runs are kept, or fewer if they take more than 512 MB. The node's own journal has what happened there.
 
 With --json the list is one object: runs, a list of objects with run, command, inventory, nodes, began and ended (RFC
-3339; ended is "" if it did not come to its end) and exit, the exit status.`,
+3339; ended is "" if the run was broken off) and exit, the exit status.`,
 		Example: `  ferry log web1
   ferry log
   ferry log --run 20260102T030405.000Z web1`,
@@ -49,7 +48,7 @@ With --json the list is one object: runs, a list of objects with run, command, i
 	}
 	flags := cmd.Flags()
 	flags.SortFlags = false
-	flags.StringVar(&o.run, "run", "", "the `RUN`, as the list names it")
+	flags.StringVar(&o.run, "run", "", "the `RUN`, named as in the list")
 	flags.BoolVar(&o.json, "json", false, "print the list of runs as JSON")
 	return cmd
 }

@@ -29,11 +29,11 @@ func (a *app) nodesCommand() *cobra.Command {
 		Long: `List the nodes of the inventory, with system, target and tags. Every attribute of every node is checked; no
 configuration is evaluated.
 
-Without NODES, all of them are listed. Otherwise those that a deployment would choose, in its order: each is a name, a
-pattern ('web*'), or a tag (@web, '@eu-*'); behind a ! it leaves out what the others chose.
+Without NODES, all nodes are listed. Otherwise those are listed that a deployment would choose, in the same order: each of
+NODES is a name, a pattern ('web*'), or a tag (@web, '@eu-*'). Prefix a word with ! to exclude the nodes it matches.
 
-With --json it is one object: nodes, a list of objects with name, system, targets (in the order in which they are tried),
-tags, configuration (its path below the source), source (the paths that its own is narrowed to, or null) and impure.`,
+With --json the output is one object: nodes, a list of objects with name, system, targets (in the order in which they are
+tried), tags, configuration (its path below the source), source (the paths its source is limited to, or null) and impure.`,
 		Example: `  ferry nodes
   ferry nodes @web '!web3'
   ferry nodes --json | jq -r '.nodes[].targets[0]'`,

@@ -30,25 +30,26 @@ func (a *app) planCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "plan [NODES]",
 		Short: "Show what a deployment would do, and change nothing",
-		Long: `Evaluate and build nodes, compare each with what runs on its target, and show what "ferry deploy" would do: packages and
-closure size, units that would be stopped, restarted, reloaded and started, the new ones included, files in /etc, users,
-mounts, what would be shipped, whether a reboot is needed, and what would stop the deployment: among that, what may lock
-out the very login that is used. Nothing is changed on the targets. If ferry's agent is there already, the login is enough;
-else sudo is needed once, to put it there.
+		Long: `Evaluate and build nodes, compare each with the system that runs on its target, and show what "ferry deploy" would do:
+packages and closure size; units that would be stopped, restarted, reloaded and started, new ones included; files in /etc,
+users and mounts; what would be shipped; whether a reboot is needed; and what would stop the deployment, such as a new
+system that may lock this login out. Nothing is changed on the targets. If ferry's agent is already there, no sudo is
+needed; otherwise it is needed once, to copy the agent there.
 
-What happens to units is what the new system's own switch program does, as "ferry help diff" says: "run again" are those
-that it starts though nothing has changed, "changed, left" those that it does nothing to, PROBLEM what it cannot do.
+What happens to units is decided as the new system's own switch program decides ("ferry help diff" says more): "run again"
+are units that it starts although nothing changed, "changed, left" are units that it leaves as they are, and PROBLEM is
+something that it cannot do.
 
 ` + chooseHelp + `
 
-Several nodes go side by side, as in a deployment, and are shown in the order in which they are named; one that fails does
-not stop the others.
+Several nodes are planned at the same time, as in a deployment, and shown in the order in which they are named; a node
+that fails does not stop the others.
 
-With --json it is one object per node, one after another: what "ferry diff --json" has, and nothing (the target is as
-asked already), same_system (only the configuration that is kept would change), ship (paths, bytes: of their NARs, wire:
-bytes to send, differences: how many paths are sent as such, seconds that it takes at bytes_per_second, the speed of the
-last ship there; 0: not known), lockout (kind and text of each thing that may lock the login out) and warnings. Of several
-nodes, one that failed has only node and error (step, message, output and hints).`,
+With --json the output is one object per node, one after another: the keys of "ferry diff --json", and nothing (the target
+already has what is asked for), same_system (only the configuration that is kept would change), ship (paths, bytes: of
+their NARs, wire: bytes to send, differences: how many paths are sent as differences, seconds: at bytes_per_second, the
+speed of the last ship there; 0: unknown), lockout (kind and text of each thing that may lock the login out) and warnings.
+With several nodes, a node that failed has only node and error (step, message, output and hints).`,
 		Example: `  ferry plan pi
   ferry plan @web
   ferry plan --json --all | jq -r 'select(.needs_reboot > "").node'`,

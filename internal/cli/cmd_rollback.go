@@ -22,12 +22,12 @@ func (a *app) rollbackCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rollback [NODE]",
 		Short: "Return to a system that a node had before",
-		Long: `Make a node run and boot a system that it has already: what ran before the last deployment, or with --to another one.
-Nothing is built or shipped. It is done as carefully as a deployment: the target returns to what it runs now unless it
-can be reached over a new connection afterwards.
+		Long: `Make a node run and boot a system that it already has: the one that ran before the last deployment, or another with --to.
+Nothing is built or shipped. A rollback is as careful as a deployment: unless the target can be reached over a new
+connection afterwards, it returns to the system that runs now.
 
-"What ran before" is exactly that system, not the generation with the next lower number. Called again, there is nothing
-to do.`,
+"The one that ran before" is exactly that system, not the generation with the next lower number. A second rollback has
+nothing to do.`,
 		Example: `  ferry rollback pi
   ferry generations pi
   ferry rollback --to 41 pi`,

@@ -16,8 +16,8 @@ func (a *app) sshCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ssh [NODE] [-- COMMAND [ARG...]]",
 		Short: "Open a session on a node",
-		Long: `Open a session on a node with your own ssh, at the first of its addresses that answers, or run a command there: its words
-arrive as they are.
+		Long: `Open a session on a node with your own ssh, at the first of its addresses that answers, or run a command there. Arguments
+are passed unchanged.
 
 The exit status is ssh's: that of the session or command, or 255.`,
 		Example: `  ferry ssh web1

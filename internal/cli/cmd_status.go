@@ -28,28 +28,29 @@ func (a *app) statusCommand() *cobra.Command {
 	var o statusOptions
 	cmd := &cobra.Command{
 		Use:   "status [NODES]",
-		Short: "Show what runs where, and what asks for attention",
-		Long: `Ask all nodes at once what they run, and show it with what asks most for attention first. Without NODES it is all nodes;
-otherwise each is a name, a pattern ('web*'), or a tag (@web); behind a ! it leaves out what the others chose.
+		Short: "Show what runs where, and what needs attention",
+		Long: `Ask all nodes at once what they run, and show those first that need attention most. Without NODES, all nodes are asked.
+Otherwise each of NODES is a name, a pattern ('web*'), or a tag (@web); prefix a word with ! to exclude the nodes it
+matches.
 
   NIXOS      the release that runs
-  NIXPKGS    the commit of nixpkgs it was built from, and how old that is, where its version says so, or a
-             pin of that very tree in what was deployed: flake.lock (which alone has a date), npins, niv or a fetcher with
+  NIXPKGS    the nixpkgs commit that it was built from, and the age of that commit: as its version says, or as a pin of
+             that very tree in the deployed source says: flake.lock (only this has a date), npins, niv or a fetcher with
              a hash
-  REVISION   the git revision it was deployed from ("+": with uncommitted changes), and how that stands to what is checked
-             out here: equal, behind or ahead by a number of commits, diverged, or unknown
+  REVISION   the git revision that it was deployed from ("+": with uncommitted changes), compared with what is checked out
+             here: equal, behind or ahead by a number of commits, diverged, or unknown
   DEPLOYED   how long ago that was, and by whom
   /NIX /BOOT how much space is free
 
-Below a node stands what is wrong there: why it cannot be asked, units that failed, a deployment that was rolled back, a
-switch that is not confirmed yet, another system that boots than runs, a reboot that is needed, a full disk.
+Problems are listed below each node: why it cannot be asked, units that failed, a deployment that was rolled back, a switch
+that is not confirmed yet, a boot default that differs from the running system, a reboot that is needed, a full disk.
 
-Nothing is changed. If ferry's agent is on the target already, the login is enough; else sudo is needed once, to put it
-there. Several nodes are asked without a person first, then those that want a password one after another.
+Nothing is changed. If ferry's agent is already on the target, no sudo is needed; otherwise it is needed once, to copy the
+agent there. With several nodes, ferry first asks all that need no password, then the others one after another.
 
 The exit status is 1 if a node could not be asked, whatever the others say.
 
-With --json it is one object: nodes, a list of objects in the same order. What is not known is "", 0, [] or null.
+With --json the output is one object: nodes, a list of objects in the same order. Unknown values are "", 0, [] or null.
   node, target, attention      attention is error, warning, note or ""
   points                       what is wrong: objects with attention and text
   reached, error               whether it could be asked, and why not
@@ -57,15 +58,15 @@ With --json it is one object: nodes, a list of objects in the same order. What i
   nixpkgs_revision, nixpkgs_date
   revision, dirty, relation, behind, ahead
                                relation is equal, behind, ahead, diverged, unknown or "not comparable"
-  deployed                     time (RFC 3339), who, from and action of the deployment that brought what runs
+  deployed                     time (RFC 3339), who, from and action of the deployment of the running system
   last                         the newest deployment: the same, outcome and reason
   current, default, booted, generation
-                               the toplevels that run, boot and were booted, and the number of what boots
+                               the toplevels that run, boot next and were booted, and the number of the boot default
   reboot                       what differs between current and booted: kernel, kernel-modules, initrd
   failed, failed_known         units that failed, and whether they are known
   store_free, boot_free        bytes
-  armed                        toplevel, who, phase, left (seconds) and reboot of a switch that may go back by itself
-  lock                         who, from and since (RFC 3339) of the deployment that is at work`,
+  armed                        toplevel, who, phase, left (seconds) and reboot of a switch that may roll back by itself
+  lock                         who, from and since (RFC 3339) of the deployment that is under way`,
 		Example: `  ferry status
   ferry status @web
   ferry status --json | jq -r '.nodes[] | select(.relation == "behind") | .node'`,

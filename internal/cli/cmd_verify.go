@@ -29,25 +29,25 @@ func (a *app) verifyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify [NODE]",
 		Short: "Prove that plain nixos-rebuild on a node would build nothing",
-		Long: `Have a node's target evaluate what the last deployment left there, with its own Nix, in the way that plain nixos-rebuild
-would ("ferry abandon" prints the line), and compare that with the deployed system. If both are the same, nixos-rebuild on
-the target goes on from there and builds nothing. If not, the smallest set of differences is shown that all others follow
-from, and ferry ends with 1.
+		Long: `Let a node's target evaluate, with its own Nix, what the last deployment left there, as plain nixos-rebuild would ("ferry
+abandon" prints the command), and compare the result with the deployed system. If both are the same, nixos-rebuild on the
+target continues from there and builds nothing. If not, the smallest set of differences that explains all others is shown,
+and ferry exits with 1.
 
-Nothing is built, fetched or activated. Derivations are written to the target's store, and evaluation takes there the
-memory and time that nixos-rebuild takes. If ferry's agent is on the target already, the login is enough; else sudo is
-needed once, to put it there.
+Nothing is built, fetched or activated. Derivations are written to the target's store, and the evaluation there takes as
+much memory and time as nixos-rebuild does. If ferry's agent is already on the target, no sudo is needed; otherwise it is
+needed once, to copy the agent there.
 
-With --here both evaluations are made on this machine, of the working tree: ferry's own, and that of plain nixos-rebuild.
+With --here, both evaluations are made on this machine, of the working tree: ferry's own, and that of plain nixos-rebuild.
 
-With --contents the target reads every file of the deployed system and of all that it needs, and compares each store path
-with the hash that its Nix has registered: Nix believes its database, and does not notice what a disk has lost. What is
-damaged or gone is named, and ferry ends with 1. Nothing is evaluated. With --json that is one object: node; root, what
-was looked at; paths, how many; wrong, those that are damaged (path, gone, reason); and more, how many besides.
+With --contents, the target reads every file in the closure of the deployed system, and compares each store path with the
+hash that its Nix has registered: Nix trusts its database, and does not notice what a disk has lost. Damaged and missing
+paths are named, and ferry exits with 1. Nothing is evaluated. With --json the output is then one object: node; root, the
+path whose closure was read; paths, how many; wrong, the damaged ones (path, gone, reason); and more, how many besides.
 
-With --json and without --contents it is one object: node; same; deployed and rebuilt, the two toplevels; nix_here and
-nix_there, versions of Nix; report, null or causes (kind, name of the derivation, part_of, text, before, after) and
-differing, how many derivations differ; and unknown, why there is no report.`,
+With --json and without --contents the output is one object: node; same; deployed and rebuilt, the two toplevels;
+nix_here and nix_there, versions of Nix; report, null or causes (kind, name of the derivation, part_of, text, before,
+after) and differing, how many derivations differ; and unknown, why there is no report.`,
 		Example: `  ferry verify pi
   ferry verify --here pi
   ferry verify --contents pi`,

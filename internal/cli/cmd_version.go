@@ -13,7 +13,7 @@ import (
 func (a *app) versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
-		Short: "Print the version, and the machines that ferry has agents for",
+		Short: "Print the version, and the platforms that ferry has agents for",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			programs, err := agent.Programs()

@@ -24,13 +24,13 @@ func (a *app) whyBuildCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "why-build [NODE]",
 		Short: "Say why a node's system has to be built again",
-		Long: `Evaluate a node, and say what would be built for it and what would be fetched, which of that is built under emulation or
-by a remote builder, and what has changed since the system that was deployed from here last: the smallest set of changes
-that all others follow from. The target is not asked, and nothing is built.
+		Long: `Evaluate a node, and show what would be built and what would be fetched for it, what is built under emulation or by a
+remote builder, and what has changed since the system that was last deployed from here: the smallest set of changes that
+explains all others. ferry does not connect to the target, and builds nothing.
 
-With --json it is one object: node; deployed and new, two toplevels; same; build and fetch, lists of store paths; foreign,
-a list of derivation, system and emulated; report, null or causes (kind, name of the derivation, part_of, text, before,
-after) and differing, how many derivations differ; and unknown, why there is no report.`,
+With --json the output is one object: node; deployed and new, two toplevels; same; build and fetch, lists of store
+paths; foreign, a list of derivation, system and emulated; report, null or causes (kind, name of the derivation,
+part_of, text, before, after) and differing, how many derivations differ; and unknown, why there is no report.`,
 		Example: `  ferry why-build pi
   ferry why-build --json pi | jq -r '.build[]'`,
 		ValidArgsFunction: a.completeNodes(&o.nodeFlags),

@@ -22,10 +22,10 @@ const (
 	exitInterrupted = 130
 )
 
-const exitStatusHelp = `  0    every selected node is as asked
+const exitStatusHelp = `  0    every selected node has what was asked for
   1    failed, and no node was changed
-  3    some nodes are as asked, others failed; those are unchanged
-  4    a node was changed and went back; every node is in a known state
+  3    some nodes have what was asked for; the others failed and are unchanged
+  4    a node was changed and rolled back; every node is in a known state
   5    a node is in an unknown state and needs a person
   10   wrong usage, or a wrong inventory
   130  interrupted, and no node was changed

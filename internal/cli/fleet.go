@@ -36,13 +36,13 @@ const defaultParallel = 10
 
 func (f *fleetFlags) add(flags *pflag.FlagSet) {
 	flags.IntVar(&f.parallel, "parallel", defaultParallel, "connect to, and change, `N` nodes at once")
-	flags.IntVar(&f.activate, "parallel-activate", 0, "activate `N` nodes at once; --parallel is for connecting and shipping then (default: both at once)")
+	flags.IntVar(&f.activate, "parallel-activate", 0, "activate `N` nodes at once; --parallel then limits only connecting and shipping (default: --parallel limits both)")
 	flags.StringVar(&f.batch, "batch", "", "change the nodes in groups of these `SIZES`, one after another: 1,10%,rest")
 	flags.DurationVar(&f.pause, "pause", 0, "wait `TIME` between two batches")
-	flags.IntVar(&f.maxFailures, "max-failures", 0, "leave the other nodes as they are when more than `N` have failed (default: no limit; 0 with --batch or --rollback-batch)")
-	flags.BoolVar(&f.takeBack, "rollback-batch", false, "when that happens, take the nodes of the same batch back as well")
-	flags.StringVar(&f.unreachable, "unreachable", "fail", "`WHAT` a node that cannot be reached is: fail, or skip, which leaves it out")
-	flags.BoolVar(&f.resume, "resume", false, "deploy those nodes that the last deployment of several did not bring to its end")
+	flags.IntVar(&f.maxFailures, "max-failures", 0, "leave the remaining nodes unchanged when more than `N` have failed (default: no limit; 0 with --batch or --rollback-batch)")
+	flags.BoolVar(&f.takeBack, "rollback-batch", false, "when that happens, also roll back the other nodes of the batch")
+	flags.StringVar(&f.unreachable, "unreachable", "fail", "`HOW` to treat an unreachable node: fail, or skip it")
+	flags.BoolVar(&f.resume, "resume", false, "deploy the nodes that the last multi-node deployment did not finish")
 }
 
 // apply makes options of the flags.
@@ -82,7 +82,7 @@ func (a *app) rest(inv *inventory.Inventory, file string, action deploy.Action) 
 	last, err := fleet.ReadLast(file)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, usagef("", "nothing to resume: several nodes of %s were never deployed at once from here", inv.File)
+		return nil, usagef("", "nothing to resume: there was no multi-node deployment of %s from here", inv.File)
 	case err != nil:
 		return nil, err
 	case last.Action != string(action):
@@ -130,7 +130,7 @@ func (a *app) deployFleet(ctx context.Context, inv *inventory.Inventory, nodes [
 	outcomes := fleet.Run(ctx, inv, nodes, opts)
 	a.outcomes = outcomes
 	if slices.ContainsFunc(outcomes, func(o fleet.Outcome) bool { return errors.Is(o.Err, fleet.ErrDeclined) }) {
-		a.printer.Print("ferry: nothing was changed: you did not agree")
+		a.printer.Print("ferry: cancelled; nothing was changed")
 	}
 	for _, line := range fleetSummary(outcomes) {
 		a.printer.Print(line)
@@ -272,9 +272,9 @@ func statusWords(s fleet.Status) string {
 	case fleet.Unknown:
 		return "in an unknown state"
 	case fleet.RolledBack:
-		return "went back"
+		return "rolled back"
 	case fleet.Failed:
-		return "failed, unchanged"
+		return "failed (unchanged)"
 	}
 	return string(s)
 }

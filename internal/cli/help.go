@@ -49,13 +49,13 @@ Attributes of a node:
   target          what ssh takes as a destination, ~/.ssh/config included, or "local"; default: its name. Of a list,
                   they are tried in order
   elevate         what makes the user root there: "sudo" (default), "doas", or a list of words
-  tags            a list of words to choose it by: ferry deploy @web
-  source          a list of the paths that it is made from, such as [ ./common ./web1 ]: an edit elsewhere then leaves it as
-                  it is; default: all of the source
-  passwordFor     a word, such as "db": its password is asked for apart from that of nodes with another word, or none;
-                  default: nodes with the same user share one
-  impure          true: evaluate it impurely, without trying purely first
-  checks          what it must answer after a switch; if it does not, it goes back:
+  tags            a list of words that choose it: ferry deploy @web
+  source          a list of the paths that it is made from, such as [ ./common ./web1 ]: an edit elsewhere then does not
+                  change the node; default: the whole source
+  passwordFor     a word, such as "db": nodes with different words have different passwords; default: nodes with the
+                  same user share one
+  impure          true: evaluate it impurely, without trying a pure evaluation first
+  checks          what must hold after a switch; otherwise the node is rolled back:
 
     checks = {
       units.failed = "none";    # default "no-new": no unit fails that did not fail before; or "ignore"
@@ -63,15 +63,15 @@ Attributes of a node:
       commands = [ { run = [ "pg_isready" "-q" ]; timeout = 20; } ];
     };
 
-A request is tried until its timeout, from this machine or, with from = "target", from the node. A command runs there as
-root and has to end with status 0. Everything but url and run may be left out.
+A request is repeated until it succeeds or its timeout is over, from this machine or, with from = "target", from the node.
+A command runs on the node as root and must exit with status 0. Everything except url and run may be left out.
 
-The inventory may be a function; it is called with "source", the snapshot's store path, and "system", this machine's
-platform, as far as it names them.
+The inventory may be a function; it is called with those of these arguments that it names: "source", the snapshot's store
+path, and "system", this machine's platform.
 
-In a git work tree the files that git knows are taken, as they are now, committed or not. Elsewhere the whole folder is
-taken. All of it goes to the store here and on the target, where everyone can read it: keep secrets out of it. What looks
-like one is refused, unless the inventory says that everyone may read it: worldReadable = [ ./tests/snakeoil.key ];`,
+In a git work tree, the source is the files that git knows, with their present content, committed or not. Elsewhere it is
+the whole folder. All of it goes to the store here and on the target, where everyone can read it: keep secrets out of it. A
+file that looks like a secret is refused, unless the inventory lists it: worldReadable = [ ./tests/snakeoil.key ];`,
 	}
 	topic.SetHelpTemplate("{{.Long}}\n")
 	return topic
@@ -84,7 +84,7 @@ func nameCompletion(root *cobra.Command) {
 		if cmd.Name() != "completion" {
 			continue
 		}
-		cmd.Short = "Print what makes a shell complete ferry's commands, flags and nodes"
+		cmd.Short = "Print a script for shell completion of ferry's commands, flags and nodes"
 		cmd.Long = `Print a script that makes a shell complete ferry's commands, flags and nodes. Put it where your shell looks, and start a
 new shell:
 

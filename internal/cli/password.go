@@ -22,8 +22,8 @@ type passwordFlags struct {
 }
 
 func (f *passwordFlags) add(flags *pflag.FlagSet) {
-	flags.StringVar(&f.file, "sudo-password-file", "", "read the password for sudo, or what else makes root there, from the first line of `FILE`: one for all nodes of the command")
-	flags.StringVar(&f.command, "sudo-password-command", "", "read it from what the shell `COMMAND` prints, as 'pass show pi': one for all nodes of the command")
+	flags.StringVar(&f.file, "sudo-password-file", "", "read the password for sudo (or doas; see elevate) from the first line of `FILE`: one for all nodes of the command")
+	flags.StringVar(&f.command, "sudo-password-command", "", "read it from the output of the shell `COMMAND`, such as 'pass show pi': one for all nodes of the command")
 }
 
 // given tells whether no person is asked.

@@ -16,9 +16,9 @@ type rebootFlags struct {
 }
 
 func (f *rebootFlags) add(flags *pflag.FlagSet) {
-	flags.BoolVar(&f.reboot, "reboot", false, "action boot, then reboot the target and wait until it runs the new system; the old one stays the boot default until then where the boot loader can do that")
-	flags.DurationVar(&f.timeout, "reboot-timeout", deploy.DefaultRebootTimeout, "wait `TIME` for a reboot; a new system that cannot be reached in half of it is gone back from")
-	flags.BoolVarP(&f.yes, "yes", "y", false, "deploy without asking, and with --reboot also where there is no way back")
+	flags.BoolVar(&f.reboot, "reboot", false, "do the action boot, then reboot the target and wait until it runs the new system; where the boot loader allows it, the old system stays the boot default until then")
+	flags.DurationVar(&f.timeout, "reboot-timeout", deploy.DefaultRebootTimeout, "wait `TIME` for a reboot; a new system that does not answer within half of that is rolled back")
+	flags.BoolVarP(&f.yes, "yes", "y", false, "deploy without asking; with --reboot, also where a failed reboot cannot be rolled back")
 }
 
 // shortestReboot is the shortest time that a target gets: half of it is for the new system.

@@ -32,19 +32,19 @@ func (f *nodeFlags) add(flags *pflag.FlagSet) {
 	flags.StringVarP(&f.file, "file", "f", "", "the inventory `FILE` (default: ferry.nix here, or in a folder above it in the same git work tree)")
 	flags.StringVar(&f.configuration, "configuration", "", "without an inventory: the NixOS configuration `FILE` of one machine")
 	flags.StringVar(&f.nixpkgs, "nixpkgs", "", "without an inventory: the nixpkgs `PATH` to build from")
-	flags.BoolVar(&f.noCache, "no-cache", false, "evaluate again, whatever the cache of evaluations has")
+	flags.BoolVar(&f.noCache, "no-cache", false, "evaluate again instead of using the cache of evaluations")
 	flags.StringVar(&f.system, "system", "", "without an inventory: the target's `SYSTEM`, such as aarch64-linux (default: this machine's)")
 }
 
 // addMany is add for a command that works on several nodes.
 func (f *nodeFlags) addMany(flags *pflag.FlagSet) {
-	flags.BoolVar(&f.all, "all", false, "all nodes of the inventory; with '!NAME' all but that one")
+	flags.BoolVar(&f.all, "all", false, "all nodes of the inventory; with '!NAME', all except that one")
 	f.add(flags)
 }
 
 // chooseHelp says in the help of a command how several nodes are named.
-const chooseHelp = `Each of NODES is a name, a pattern ('web*'), or a tag (@web, '@eu-*'); behind a ! it leaves out what the others chose
-('!web3'). --all chooses every node. Without any of them, the only node of the inventory is meant.`
+const chooseHelp = `Each of NODES is a name, a pattern ('web*'), or a tag (@web, '@eu-*'). Prefix a word with ! to exclude the nodes it
+matches ('!web3'). --all chooses every node. With none of these, the inventory's only node is used.`
 
 // nixFlags reach Nix.
 type nixFlags struct {
@@ -60,10 +60,10 @@ type nixFlags struct {
 
 func (f *nixFlags) add(flags *pflag.FlagSet) {
 	f.flags = flags
-	flags.BoolVar(&f.substitute, "substitute", true, "let Nix fetch finished paths from its substituters here; =false keeps it from that")
+	flags.BoolVar(&f.substitute, "substitute", true, "let Nix on this machine fetch finished paths from its substituters; =false turns that off")
 	flags.StringVarP(&f.maxJobs, "max-jobs", "j", "", "build `N` derivations at once on this machine")
 	flags.StringVar(&f.cores, "cores", "", "let each build use `N` cores")
-	flags.StringVar(&f.builders, "builders", "", "remote `BUILDERS`, as nix.conf has them: 'ssh://user@host aarch64-linux'")
+	flags.StringVar(&f.builders, "builders", "", "remote `BUILDERS`, written as in nix.conf: 'ssh://user@host aarch64-linux'")
 	flags.StringArrayVar(&f.options, "option", nil, "set an option of Nix, `NAME=VALUE`; may be repeated")
 	flags.BoolVar(&f.showTrace, "show-trace", false, "show the whole trace of an evaluation error")
 	flags.BoolVarP(&f.keepFailed, "keep-failed", "K", false, "keep the folder of a failed build")
@@ -143,7 +143,7 @@ func chooseNodes(inv *inventory.Inventory, f nodeFlags, args []string) ([]invent
 	}
 	nodes, err := inv.Choose(args, f.all)
 	if err == nil && len(nodes) == 0 {
-		err = usagef("", "no node is left: every one that is chosen is left out again")
+		err = usagef("", "no node is left: every chosen node is excluded again")
 	}
 	return nodes, err
 }

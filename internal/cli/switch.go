@@ -19,11 +19,11 @@ type switchFlags struct {
 
 func (f *switchFlags) add(flags *pflag.FlagSet) {
 	limits := deploy.DefaultLimits()
-	flags.DurationVar(&f.confirmTimeout, "confirm-timeout", limits.Confirm, "go back unless the target is reached over a new connection within `TIME` after the activation")
-	flags.DurationVar(&f.activationTimeout, "activation-timeout", limits.Activation, "end an activation that takes longer than `TIME`, and go back")
-	flags.BoolVar(&f.allowLockout, "allow-lockout", false, "go on although the new system may lock this very login out")
-	flags.BoolVar(&f.replaceUnknown, "replace-unknown", false, "replace a system that ferry did not deploy, or not from this checkout's history")
-	flags.BoolVar(&f.unsafe, "unsafe", false, "go on where the target cannot go back by itself, as without systemd")
+	flags.DurationVar(&f.confirmTimeout, "confirm-timeout", limits.Confirm, "roll back unless ferry reaches the target over a new connection within `TIME` after the activation")
+	flags.DurationVar(&f.activationTimeout, "activation-timeout", limits.Activation, "end an activation that takes longer than `TIME`, and roll back")
+	flags.BoolVar(&f.allowLockout, "allow-lockout", false, "continue although the new system may lock this login out")
+	flags.BoolVar(&f.replaceUnknown, "replace-unknown", false, "replace a system that was not deployed by ferry, or not from this checkout's history")
+	flags.BoolVar(&f.unsafe, "unsafe", false, "continue where the target cannot roll back by itself, as without systemd")
 }
 
 // longest is the longest time that a target waits.

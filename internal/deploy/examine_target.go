@@ -68,11 +68,11 @@ func (x *examined) target(ctx context.Context) error {
 	defer session.Close()
 	ssh := well("ssh", "%s, host %s", x.node.Target, session.Hello.Facts.Host)
 	if session.Interactive() {
-		ssh.Attention, ssh.Text = Notice, "the login wants a person; a switch is then confirmed by less than a login"
+		ssh.Attention, ssh.Text = Notice, "ssh asks a person for the login; a switch is then confirmed by less than a login"
 		ssh.Fixes = []string{"let ssh-agent have the key: ssh-add"}
 	}
 	x.add(ssh)
-	sudo := well("sudo", "no password is asked for")
+	sudo := well("sudo", "no password needed")
 	if asked {
 		sudo.Text = "takes the password"
 	}
@@ -111,7 +111,7 @@ func sudoError(e *agent.ElevateError) error {
 // facts looks at what a deployment looks at first.
 func (x *examined) facts(facts agent.Facts) {
 	says := map[string]string{
-		"lock": "nobody else deploys", "nix": "Nix " + facts.Nix, "nixos": "NixOS " + facts.Version, "system": facts.System,
+		"lock": "no one else is deploying", "nix": "Nix " + facts.Nix, "nixos": "NixOS " + facts.Version, "system": facts.System,
 	}
 	for _, c := range conditions(facts, x.node.System, Options{}) {
 		// What is shipped has to fit as well: that is looked at later.
@@ -134,7 +134,7 @@ const tolerance = 30 * time.Second
 func clockFinding(facts agent.Facts, begin, end time.Time) Finding {
 	there := time.Unix(facts.Time, 0)
 	difference := max(begin.Sub(there)-time.Second, there.Sub(end), 0)
-	f := well("clock", "it goes as here")
+	f := well("clock", "in step with this machine")
 	if difference > tolerance {
 		word := "behind"
 		if there.After(end) {
@@ -150,7 +150,7 @@ func clockFinding(facts agent.Facts, begin, end time.Time) Finding {
 func (x *examined) state(ctx context.Context, facts agent.Facts, more agent.LookResult) {
 	x.add(unitFinding(more, x.node.Checks.Units))
 	if len(more.Roots) == 0 {
-		x.add(well("roots", "what is deployed is kept"))
+		x.add(well("roots", "the deployed system is protected"))
 	}
 	for _, t := range more.Roots {
 		f := Finding{About: "roots", Attention: Warning, Text: t.Text, Fixes: []string{"on the target: " + t.Fix}}
@@ -160,11 +160,11 @@ func (x *examined) state(ctx context.Context, facts agent.Facts, more agent.Look
 		x.add(f)
 	}
 	if a := more.Armed; a != nil && a.Reboot {
-		x.add(Finding{About: "trial", Attention: Warning, Text: systemName(a.Toplevel) + " is tried by a reboot, and not committed",
+		x.add(Finding{About: "trial", Attention: Warning, Text: systemName(a.Toplevel) + " is being tried by a reboot, and is not committed",
 			Fixes: []string{"wait until that has ended; ferry status " + x.node.Name + " shows it"}})
 	}
 	p := projectOf(ctx, x.inv, x.node, x.toplevel, x.Roots)
-	x.judge("history", surprise(facts, p), "nothing of somebody else's is replaced")
+	x.judge("history", surprise(facts, p), "no one else's system would be replaced")
 }
 
 // unitFinding judges the units that have failed, as the node's checks would.
@@ -179,7 +179,7 @@ func unitFinding(more agent.LookResult, policy health.UnitPolicy) Finding {
 	f := Finding{About: "units", Attention: Warning, Text: points[0].Text,
 		Fixes: []string{"on the target: systemctl status " + strings.Join(more.Failed[:min(len(more.Failed), unitsNamed)], " ")}}
 	if policy == health.None {
-		f.Attention, f.Text = Serious, f.Text+`; with checks.units.failed = "none" a switch would go back`
+		f.Attention, f.Text = Serious, f.Text+`; with checks.units.failed = "none" a switch would be rolled back`
 	}
 	return f
 }

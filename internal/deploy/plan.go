@@ -182,7 +182,7 @@ func (l *look) warn(ctx context.Context, ready built, p *Planned) {
 		stop(goesBack(l.facts, l.opts))
 	}
 	if l.facts.Booted != "" && l.facts.Booted != l.facts.Current && l.facts.Profile != l.facts.Current {
-		p.Warnings = append(p.Warnings, "what runs there is not what would boot: it is only tried")
+		p.Warnings = append(p.Warnings, "the running system is not the boot default (started with --action test)")
 	}
 }
 
@@ -205,7 +205,7 @@ func (d *deployment) agree(ctx context.Context, ready built, facts agent.Facts) 
 		return d.fail(Connect, Unchanged, err)
 	}
 	if !agreed {
-		return d.fail(Connect, Unchanged, fmt.Errorf("nothing was changed: you did not agree"))
+		return d.fail(Connect, Unchanged, fmt.Errorf("cancelled; nothing was changed"))
 	}
 	return nil
 }

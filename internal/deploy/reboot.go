@@ -339,5 +339,5 @@ func (b *rebooting) goBack(ctx context.Context, why error) error {
 		return b.fail(RollBack, Unknown, fmt.Errorf("%w; the target was rebooted, and runs the new system again", why))
 	}
 	done("runs " + systemName(facts.Booted))
-	return b.forget(ctx, b.fail(step, RolledBack, fmt.Errorf("%w; the target went back to %s", why, systemName(facts.Booted))))
+	return b.forget(ctx, b.fail(step, RolledBack, fmt.Errorf("%w; the target rolled back to %s", why, systemName(facts.Booted))))
 }

@@ -155,7 +155,7 @@ func TestReboots(t *testing.T) {
 		},
 		"a unit fails in the new system": {
 			plan:  []string{first, "second tried degraded answers down", "refused", "third answers"},
-			state: RolledBack, says: "units failed: web.service; the target went back to",
+			state: RolledBack, says: "units failed: web.service; the target rolled back to",
 			asks: append(slices.Clone(try), "booted", "reboot", "boot-once forget"),
 		},
 		"the commit fails": {

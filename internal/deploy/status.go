@@ -155,7 +155,7 @@ func workPoints(facts agent.Facts, look agent.LookResult) []Point {
 	var points []Point
 	switch a := look.Armed; {
 	case a != nil && a.Reboot:
-		points = append(points, Point{Warning, systemName(a.Toplevel) + " is tried by a reboot, and not committed"})
+		points = append(points, Point{Warning, systemName(a.Toplevel) + " is being tried by a reboot, and is not committed"})
 	case a != nil:
 		text := "a switch to " + cmp.Or(systemName(a.Toplevel), "another system") + byName(a.Who) + " is " + string(a.Phase)
 		if a.Left > 0 {

@@ -80,7 +80,7 @@ func TestWhatAsksForAttention(t *testing.T) {
 		"armed": {func(s *NodeStatus) {
 			s.Look.Armed = &agent.Armed{Toplevel: someSystem, Who: "bob@laptop", Phase: agent.Waiting, Left: 42}
 		}, Warning, "a switch to nixos-system-web (0000000…) by bob@laptop is waiting: it goes back in 42 s"},
-		"a trial": {func(s *NodeStatus) { s.Look.Armed = &agent.Armed{Toplevel: someSystem, Reboot: true} }, Warning, "nixos-system-web (0000000…) is tried by a reboot"},
+		"a trial": {func(s *NodeStatus) { s.Look.Armed = &agent.Armed{Toplevel: someSystem, Reboot: true} }, Warning, "nixos-system-web (0000000…) is being tried by a reboot"},
 		"nobody of ferry's was it": {func(s *NodeStatus) {
 			s.Facts.Current, s.Facts.Profile = anotherSystem, anotherSystem
 		}, Warning, "runs nixos-system-web (1111111…), which no deployment of ferry's left there"},

@@ -201,7 +201,7 @@ func (s *switching) check(ctx context.Context, phase agent.Phase, left time.Dura
 
 // comeBack says what to do about a target that was left while it changes.
 func (s *switching) comeBack() string {
-	return fmt.Sprintf("it goes on there and goes back unless it is confirmed: wait, or press Ctrl-C again and run: ferry attach %s", s.node.Name)
+	return fmt.Sprintf("the switch continues on %[1]s and rolls back unless confirmed: wait, or press Ctrl-C again and later run: ferry attach %[1]s", s.node.Name)
 }
 
 // broken is the error of a switch whose end is not known here.
@@ -301,7 +301,7 @@ func (s *switching) conclude(got agent.SwitchResult, result *Result) error {
 		return s.fail(step, Unchanged, hint(text+"; nothing has changed", hints...))
 	case agent.SwitchRolledBack:
 		// What a check has to show is shown, and its advice comes first.
-		back := &hinted{text: text + "; the target went back to " + systemName(got.Current), hints: append(hintsOf(s.failure), see), err: s.failure}
+		back := &hinted{text: text + "; the target rolled back to " + systemName(got.Current), hints: append(hintsOf(s.failure), see), err: s.failure}
 		return s.fail(step, RolledBack, back)
 	}
 	if got.Outcome == agent.SwitchOvertaken {

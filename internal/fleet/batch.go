@@ -29,7 +29,7 @@ func ParseBatches(s string) (Batches, error) {
 		case word == "rest":
 			sizes = append(sizes, size{rest: true})
 		case err != nil || n < 1 || percent && n > 100:
-			return nil, fmt.Errorf("batches %q: %q is none: expected a number, a percentage or rest, as in 1,10%%,rest", s, word)
+			return nil, fmt.Errorf("batches %q: %q is not a batch size: expected a number, a percentage or rest, as in 1,10%%,rest", s, word)
 		case percent:
 			sizes = append(sizes, size{percent: n})
 		default:

@@ -300,7 +300,7 @@ func (f *fleet) takeBack(ctx context.Context) {
 				defer leave()
 				_, err = f.rollBack(ctx, o.Node, f.takenBackBy(o.Node))
 			}
-			o.Status, o.Err = RolledBack, errors.New("taken back: another node of its batch has failed")
+			o.Status, o.Err = RolledBack, errors.New("rolled back: another node in its batch failed")
 			if err != nil {
 				// It has the new system, or worse.
 				o.Status, o.Err = Unknown, err

@@ -65,7 +65,7 @@ func (inv *Inventory) meant(word string) ([]Node, error) {
 		if len(advice) == 0 && len(tags) > 0 {
 			advice = orKnown(nil, tags)
 		}
-		return nil, inv.wrong(word, "is no node's tag", advice...)
+		return nil, inv.wrong(word, "is not a tag of any node", advice...)
 	}
 	return nil, inv.wrong(word, "matches no node", "ferry nodes shows what there is")
 }

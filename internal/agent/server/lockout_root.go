@@ -16,7 +16,7 @@ func (i *inspection) inspectRoot() {
 	will, found := i.rules(i.new, program, i.groupsAfter)
 	switch {
 	case was.allowed == perhaps:
-		i.unsure = append(i.unsure, fmt.Sprintf("whether %s would still make root of %s: its rules cannot be read without root, or not be understood", program, user))
+		i.unsure = append(i.unsure, fmt.Sprintf("whether %s could still make %s root: its rules cannot be read without root, or could not be parsed", program, user))
 	case was.allowed != yes:
 		// It is allowed by something that is not known here.
 	case found == absent:
