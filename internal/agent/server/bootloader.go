@@ -102,6 +102,8 @@ func inPath(programs ...string) bool {
 // mount is where a file is.
 type mount struct {
 	source, kind string
+	device       string // its number
+	folder       string // what of it is seen there
 	readOnly     bool
 	upper        string // of an overlay: the folder that is written to
 }
@@ -132,7 +134,7 @@ func (r root) mounts() func(func(mount, string) bool) {
 			if !found || len(where) < 5 || len(what) < 2 {
 				continue
 			}
-			m := mount{source: what[1], kind: what[0], readOnly: len(where) > 5 && slices.Contains(strings.Split(where[5], ","), "ro")}
+			m := mount{source: what[1], kind: what[0], device: where[2], folder: unescape.Replace(where[3]), readOnly: len(where) > 5 && slices.Contains(strings.Split(where[5], ","), "ro")}
 			for option := range strings.SplitSeq(strings.Join(what[2:], " "), ",") {
 				m.readOnly = m.readOnly || option == "ro"
 				if upper, is := strings.CutPrefix(option, "upperdir="); is {

@@ -52,13 +52,14 @@ type committer struct {
 	job    Job
 	log    *os.File
 	before agent.JournalState // what is returned to
+	boot   []bootPlace        // what the boot loader's files were on before
 	// wrote says that the boot loader may be another one than before.
 	wrote bool
 }
 
 // commitJob does a commit, and undoes one that fails, each within its own limit.
 func commitJob(ctx context.Context, r root, job Job, log *os.File) jobStatus {
-	c := &committer{root: r, runner: new(run.Runner), job: job, log: log, before: r.state()}
+	c := &committer{root: r, runner: new(run.Runner), job: job, log: log, before: r.state(), boot: r.bootPlaces()}
 	status := c.commit(ctx)
 	if !status.failed() {
 		return status
@@ -93,6 +94,9 @@ func (c *committer) forward(ctx context.Context) jobStatus {
 		return jobStatus{Status: -1, Error: run.Clean(err.Error())}
 	}
 	if job.Action != "root" {
+		if moved := r.movedBoot(c.boot); moved != "" {
+			return jobStatus{Status: -1, Error: run.Clean(moved)}
+		}
 		if r.storePath(systemProfile) != string(job.Toplevel) {
 			if job.Bundle != "" {
 				// What a ship has left anyway, and a rollback not: whose system it is if the power is cut from here on.
@@ -109,6 +113,10 @@ func (c *committer) forward(ctx context.Context) jobStatus {
 		c.wrote = status.Refused == ""
 		if status.failed() {
 			return status
+		}
+		// It says that it has written the menu, and not where.
+		if moved := r.movedBoot(c.boot); moved != "" {
+			return jobStatus{Status: -1, Error: run.Clean(moved)}
 		}
 		r.keepPrevious(c.before, job)
 	}

@@ -77,6 +77,8 @@ type before struct {
 	agent.JournalState          // an empty Current: there is nothing that could be returned to
 	Failed             []string `json:"failed"`
 	Network            network  `json:"network"`
+	// Boot are the file systems that the boot loader's files were on.
+	Boot []bootPlace `json:"boot,omitempty"`
 	// Standing are the units that ran and do not end by themselves.
 	Standing []string `json:"standing,omitempty"`
 }
@@ -173,7 +175,7 @@ func (g *guard) prepare(ctx context.Context) error {
 		return fmt.Errorf("another switch-to-configuration is at work on the target: %s", holder)
 	}
 	// Not before somebody else's switch is over.
-	g.state.Before = before{JournalState: g.root.state(), Failed: g.job.Failed, Network: lookAtNetwork(ctx, g.runner, g.job.Server)}
+	g.state.Before = before{JournalState: g.root.state(), Failed: g.job.Failed, Network: lookAtNetwork(ctx, g.runner, g.job.Server), Boot: g.root.bootPlaces()}
 	g.state.Begun = uptime()
 	judged, others := g.managers()
 	g.state.Before.Failed = union(g.state.Before.Failed, askAll(append(judged, others...), func(m manager) []string { return m.troubledNow(ctx) }))
@@ -287,7 +289,7 @@ func (g *guard) committer() *committer {
 		}
 		return ""
 	}
-	return &committer{root: g.root, runner: g.runner, job: job, log: g.logFile, before: g.state.Before.JournalState}
+	return &committer{root: g.root, runner: g.runner, job: job, log: g.logFile, before: g.state.Before.JournalState, boot: g.state.Before.Boot}
 }
 
 // undo puts back what boots after a commit that failed for the reason, and goes back. It is a phase of its own: whoever succeeds
