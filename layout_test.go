@@ -25,6 +25,7 @@ var mayImport = map[string][]string{
 	"internal/cause":        {"nix"},
 	"internal/compare":      {"nix"},
 	"internal/inventory":    {"checkout", "health", "secret", "nix", "disk", "run"},
+	"internal/flake":        {"nix"},
 	"internal/checkout":     {"run"},
 	"internal/secret":       {},
 	"internal/health":       {"run"},

@@ -49,9 +49,9 @@ func (inv *Inventory) WriteByHand(ctx context.Context, dir string, node Node, ni
 		return err
 	}
 	text := strings.NewReplacer(
-		"@node@", node.Name, "@nodeString@", nixString(node.Name), "@nixpkgs@", pin, "@configuration@", nixString(node.Configuration),
-		"@system@", nixString(node.System), "@ferryVersion@", nixString(inv.options.FerryVersion),
-		"@revision@", nixString(source.Revision), "@dirty@", nixBool(source.Dirty),
+		"@node@", node.Name, "@nodeString@", nix.Quote(node.Name), "@nixpkgs@", pin, "@configuration@", nix.Quote(node.Configuration),
+		"@system@", nix.Quote(node.System), "@ferryVersion@", nix.Quote(inv.options.FerryVersion),
+		"@revision@", nix.Quote(source.Revision), "@dirty@", nix.Bool(source.Dirty),
 	).Replace(abandonNix)
 	for name, content := range map[string]string{"default.nix": text, "build-bundle.sh": buildBundle, "nixos-rebuild-switch.sh": switchScript} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
@@ -64,15 +64,15 @@ func (inv *Inventory) WriteByHand(ctx context.Context, dir string, node Node, ni
 // pinByHand is the pin as a Nix expression that needs no inventory.
 func pinByHand(nixpkgs string, source nix.StorePath) (string, error) {
 	if below, inside := strings.CutPrefix(nixpkgs, string(source)+"/"); inside {
-		return `"${source}/` + strings.TrimPrefix(nixString(below), `"`), nil
+		return `"${source}/` + strings.TrimPrefix(nix.Quote(below), `"`), nil
 	}
 	path, rest, err := nix.SplitStorePath(nixpkgs)
 	if err != nil {
 		return "", err
 	}
-	text := "builtins.storePath " + nixString(string(path))
+	text := "builtins.storePath " + nix.Quote(string(path))
 	if rest != "" {
-		text += " + " + nixString(rest)
+		text += " + " + nix.Quote(rest)
 	}
 	return text, nil
 }

@@ -228,10 +228,10 @@ func (ev *evaluation) askPin(ctx context.Context, pure bool) (a answer, err erro
 		}
 	}
 	// Nothing that differs between nodes with the same pin.
-	text := call(evaluateNix, [][2]string{
+	text := nix.Call(evaluateNix, [][2]string{
 		{"source", treeExpression(inv.Source, pure)},
 		{"nixpkgs", expression},
-		{"system", nixString(inv.System)},
+		{"system", nix.Quote(inv.System)},
 		{"configuration", "null"}, {"inventory", "null"}, {"nodes", "null"}, {"manifest", "null"}, {"builder", "null"}, {"switchScript", "null"},
 	})
 	if err = ev.eval(ctx, text+".pin", pure, inv.client.Eval, &a); err == nil && pure {
@@ -253,22 +253,22 @@ func (ev *evaluation) ask(ctx context.Context, a *answer) error {
 		inventory, nodes = "null", "null"
 	}
 	manifest := [][2]string{
-		{"dirty", nixBool(ev.source.Dirty)},
-		{"ferryVersion", nixString(inv.options.FerryVersion)},
+		{"dirty", nix.Bool(ev.source.Dirty)},
+		{"ferryVersion", nix.Quote(inv.options.FerryVersion)},
 		{"format", "1"},
-		{"node", nixString(node.Name)},
-		{"revision", nixString(ev.source.Revision)},
+		{"node", nix.Quote(node.Name)},
+		{"revision", nix.Quote(ev.source.Revision)},
 	}
-	text := call(evaluateNix, [][2]string{
+	text := nix.Call(evaluateNix, [][2]string{
 		{"source", treeExpression(ev.source, pure)},
-		{"configuration", nixString(node.Configuration)},
+		{"configuration", nix.Quote(node.Configuration)},
 		{"nixpkgs", nixpkgs},
-		{"system", nixString(node.System)},
+		{"system", nix.Quote(node.System)},
 		{"inventory", inventory},
 		{"nodes", nodes},
-		{"manifest", nixSet(manifest)},
-		{"builder", nixString(buildBundle)},
-		{"switchScript", nixString(switchScript)},
+		{"manifest", nix.Set(manifest)},
+		{"builder", nix.Quote(buildBundle)},
+		{"switchScript", nix.Quote(switchScript)},
 	})
 	return ev.eval(ctx, text+".answer", pure, inv.evaluators.value, a)
 }
@@ -307,7 +307,7 @@ func madeInStore(text []byte) []nix.StorePath {
 
 // nixpkgsExpression is the pin of the node as the inventory has it.
 func (inv *Inventory) nixpkgsExpression(node string, pure bool) string {
-	return "(let inventory = " + inv.expression(pure) + ".inventory; in inventory.nodes." + nixString(node) +
+	return "(let inventory = " + inv.expression(pure) + ".inventory; in inventory.nodes." + nix.Quote(node) +
 		".nixpkgs or inventory.nixpkgs)"
 }
 
@@ -315,11 +315,11 @@ func (inv *Inventory) nixpkgsExpression(node string, pure bool) string {
 func (inv *Inventory) nodesExpression() string {
 	var all [][2]string
 	for _, n := range inv.nodes {
-		all = append(all, [2]string{nixString(n.Name), nixSet([][2]string{
-			{"configuration", nixString(n.Configuration)}, {"system", nixString(n.System)},
+		all = append(all, [2]string{nix.Quote(n.Name), nix.Set([][2]string{
+			{"configuration", nix.Quote(n.Configuration)}, {"system", nix.Quote(n.System)},
 		})})
 	}
-	return nixSet(all)
+	return nix.Set(all)
 }
 
 // explained is the message of an evaluation error, with the user's paths instead of those in the store.

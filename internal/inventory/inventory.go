@@ -300,9 +300,9 @@ func (inv *Inventory) ask(ctx context.Context, question string, answer any) erro
 
 // expression is inventory.nix applied to this inventory.
 func (inv *Inventory) expression(pure bool) string {
-	return call(inventoryNix, [][2]string{
+	return nix.Call(inventoryNix, [][2]string{
 		{"source", treeExpression(inv.Source, pure)},
-		{"file", nixString(inv.place.rel)},
-		{"system", nixString(inv.System)},
+		{"file", nix.Quote(inv.place.rel)},
+		{"system", nix.Quote(inv.System)},
 	})
 }

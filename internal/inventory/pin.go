@@ -20,7 +20,7 @@ type pin struct {
 
 // expression is the pin's path as a Nix string with context.
 func (p pin) expression(pure bool) string {
-	return "(" + treeExpression(p.tree, pure) + " + " + nixString(p.rest) + ")"
+	return "(" + treeExpression(p.tree, pure) + " + " + nix.Quote(p.rest) + ")"
 }
 
 // wrongPin is what evaluate.nix found instead of a tree.

@@ -81,14 +81,14 @@ func (inv *Inventory) blame(ctx context.Context, err error) error {
 	}
 	for _, name := range s.Nodes.Names {
 		var v description
-		nodeErr := inv.ask(ctx, ".node "+nixString(name), &v)
+		nodeErr := inv.ask(ctx, ".node "+nix.Quote(name), &v)
 		if nodeErr == nil {
 			continue
 		}
 		var attributes []string
-		if err := inv.ask(ctx, ".attributes "+nixString(name), &attributes); err == nil {
+		if err := inv.ask(ctx, ".attributes "+nix.Quote(name), &attributes); err == nil {
 			for _, a := range attributes {
-				if err := inv.ask(ctx, ".attribute "+nixString(name)+" "+nixString(a), &v); err != nil {
+				if err := inv.ask(ctx, ".attribute "+nix.Quote(name)+" "+nix.Quote(a), &v); err != nil {
 					return about(name, printable(a), err)
 				}
 			}

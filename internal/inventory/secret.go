@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"ferry/internal/nix"
 	"ferry/internal/run"
 	"ferry/internal/secret"
 )
@@ -175,7 +176,7 @@ func asNixPath(rel, from string) string {
 		shown = "./" + shown
 	}
 	if strings.Trim(shown, "./_-+abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789") != "" {
-		return "(./. + " + nixString("/"+shown) + ")"
+		return "(./. + " + nix.Quote("/"+shown) + ")"
 	}
 	return shown
 }

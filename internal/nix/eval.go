@@ -19,6 +19,8 @@ type Expression struct {
 	// Pure forbids whatever would make the result depend on more than Text: files that are not fetched by hash, the
 	// environment, the time, the machine's own system. builtins.fetchTree is there.
 	Pure bool
+	// Flakes admits builtins.fetchTree to what is not pure.
+	Flakes bool
 	// Instantiate lets evaluation write to the store: derivations, copied sources, what it fetches or has to build.
 	Instantiate bool
 	// Log receives, line by line, what evaluation writes for people before it fails or ends: traces and warnings of the
@@ -76,8 +78,11 @@ func (c *Client) evalCommand(e Expression, more ...string) run.Command {
 		args = append(args, "--read-write-mode")
 	}
 	if e.Pure {
+		args = append(args, "--option", "pure-eval", "true")
+	}
+	if e.Pure || e.Flakes {
 		// The feature for fetchTree came with flakes and is still implied by them.
-		args = append(args, "--option", "pure-eval", "true", "--option", "extra-experimental-features", "flakes")
+		args = append(args, "--option", "extra-experimental-features", "flakes")
 	}
 	var cmd run.Command
 	if len(e.Text) <= maxArgument {

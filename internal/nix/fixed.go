@@ -67,3 +67,12 @@ func encodeBase32(b []byte) string {
 	}
 	return string(digits)
 }
+
+// FetchedPath is where the tree with a narHash is in the store, when fetchTree has fetched it: what is a flake's source or an input.
+func FetchedPath(narHash string) (StorePath, error) {
+	sum, err := ParseNarHash(narHash)
+	if err != nil {
+		return "", err
+	}
+	return treePath("source", sum)
+}

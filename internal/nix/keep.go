@@ -20,15 +20,21 @@ type keeper struct {
 // [Client.Release] or the end of this program, however that ends. valid tells whether all of them are in the store, whole and
 // registered: what is then is kept with all that it needs.
 func (c *Client) Keep(ctx context.Context, paths ...StorePath) (valid bool, err error) {
+	found, err := c.KeepValid(ctx, paths...)
+	return err == nil && len(found) == len(setOf(paths)), err
+}
+
+// KeepValid is [Client.Keep] that tells which of paths are in the store.
+func (c *Client) KeepValid(ctx context.Context, paths ...StorePath) (valid []StorePath, err error) {
 	k := &c.keeper
 	k.once.Do(func() { k.turn = make(chan struct{}, 1) })
 	select {
 	case k.turn <- struct{}{}:
 	case <-ctx.Done():
-		return false, fmt.Errorf("keep paths in the store: %w", context.Cause(ctx))
+		return nil, fmt.Errorf("keep paths in the store: %w", context.Cause(ctx))
 	}
 	type answer struct {
-		valid bool
+		valid []StorePath
 		err   error
 	}
 	answered := make(chan answer, 1)
@@ -41,21 +47,22 @@ func (c *Client) Keep(ctx context.Context, paths ...StorePath) (valid bool, err 
 	select {
 	case a := <-answered:
 		if a.err != nil {
-			return false, fmt.Errorf("keep paths in the store: %w", a.err)
+			return nil, fmt.Errorf("keep paths in the store: %w", a.err)
 		}
 		return a.valid, nil
 	case <-ctx.Done():
-		return false, fmt.Errorf("keep paths in the store: %w", context.Cause(ctx))
+		return nil, fmt.Errorf("keep paths in the store: %w", context.Cause(ctx))
 	}
 }
 
-// keepValid is Keep for the one whose turn it is.
-func (c *Client) keepValid(ctx context.Context, paths []StorePath) (bool, error) {
+// keepValid is KeepValid for the one whose turn it is.
+func (c *Client) keepValid(ctx context.Context, paths []StorePath) ([]StorePath, error) {
 	k := &c.keeper
 	if k.open != nil {
 		valid, err := k.open.ValidPaths(paths, true, false)
 		if err == nil {
-			return k.add(paths, valid), nil
+			k.add(paths)
+			return valid, nil
 		}
 		// It was killed. What it has kept may still be there.
 		_ = k.open.Close()
@@ -63,7 +70,7 @@ func (c *Client) keepValid(ctx context.Context, paths []StorePath) (bool, error)
 	}
 	open, err := c.openServe(ctx, true)
 	if err != nil {
-		return false, storeAccess(err)
+		return nil, storeAccess(err)
 	}
 	if again := slices.Collect(maps.Keys(k.kept)); len(again) > 0 {
 		_, err = open.ValidPaths(again, true, false)
@@ -76,21 +83,21 @@ func (c *Client) keepValid(ctx context.Context, paths []StorePath) (bool, error)
 		if ended := open.Close(); ended != nil {
 			err = ended // says why
 		}
-		return false, storeAccess(err)
+		return nil, storeAccess(err)
 	}
 	k.open = open
-	return k.add(paths, valid), nil
+	k.add(paths)
+	return valid, nil
 }
 
-// add remembers paths, and tells whether all of them are valid.
-func (k *keeper) add(paths, valid []StorePath) bool {
+// add remembers paths.
+func (k *keeper) add(paths []StorePath) {
 	if k.kept == nil {
 		k.kept = map[StorePath]bool{}
 	}
 	for _, p := range paths {
 		k.kept[p] = true
 	}
-	return len(setOf(valid)) == len(setOf(paths))
 }
 
 // Release ends what [Client.Keep] has begun.
