@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine"
 	"ferry/internal/run"
 	"ferry/internal/userdb"
 )
@@ -58,9 +59,9 @@ TimeoutStartSec=90
 
 // declaration is the file of the store in which a system declares its users: two systems with the same one make the same of
 // them. "" for a system that removes nobody, or of which that is not known.
-func (r root) declaration(toplevel string) string {
-	v := etcView{files: newInspectedFiles(r), toplevel: toplevel}
-	script, _ := v.files.read(toplevel+"/activate", toplevel, storeFolder)
+func declaration(r machine.Root, toplevel string) string {
+	v := etcView{files: machine.NewFiles(r), toplevel: toplevel}
+	script, _ := v.files.Read(toplevel+"/activate", toplevel, machine.StoreFolder)
 	if name := usersGroupsFile.FindString(script); name != "" {
 		return name
 	}
@@ -71,88 +72,88 @@ func (r root) declaration(toplevel string) string {
 // keepAccountsForBoot keeps the accounts for a boot of the system old, of which new may change them. What is kept for the same
 // system already, as by a test that is followed by another one, is what that boot needs: it stays, with what others have
 // changed since.
-func (r root) keepAccountsForBoot(was userdb.State, b bootAccounts) error {
-	if b.Old == "" || b.Old == b.New || r.declaration(b.Old) == r.declaration(b.New) {
+func keepAccountsForBoot(r machine.Root, was userdb.State, b bootAccounts) error {
+	if b.Old == "" || b.Old == b.New || declaration(r, b.Old) == declaration(r, b.New) {
 		return nil
 	}
-	if kept, err := r.bootAccounts(); err == nil && kept.Old == b.Old && kept.BootID == b.BootID && b.Owner != ownerTrial {
-		return r.keepAccountsOn()
+	if kept, err := readBootAccounts(r); err == nil && kept.Old == b.Old && kept.BootID == b.BootID && b.Owner != ownerTrial {
+		return keepAccountsOn(r)
 	}
-	if !r.exists(systemdRuns) {
+	if !r.Exists(machine.SystemdRuns) {
 		return errors.New("PID 1 is not systemd")
 	}
 	for _, folder := range []string{controlFolder, accountsFolder} {
-		if on := r.mountOf(folder); on.kind == "tmpfs" || on.kind == "ramfs" {
+		if on := r.MountOf(folder); on.Kind == "tmpfs" || on.Kind == "ramfs" {
 			return fmt.Errorf("%s does not outlive a reboot there", folder)
 		}
 	}
-	b.BootID = r.bootID()
-	if err := r.writeAccountsForBoot(was, b); err != nil {
-		return errors.Join(err, r.dropAccountsForBoot())
+	b.BootID = r.BootID()
+	if err := writeAccountsForBoot(r, was, b); err != nil {
+		return errors.Join(err, dropAccountsForBoot(r))
 	}
 	return nil
 }
 
 // keepAccountsOn makes what is kept for a boot what that would put back now.
-func (r root) keepAccountsOn() error {
-	was, err := userdb.Load(r.path(accountsBefore))
+func keepAccountsOn(r machine.Root) error {
+	was, err := userdb.Load(r.Path(accountsBefore))
 	if err != nil {
 		return err
 	}
-	is, err := userdb.Read(r.dir)
+	is, err := userdb.Read(r.Dir)
 	if err != nil {
 		return err
 	}
-	if err := userdb.Undone(was, r.accountsAfter(accountsAfter), is).Keep(r.path(accountsBefore)); err != nil {
+	if err := userdb.Undone(was, loadAccounts(r, accountsAfter), is).Keep(r.Path(accountsBefore)); err != nil {
 		return err
 	}
-	return removeLink(r.path(accountsAfter))
+	return machine.RemoveLink(r.Path(accountsAfter))
 }
 
-func (r root) writeAccountsForBoot(was userdb.State, b bootAccounts) error {
+func writeAccountsForBoot(r machine.Root, was userdb.State, b bootAccounts) error {
 	program, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	folder := r.path(accountsFolder)
-	if err := r.disk.MkdirAll(folder, 0o700); err != nil {
+	folder := r.Path(accountsFolder)
+	if err := r.Disk.MkdirAll(folder, 0o700); err != nil {
 		return err
 	}
 	if err := os.Chmod(folder, 0o700); err != nil {
 		return err
 	}
-	if err := os.Remove(r.path(accountsAfter)); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := os.Remove(r.Path(accountsAfter)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	if err := was.Keep(r.path(accountsBefore)); err != nil {
+	if err := was.Keep(r.Path(accountsBefore)); err != nil {
 		return err
 	}
 	text, err := json.Marshal(b)
 	if err != nil {
 		return err
 	}
-	if err := r.disk.WriteFile(r.path(accountsBoot), text, 0o600); err != nil {
+	if err := r.Disk.WriteFile(r.Path(accountsBoot), text, 0o600); err != nil {
 		return err
 	}
-	if err := copyProgram(program, r.path(accountsAgent)); err != nil {
+	if err := copyProgram(program, r.Path(accountsAgent)); err != nil {
 		return err
 	}
-	if err := r.disk.SyncFolder(folder); err != nil {
+	if err := r.Disk.SyncFolder(folder); err != nil {
 		return err
 	}
-	wants := r.path(filepath.Join(controlFolder, wayBackWants))
-	if err := r.disk.MkdirAll(wants, 0o755); err != nil {
+	wants := r.Path(filepath.Join(controlFolder, wayBackWants))
+	if err := r.Disk.MkdirAll(wants, 0o755); err != nil {
 		return err
 	}
-	if err := r.disk.WriteFile(r.path(filepath.Join(controlFolder, accountsUnit)), []byte(accountsUnitText), 0o644); err != nil {
+	if err := r.Disk.WriteFile(r.Path(filepath.Join(controlFolder, accountsUnit)), []byte(accountsUnitText), 0o644); err != nil {
 		return err
 	}
-	return r.disk.Link("../"+accountsUnit, filepath.Join(wants, accountsUnit))
+	return r.Disk.Link("../"+accountsUnit, filepath.Join(wants, accountsUnit))
 }
 
-// bootAccounts reads what is kept; [os.ErrNotExist]: nothing is.
-func (r root) bootAccounts() (b bootAccounts, err error) {
-	text, err := os.ReadFile(r.path(accountsBoot))
+// readBootAccounts reads what is kept; [os.ErrNotExist]: nothing is.
+func readBootAccounts(r machine.Root) (b bootAccounts, err error) {
+	text, err := os.ReadFile(r.Path(accountsBoot))
 	if err == nil {
 		err = json.Unmarshal(text, &b)
 	}
@@ -160,84 +161,84 @@ func (r root) bootAccounts() (b bootAccounts, err error) {
 }
 
 // dropAccountsForBoot removes what was kept, and leaves the folders as they were found.
-func (r root) dropAccountsForBoot() error {
+func dropAccountsForBoot(r machine.Root) error {
 	var problems []error
 	for _, name := range []string{
 		filepath.Join(controlFolder, wayBackWants, accountsUnit), filepath.Join(controlFolder, accountsUnit),
 		accountsBoot, accountsBefore, accountsAfter, accountsAgent,
 	} {
-		if err := os.Remove(r.path(name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := os.Remove(r.Path(name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			problems = append(problems, err)
 		}
 	}
 	// A boot that found it again would put back what has changed since.
-	if r.exists(accountsFolder) {
-		problems = append(problems, r.disk.SyncFolder(r.path(accountsFolder)))
+	if r.Exists(accountsFolder) {
+		problems = append(problems, r.Disk.SyncFolder(r.Path(accountsFolder)))
 	}
 	// Only what is empty goes.
 	for _, folder := range []string{filepath.Join(controlFolder, wayBackWants), controlFolder, accountsFolder} {
-		_ = os.Remove(r.path(folder))
+		_ = os.Remove(r.Path(folder))
 	}
 	return errors.Join(problems...)
 }
 
 // dropAccountsOf is dropAccountsForBoot for what owner has kept.
-func (r root) dropAccountsOf(owner string) error {
-	if b, err := r.bootAccounts(); err != nil || b.Owner != owner {
+func dropAccountsOf(r machine.Root, owner string) error {
+	if b, err := readBootAccounts(r); err != nil || b.Owner != owner {
 		return nil
 	}
-	return r.dropAccountsForBoot()
+	return dropAccountsForBoot(r)
 }
 
 // RunAccountsBack is what a boot starts while accounts are kept for it.
-func RunAccountsBack(ctx context.Context) error { return accountsBack(ctx, root{}) }
+func RunAccountsBack(ctx context.Context) error { return accountsBack(ctx, machine.Root{}) }
 
 // accountsBack puts the accounts back if the system that they are kept for was booted. In the boot of the system that is tried
 // it notes what that has made of them.
-func accountsBack(ctx context.Context, r root) error {
-	b, err := r.bootAccounts()
-	if errors.Is(err, os.ErrNotExist) || err == nil && b.BootID == r.bootID() {
+func accountsBack(ctx context.Context, r machine.Root) error {
+	b, err := readBootAccounts(r)
+	if errors.Is(err, os.ErrNotExist) || err == nil && b.BootID == r.BootID() {
 		return nil
 	}
 	if err != nil {
-		return errors.Join(err, r.dropAccountsForBoot())
+		return errors.Join(err, dropAccountsForBoot(r))
 	}
-	switch booted := r.storePath("/run/booted-system"); {
+	switch booted := r.StorePath("/run/booted-system"); {
 	case booted == b.Old:
-		err = r.putBackAccountsAtBoot()
-		return errors.Join(err, r.dropAccountsForBoot())
+		err = putBackAccountsAtBoot(r)
+		return errors.Join(err, dropAccountsForBoot(r))
 	case b.Owner == ownerTrial && booted == b.New:
-		if r.exists(accountsAfter) {
+		if r.Exists(accountsAfter) {
 			return nil
 		}
-		return r.noteAccounts(accountsAfter)
+		return noteAccounts(r, accountsAfter)
 	case b.Owner == ownerTrial:
 		return nil
 	}
 	// It was committed, or somebody has chosen another system: nothing is to be put back there.
-	return r.dropAccountsForBoot()
+	return dropAccountsForBoot(r)
 }
 
-func (r root) putBackAccountsAtBoot() error {
-	was, err := userdb.Load(r.path(accountsBefore))
+func putBackAccountsAtBoot(r machine.Root) error {
+	was, err := userdb.Load(r.Path(accountsBefore))
 	if err != nil {
 		return err
 	}
-	return userdb.PutBackAtBoot(r.dir, was, r.accountsAfter(accountsAfter))
+	return userdb.PutBackAtBoot(r.Dir, was, loadAccounts(r, accountsAfter))
 }
 
 // noteAccounts writes down what the accounts are now.
-func (r root) noteAccounts(name string) error {
-	is, err := userdb.Read(r.dir)
+func noteAccounts(r machine.Root, name string) error {
+	is, err := userdb.Read(r.Dir)
 	if err != nil {
 		return err
 	}
-	return is.Keep(r.path(name))
+	return is.Keep(r.Path(name))
 }
 
-// accountsAfter is what was noted; nil: nothing was.
-func (r root) accountsAfter(name string) *userdb.State {
-	if s, err := userdb.Load(r.path(name)); err == nil {
+// loadAccounts is what was noted; nil: nothing was.
+func loadAccounts(r machine.Root, name string) *userdb.State {
+	if s, err := userdb.Load(r.Path(name)); err == nil {
 		return &s
 	}
 	return nil
@@ -245,38 +246,38 @@ func (r root) accountsAfter(name string) *userdb.State {
 
 // accountsBeforeReboot puts the accounts back in the system that is tried, before it reboots into the old one, whose boot then
 // finds nobody whom it would remove.
-func (r root) accountsBeforeReboot() error {
-	if b, err := r.bootAccounts(); err != nil || b.Owner != ownerTrial {
+func accountsBeforeReboot(r machine.Root) error {
+	if b, err := readBootAccounts(r); err != nil || b.Owner != ownerTrial {
 		return nil
 	}
-	was, err := userdb.Load(r.path(accountsBefore))
+	was, err := userdb.Load(r.Path(accountsBefore))
 	if err != nil {
 		return err
 	}
-	if err := userdb.PutBack(r.dir, was, r.accountsAfter(accountsAfter)); err != nil {
+	if err := userdb.PutBack(r.Dir, was, loadAccounts(r, accountsAfter)); err != nil {
 		return err
 	}
 	// What others have changed meanwhile is in it now.
-	return r.noteAccounts(accountsBefore)
+	return noteAccounts(r, accountsBefore)
 }
 
 // endAccountsOfTrial ends what a trial has kept: in the old system, if its boot has not put the accounts back, that is done now.
-func (r root) endAccountsOfTrial() error {
-	b, err := r.bootAccounts()
+func endAccountsOfTrial(r machine.Root) error {
+	b, err := readBootAccounts(r)
 	if err != nil || b.Owner != ownerTrial {
 		return nil
 	}
-	if b.BootID != r.bootID() && r.storePath("/run/booted-system") == b.Old {
-		err = r.putBackAccountsAtBoot()
+	if b.BootID != r.BootID() && r.StorePath("/run/booted-system") == b.Old {
+		err = putBackAccountsAtBoot(r)
 	}
-	return errors.Join(err, r.dropAccountsForBoot())
+	return errors.Join(err, dropAccountsForBoot(r))
 }
 
 // keepAccountsOfTrial is the part of a trial's preparation that is about accounts. It gives the reason if they cannot be kept.
-func (r root) keepAccountsOfTrial(t trial) string {
-	was, err := userdb.Read(r.dir)
+func keepAccountsOfTrial(r machine.Root, t trial) string {
+	was, err := userdb.Read(r.Dir)
 	if err == nil {
-		err = r.keepAccountsForBoot(was, bootAccounts{Old: t.Old, New: t.New, Owner: ownerTrial})
+		err = keepAccountsForBoot(r, was, bootAccounts{Old: t.Old, New: t.New, Owner: ownerTrial})
 	}
 	if err != nil {
 		return "users whom the new system changes would not be put back: " + run.Clean(err.Error())
@@ -285,16 +286,16 @@ func (r root) keepAccountsOfTrial(t trial) string {
 }
 
 // removeOldAccounts removes what a switch has kept that is over and has not come to remove it.
-func removeOldAccounts(r root) {
-	b, err := r.bootAccounts()
-	if err != nil || b.Owner == ownerTrial || b.BootID == r.bootID() && r.storePath("/run/current-system") == b.New {
+func removeOldAccounts(r machine.Root) {
+	b, err := readBootAccounts(r)
+	if err != nil || b.Owner == ownerTrial || b.BootID == r.BootID() && r.StorePath("/run/current-system") == b.New {
 		return
 	}
-	folder := r.path(filepath.Join(jobsFolder, b.Owner))
+	folder := r.Path(filepath.Join(machine.RunFolder, b.Owner))
 	if _, ended, _ := readStatus(folder); !ended {
 		if _, err := os.Stat(folder); err == nil {
 			return
 		}
 	}
-	_ = r.dropAccountsForBoot()
+	_ = dropAccountsForBoot(r)
 }

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine"
 	"ferry/internal/run"
 	"ferry/internal/userdb"
 )
@@ -26,8 +27,8 @@ func (g *guard) keepAccounts() error {
 		return err
 	}
 	// What boots after a power cut is the system profile's system.
-	err = g.root.keepAccountsForBoot(was, bootAccounts{
-		Old: g.state.Before.Profile, New: string(g.job.Toplevel), BootID: g.root.bootID(), Owner: filepath.Base(g.dir),
+	err = keepAccountsForBoot(g.root, was, bootAccounts{
+		Old: g.state.Before.Profile, New: string(g.job.Toplevel), BootID: g.root.BootID(), Owner: filepath.Base(g.dir),
 	})
 	if err != nil {
 		g.say("if the power is cut before the commit, users whom the new system changes are not put back: %s", run.Clean(err.Error()))
@@ -39,7 +40,7 @@ func (g *guard) keepAccounts() error {
 // back there and could not.
 func (g *guard) accountsToKeep() (userdb.State, error) {
 	if g.state.Found != g.state.Before.Current {
-		files, err := filepath.Glob(g.root.path(filepath.Join(jobsFolder, "*-"+string(JobSwitch), keptBefore)))
+		files, err := filepath.Glob(g.root.Path(filepath.Join(machine.RunFolder, "*-"+string(JobSwitch), keptBefore)))
 		if err != nil {
 			return userdb.State{}, err
 		}
@@ -49,17 +50,17 @@ func (g *guard) accountsToKeep() (userdb.State, error) {
 			}
 		}
 	}
-	return userdb.Read(g.root.dir)
+	return userdb.Read(g.root.Dir)
 }
 
 // noteAccounts writes down what the activation has made of the accounts: what differs from that later is somebody else's.
 func (g *guard) noteAccounts() {
-	is, err := userdb.Read(g.root.dir)
+	is, err := userdb.Read(g.root.Dir)
 	if err == nil {
 		err = is.Keep(filepath.Join(g.dir, keptAfter))
 	}
-	if b, problem := g.root.bootAccounts(); err == nil && problem == nil && b.Owner != ownerTrial {
-		err = is.Keep(g.root.path(accountsAfter))
+	if b, problem := readBootAccounts(g.root); err == nil && problem == nil && b.Owner != ownerTrial {
+		err = is.Keep(g.root.Path(accountsAfter))
 	}
 	if err != nil {
 		g.say("what others change in the accounts from now on is lost if this goes back: %s", run.Clean(err.Error()))
@@ -78,14 +79,14 @@ func (g *guard) putBackAccounts() *userdb.State {
 		if s, problem := userdb.Load(filepath.Join(g.dir, keptAfter)); problem == nil {
 			after = &s
 		}
-		err = userdb.PutBack(g.root.dir, was, after)
+		err = userdb.PutBack(g.root.Dir, was, after)
 	}
 	if err != nil {
 		// They may be once the old system has been activated.
 		g.say("%s", run.Clean(err.Error()))
 		return &was
 	}
-	is, err := userdb.Read(g.root.dir)
+	is, err := userdb.Read(g.root.Dir)
 	if err != nil {
 		return &was
 	}
@@ -97,7 +98,7 @@ func (g *guard) completeAccounts(want *userdb.State) string {
 	if want == nil {
 		return ""
 	}
-	if err := userdb.Complete(g.root.dir, *want); err != nil {
+	if err := userdb.Complete(g.root.Dir, *want); err != nil {
 		return run.Clean(err.Error())
 	}
 	return ""
@@ -113,40 +114,40 @@ func (g *guard) keepChange() error {
 	after, problem := userdb.Load(filepath.Join(g.dir, keptAfter))
 	if err != nil || problem != nil {
 		// Nobody knows what has changed.
-		return removeLink(g.root.path(lastChange))
+		return machine.RemoveLink(g.root.Path(lastChange))
 	}
 	c, changed := userdb.Difference(was, after)
 	if c.From, c.To = g.state.Before.Current, string(g.job.Toplevel); c.From == c.To {
 		return nil
 	}
 	if !changed {
-		return removeLink(g.root.path(lastChange))
+		return machine.RemoveLink(g.root.Path(lastChange))
 	}
-	return c.Keep(g.root.path(lastChange))
+	return c.Keep(g.root.Path(lastChange))
 }
 
 // undoneBy gives what a switch from one system to another undoes: what the switch the other way has changed; ok is false for any
 // other switch.
-func (r root) undoneBy(from, to string) (c userdb.Change, ok bool) {
-	c, err := userdb.LoadChange(r.path(lastChange))
+func undoneBy(r machine.Root, from, to string) (c userdb.Change, ok bool) {
+	c, err := userdb.LoadChange(r.Path(lastChange))
 	return c, err == nil && from != "" && c.From == to && c.To == from
 }
 
 // returnAccounts makes the accounts what they were before the system that runs, if the switch returns to the one before: as a
 // way back does, but long after. The function it gives does the rest, after the activation.
 func (g *guard) returnAccounts() (complete func()) {
-	c, ok := g.root.undoneBy(g.state.Before.Current, string(g.job.Toplevel))
+	c, ok := undoneBy(g.root, g.state.Before.Current, string(g.job.Toplevel))
 	if !ok {
 		return func() {}
 	}
-	err := c.Undo(g.root.dir)
+	err := c.Undo(g.root.Dir)
 	var want userdb.State
 	if err == nil {
-		want, err = userdb.Read(g.root.dir)
+		want, err = userdb.Read(g.root.Dir)
 	}
 	return func() {
 		if err == nil {
-			err = c.Complete(g.root.dir, want)
+			err = c.Complete(g.root.Dir, want)
 		}
 		if err != nil {
 			g.say("%s", run.Clean(err.Error()))
@@ -161,13 +162,13 @@ func (g *guard) forgetAccounts(status jobStatus) {
 	case agent.SwitchStranded:
 		return
 	case agent.SwitchCommitted:
-		err = errors.Join(g.keepChange(), g.root.dropAccountsForBoot())
+		err = errors.Join(g.keepChange(), dropAccountsForBoot(g.root))
 	case agent.SwitchActivated:
 	default:
-		err = g.root.dropAccountsOf(filepath.Base(g.dir))
-		if b, problem := g.root.bootAccounts(); problem == nil && b.Owner != ownerTrial {
+		err = dropAccountsOf(g.root, filepath.Base(g.dir))
+		if b, problem := readBootAccounts(g.root); problem == nil && b.Owner != ownerTrial {
 			// A test before this one is still to be ended by a boot.
-			err = errors.Join(err, g.root.noteAccounts(accountsAfter))
+			err = errors.Join(err, noteAccounts(g.root, accountsAfter))
 		}
 	}
 	for _, name := range []string{keptBefore, keptAfter} {

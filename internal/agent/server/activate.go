@@ -9,6 +9,7 @@ import (
 	"strconv"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine"
 	"ferry/internal/run"
 )
 
@@ -26,7 +27,7 @@ func (s *server) activate(ctx context.Context, r agent.Request) (*agent.Activate
 		return nil, err
 	}
 	result := &agent.ActivateResult{
-		Status: status.Status, Error: status.Error, Refused: status.Refused, Current: s.root().storePath("/run/current-system"), Log: filepath.Join(dir, "log"),
+		Status: status.Status, Error: status.Error, Refused: status.Refused, Current: s.root().StorePath("/run/current-system"), Log: filepath.Join(dir, "log"),
 	}
 	if status.Status != 0 {
 		units := failedUnits(ctx, s.runner, s.root())
@@ -61,12 +62,12 @@ func (s *server) newJob(kind JobKind, r agent.Request) Job {
 	return Job{
 		Kind: kind, Toplevel: r.Toplevel, Bundle: r.Bundle, Action: r.Action, Locale: os.Getenv("LOCALE_ARCHIVE"),
 		Who: s.opts.Who, Session: s.opts.Session, Record: r.Record, Server: findConnection(s.root()),
-		LoginUID: s.root().confirmer(os.Getpid(), os.Getenv),
+		LoginUID: confirmer(s.root(), os.Getpid(), os.Getenv),
 	}
 }
 
-func setProfile(ctx context.Context, runner *run.Runner, r root, toplevel string, log *os.File) error {
-	return runner.Run(ctx, run.Command{Argv: []string{"nix-env", "-p", r.path(systemProfile), "--set", toplevel}, Out: log, Err: log})
+func setProfile(ctx context.Context, runner *run.Runner, r machine.Root, toplevel string, log *os.File) error {
+	return runner.Run(ctx, run.Command{Argv: []string{"nix-env", "-p", r.Path(systemProfile), "--set", toplevel}, Out: log, Err: log})
 }
 
 // profile is what the system profile stands for.
@@ -77,9 +78,9 @@ type profile struct {
 
 var generationLink = regexp.MustCompile(`^system-([0-9]+)-link$`)
 
-func (r root) readProfile() profile {
-	p := profile{toplevel: r.storePath(systemProfile)}
-	target, err := os.Readlink(r.path(systemProfile))
+func readProfile(r machine.Root) profile {
+	p := profile{toplevel: r.StorePath(systemProfile)}
+	target, err := os.Readlink(r.Path(systemProfile))
 	if err != nil {
 		return p
 	}

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"ferry/internal/agent/machine"
 	"ferry/internal/disk"
 	"ferry/internal/nix"
 )
@@ -20,7 +21,7 @@ const (
 	// long as that lasts, so does it.
 	arrivingFile = "/nix/var/nix/ferry-arriving.json"
 	// bootMark is gone with the power, whatever the kernel says of its boot, which in a container is another machine's.
-	bootMark = jobsFolder + "/boot"
+	bootMark = machine.RunFolder + "/boot"
 )
 
 // arriving are the store paths that a power cut may have made empty, or may still: Nix brings its database to the disk, and not
@@ -35,27 +36,27 @@ type arriving struct {
 }
 
 // thisBoot names the present boot.
-func (r root) thisBoot() (string, error) {
-	mark := r.line(bootMark)
+func thisBoot(r machine.Root) (string, error) {
+	mark := r.Line(bootMark)
 	if mark == "" {
 		mark = rand.Text()
-		if err := ownFolder(r.path(jobsFolder), 0o755); err != nil {
+		if err := machine.OwnFolder(r.Path(machine.RunFolder), 0o755); err != nil {
 			return "", err
 		}
-		if err := disk.WriteWhole(r.path(bootMark), []byte(mark+"\n"), 0o600); err != nil {
+		if err := disk.WriteWhole(r.Path(bootMark), []byte(mark+"\n"), 0o600); err != nil {
 			return "", err
 		}
 	}
-	return r.bootID() + " " + mark, nil
+	return r.BootID() + " " + mark, nil
 }
 
-// arriving gives what is written down, as it is to be seen in this boot.
-func (r root) arriving() (*arriving, error) {
-	boot, err := r.thisBoot()
+// readArriving gives what is written down, as it is to be seen in this boot.
+func readArriving(r machine.Root) (*arriving, error) {
+	boot, err := thisBoot(r)
 	if err != nil {
 		return nil, err
 	}
-	text, err := os.ReadFile(r.path(arrivingFile))
+	text, err := os.ReadFile(r.Path(arrivingFile))
 	if errors.Is(err, os.ErrNotExist) {
 		return &arriving{Boot: boot}, nil
 	}
@@ -75,9 +76,9 @@ func (r root) arriving() (*arriving, error) {
 
 // write writes it down so that it is on the disk. Where there is nothing, the file goes: one that a power cut brings back costs a
 // look.
-func (a *arriving) write(r root) error {
+func (a *arriving) write(r machine.Root) error {
 	if len(a.Now)+len(a.Doubtful) == 0 {
-		return removeLink(r.path(arrivingFile))
+		return machine.RemoveLink(r.Path(arrivingFile))
 	}
 	for _, list := range []*[]nix.StorePath{&a.Now, &a.Doubtful} {
 		slices.Sort(*list)
@@ -87,18 +88,18 @@ func (a *arriving) write(r root) error {
 	if err != nil {
 		return err
 	}
-	if err := r.disk.MkdirAll(r.path(filepath.Dir(arrivingFile)), 0o755); err != nil {
+	if err := r.Disk.MkdirAll(r.Path(filepath.Dir(arrivingFile)), 0o755); err != nil {
 		return err
 	}
-	return r.disk.WriteFile(r.path(arrivingFile), text, 0o600)
+	return r.Disk.WriteFile(r.Path(arrivingFile), text, 0o600)
 }
 
-// expect writes down that these paths, none of which is valid, may come from now on.
-func (r root) expect(paths []nix.StorePath) error {
+// expectPaths writes down that these paths, none of which is valid, may come from now on.
+func expectPaths(r machine.Root, paths []nix.StorePath) error {
 	if len(paths) == 0 {
 		return nil
 	}
-	a, err := r.arriving()
+	a, err := readArriving(r)
 	if err == nil {
 		come := setOf(paths)
 		a.Doubtful = slices.DeleteFunc(a.Doubtful, func(p nix.StorePath) bool { return come[p] })
@@ -112,12 +113,12 @@ func (r root) expect(paths []nix.StorePath) error {
 }
 
 // arrived brings what has come in this boot to the disk, and forgets it. Nothing is written where nothing has come.
-func (r root) arrived(ctx context.Context) error {
-	a, err := r.arriving()
+func arrived(r machine.Root, ctx context.Context) error {
+	a, err := readArriving(r)
 	if err != nil || len(a.Now) == 0 {
 		return err
 	}
-	if err := r.storeToDisk(ctx); err != nil {
+	if err := storeToDisk(r, ctx); err != nil {
 		return err
 	}
 	a.Now = nil
@@ -125,8 +126,8 @@ func (r root) arrived(ctx context.Context) error {
 }
 
 // trust takes those paths out of what is doubtful of which trusted says so. What they are is on the disk.
-func (r root) trust(trusted func(nix.StorePath) bool) error {
-	a, err := r.arriving()
+func trust(r machine.Root, trusted func(nix.StorePath) bool) error {
+	a, err := readArriving(r)
 	if err != nil {
 		return err
 	}
@@ -158,10 +159,10 @@ func (s *server) doubts(ctx context.Context) (*doubts, error) {
 	if s.lock == nil {
 		return d, nil
 	}
-	if err := s.root().arrived(ctx); err != nil {
+	if err := arrived(s.root(), ctx); err != nil {
 		return nil, err
 	}
-	a, err := s.root().arriving()
+	a, err := readArriving(s.root())
 	if err != nil {
 		return nil, err
 	}
@@ -190,5 +191,5 @@ func (s *server) settleDoubts(d *doubts) error {
 		return s.store.died(err)
 	}
 	isValid := setOf(valid)
-	return s.root().trust(func(p nix.StorePath) bool { return d.whole[p] || !isValid[p] })
+	return trust(s.root(), func(p nix.StorePath) bool { return d.whole[p] || !isValid[p] })
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine"
 	"ferry/internal/nix"
 	"ferry/internal/run"
 )
@@ -16,9 +17,9 @@ import (
 func storeMachine(t *testing.T) *fakeMachine {
 	t.Helper()
 	m := newMachine(t)
-	m.root = useRealNix(t, m)
+	m.Root = useRealNix(t, m)
 	for _, folder := range []string{"/etc", "/run", "/var/lib", "/var/log"} {
-		if err := os.MkdirAll(m.path(folder), 0o755); err != nil {
+		if err := os.MkdirAll(m.Path(folder), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -27,11 +28,11 @@ func storeMachine(t *testing.T) *fakeMachine {
 
 // arrivingNames are the names of the paths that are written down: those that come, and those that are in doubt.
 func (m *fakeMachine) arrivingNames() (now, doubtful string) {
-	m.t.Helper()
+	m.T.Helper()
 	var a arriving
-	if text := m.read(arrivingFile); text != "" {
+	if text := m.Read(arrivingFile); text != "" {
 		if err := json.Unmarshal([]byte(text), &a); err != nil {
-			m.t.Fatal(err)
+			m.T.Fatal(err)
 		}
 	}
 	names := func(paths []nix.StorePath) string {
@@ -47,9 +48,9 @@ func (m *fakeMachine) arrivingNames() (now, doubtful string) {
 
 // empty makes a path's file what a power cut leaves of it.
 func (m *fakeMachine) empty(i item) {
-	m.t.Helper()
-	if err := os.Truncate(m.path(string(i.header.Path)), 0); err != nil {
-		m.t.Fatal(err)
+	m.T.Helper()
+	if err := os.Truncate(m.Path(string(i.header.Path)), 0); err != nil {
+		m.T.Fatal(err)
 	}
 }
 
@@ -64,8 +65,8 @@ func TestWhatArrivesIsWrittenDownFirst(t *testing.T) {
 	if r.Error != nil {
 		t.Fatal(r.Error)
 	}
-	m.inOrder([]string{"write " + arrivingFile}, stored, []string{"mkdir " + gcRoots, "link " + gcRoots + "/pending"})
-	if m.exists(arrivingFile) {
+	m.inOrder([]string{"write " + arrivingFile}, stored, []string{"mkdir " + machine.GCRoots, "link " + machine.GCRoots + "/pending"})
+	if m.Exists(arrivingFile) {
 		t.Errorf("%s is still there", arrivingFile)
 	}
 }
@@ -87,7 +88,7 @@ func TestWhatAPowerCutLeavesOfAShipIsRead(t *testing.T) {
 	f.leaves()
 
 	// The power comes back.
-	if err := os.Remove(m.path(bootMark)); err != nil {
+	if err := os.Remove(m.Path(bootMark)); err != nil {
 		t.Fatal(err)
 	}
 	m.empty(first)
@@ -120,7 +121,7 @@ func TestWhatAPowerCutLeavesOfAShipIsRead(t *testing.T) {
 	if r := f.request(agent.Request{Method: agent.MethodRestore}, compress(t, stream(t, true, first))); r.Error != nil {
 		t.Fatal(r.Error)
 	}
-	if got := m.read(string(first.header.Path)); got != "first" {
+	if got := m.Read(string(first.header.Path)); got != "first" {
 		t.Errorf("it was restored as %q", got)
 	}
 	if got := look(f); len(got.Wrong) != 0 || got.Doubted != 0 {
@@ -135,8 +136,8 @@ func TestWhatAPowerCutLeavesOfAShipIsRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	look(m.connect(locked("s3")))
-	if m.exists(arrivingFile) {
-		t.Errorf("%s is still there: %s", arrivingFile, m.read(arrivingFile))
+	if m.Exists(arrivingFile) {
+		t.Errorf("%s is still there: %s", arrivingFile, m.Read(arrivingFile))
 	}
 }
 
@@ -159,7 +160,7 @@ func TestAShipThatGoesOnIsNotRead(t *testing.T) {
 		t.Errorf("%+v, %v", r.OnDisk, r.Error)
 	}
 	m.inOrder([]string{"write " + arrivingFile}, stored)
-	if m.exists(arrivingFile) {
+	if m.Exists(arrivingFile) {
 		t.Errorf("%s is still there", arrivingFile)
 	}
 }

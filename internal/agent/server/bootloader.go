@@ -13,6 +13,7 @@ import (
 	"strings"
 	"unicode/utf16"
 
+	"ferry/internal/agent/machine"
 	"ferry/internal/run"
 )
 
@@ -33,8 +34,8 @@ const oneShotSystemd = 242
 
 // bootLoaders are the boot loaders of this machine that may be able to boot an entry once. It is usually one or none; there
 // are two where one of them was used before, and where nothing says which. Only files are looked at.
-func (r root) bootLoaders() []bootLoader {
-	byFirmware, info := r.loaderInfo()
+func bootLoaders(r machine.Root) []bootLoader {
+	byFirmware, info := loaderInfo(r)
 	systemd := strings.HasPrefix(info, "systemd-boot") || strings.HasPrefix(info, "gummiboot")
 	var found []bootLoader
 	if l := (systemdBoot{r}); (systemd || !byFirmware) && l.installed() {
@@ -46,9 +47,9 @@ func (r root) bootLoaders() []bootLoader {
 	return found
 }
 
-// bootOnce names the boot loader that can boot an entry once, or is "".
-func (r root) bootOnce() string {
-	if found := r.bootLoaders(); len(found) > 0 {
+// onceLoader names the boot loader that can boot an entry once, or is "".
+func onceLoader(r machine.Root) string {
+	if found := bootLoaders(r); len(found) > 0 {
 		return found[0].name()
 	}
 	return ""
@@ -62,17 +63,17 @@ const (
 
 // loaderInfo is what the boot loader says it is. It is known to be another one than systemd-boot when there are EFI
 // variables and that one is not among them.
-func (r root) loaderInfo() (byFirmware bool, info string) {
-	entries, err := os.ReadDir(r.path(efiVariables))
+func loaderInfo(r machine.Root) (byFirmware bool, info string) {
+	entries, err := os.ReadDir(r.Path(efiVariables))
 	if err != nil || len(entries) == 0 {
 		return false, ""
 	}
-	return true, r.efiVariable("LoaderInfo")
+	return true, efiVariable(r, "LoaderInfo")
 }
 
 // efiVariable is the text of a variable of the boot loader interface, or "".
-func (r root) efiVariable(name string) string {
-	data, err := os.ReadFile(r.path(filepath.Join(efiVariables, name+loaderVendor)))
+func efiVariable(r machine.Root, name string) string {
+	data, err := os.ReadFile(r.Path(filepath.Join(efiVariables, name+loaderVendor)))
 	if err != nil || len(data) < 4 {
 		return ""
 	}
@@ -99,66 +100,17 @@ func inPath(programs ...string) bool {
 	})
 }
 
-// mount is where a file is.
-type mount struct {
-	source, kind string
-	device       string // its number
-	folder       string // what of it is seen there
-	readOnly     bool
-	upper        string // of an overlay: the folder that is written to
-}
-
-// mountOf finds the file system that a path is on. What is not known is empty.
-func (r root) mountOf(p string) mount {
-	var found mount
-	longest := -1
-	for m, point := range r.mounts() {
-		if below := point == "/" || p == point || strings.HasPrefix(p, point+"/"); below && len(point) >= longest {
-			found, longest = m, len(point)
-		}
-	}
-	return found
-}
-
-// mounts are the mounted file systems and where each is mounted, in the order of mounting.
-func (r root) mounts() func(func(mount, string) bool) {
-	text, err := os.ReadFile(r.path("/proc/self/mountinfo"))
-	if err != nil {
-		text = nil
-	}
-	unescape := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
-	return func(yield func(mount, string) bool) {
-		for line := range strings.Lines(string(text)) {
-			before, after, found := strings.Cut(line, " - ")
-			where, what := strings.Fields(before), strings.Fields(after)
-			if !found || len(where) < 5 || len(what) < 2 {
-				continue
-			}
-			m := mount{source: what[1], kind: what[0], device: where[2], folder: unescape.Replace(where[3]), readOnly: len(where) > 5 && slices.Contains(strings.Split(where[5], ","), "ro")}
-			for option := range strings.SplitSeq(strings.Join(what[2:], " "), ",") {
-				m.readOnly = m.readOnly || option == "ro"
-				if upper, is := strings.CutPrefix(option, "upperdir="); is {
-					m.upper = unescape.Replace(upper)
-				}
-			}
-			if !yield(m, unescape.Replace(where[4])) {
-				return
-			}
-		}
-	}
-}
-
 // systemdBoot is systemd-boot with the menu that NixOS writes for it: loader/loader.conf on the EFI system partition, and
 // loader/entries/nixos-*generation-N.conf there or on the extended boot partition.
-type systemdBoot struct{ r root }
+type systemdBoot struct{ r machine.Root }
 
 func (systemdBoot) name() string { return "systemd-boot" }
 
 // partitions are the folders that may be one of the two partitions.
 func (l systemdBoot) partitions() []string {
 	folders := []string{"/boot", "/efi", "/boot/efi"}
-	for m, point := range l.r.mounts() {
-		if m.kind == "vfat" && !slices.Contains(folders, point) {
+	for m, point := range l.r.Mounts() {
+		if m.Kind == "vfat" && !slices.Contains(folders, point) {
 			folders = append(folders, point)
 		}
 	}
@@ -172,7 +124,7 @@ func (l systemdBoot) installed() bool {
 // configuration is the text of loader.conf.
 func (l systemdBoot) configuration() string {
 	for _, folder := range l.partitions() {
-		if text, err := os.ReadFile(l.r.path(folder + "/loader/loader.conf")); err == nil {
+		if text, err := os.ReadFile(l.r.Path(folder + "/loader/loader.conf")); err == nil {
 			return string(text)
 		}
 	}
@@ -184,7 +136,7 @@ func (l systemdBoot) entries(pattern string) []string {
 	var files []string
 	for _, folder := range l.partitions() {
 		// The pattern is well formed.
-		found, _ := filepath.Glob(l.r.path(folder + "/loader/entries/" + pattern))
+		found, _ := filepath.Glob(l.r.Path(folder + "/loader/entries/" + pattern))
 		files = append(files, found...)
 	}
 	return files
@@ -203,7 +155,7 @@ func (l systemdBoot) entry(toplevel string) (string, error) {
 
 // id is what the boot loader calls the entry of a file: older ones leave .conf out. It shows in what it says it has booted.
 func (l systemdBoot) id(file string) string {
-	booted := strings.ToLower(l.r.efiVariable("LoaderEntrySelected"))
+	booted := strings.ToLower(efiVariable(l.r, "LoaderEntrySelected"))
 	if strings.HasPrefix(booted, "nixos-") && !strings.HasSuffix(booted, ".conf") {
 		return strings.TrimSuffix(file, ".conf")
 	}
@@ -211,7 +163,7 @@ func (l systemdBoot) id(file string) string {
 }
 
 func (l systemdBoot) boots() (string, error) {
-	wanted := l.r.efiVariable("LoaderEntryDefault")
+	wanted := efiVariable(l.r, "LoaderEntryDefault")
 	for line := range strings.Lines(l.configuration()) {
 		if f := strings.Fields(line); wanted == "" && len(f) == 2 && f[0] == "default" {
 			wanted = f[1]
@@ -253,27 +205,27 @@ const (
 )
 
 // grub is GRUB 2 with the menu that NixOS writes for it: its default entry, and submenus of all generations of the profiles.
-type grub struct{ r root }
+type grub struct{ r machine.Root }
 
 func (grub) name() string { return "grub" }
 
 // installed also tells that GRUB forgets the entry when it has booted it: what it cannot write to would boot it for ever.
 func (l grub) installed() bool {
-	text := readText(l.r.path(grubConfig))
+	text := readText(l.r.Path(grubConfig))
 	if !strings.Contains(text, "load_env") || !strings.Contains(text, "save_env next_entry") || !inPath("grub-reboot", "grub-editenv") {
 		return false
 	}
-	on := l.r.mountOf(grubEnvironment)
+	on := l.r.MountOf(grubEnvironment)
 	for _, device := range []string{"/dev/mapper/", "/dev/dm-", "/dev/md"} {
-		if strings.HasPrefix(on.source, device) {
+		if strings.HasPrefix(on.Source, device) {
 			return false
 		}
 	}
-	return !slices.Contains([]string{"btrfs", "zfs", "bcachefs", "nilfs2"}, on.kind)
+	return !slices.Contains([]string{"btrfs", "zfs", "bcachefs", "nilfs2"}, on.Kind)
 }
 
 func (l grub) entry(toplevel string) (string, error) {
-	menu := readGrubMenu(readText(l.r.path(grubConfig)))
+	menu := readGrubMenu(readText(l.r.Path(grubConfig)))
 	// The default entry, above the submenus, may be for the same system, but is for another one after the next switch.
 	for _, e := range slices.Backward(menu.entries) {
 		if e.toplevel != toplevel {
@@ -288,7 +240,7 @@ func (l grub) entry(toplevel string) (string, error) {
 }
 
 func (l grub) boots() (string, error) {
-	menu := readGrubMenu(readText(l.r.path(grubConfig)))
+	menu := readGrubMenu(readText(l.r.Path(grubConfig)))
 	for _, e := range menu.entries {
 		if e.path == menu.byDefault || e.number == menu.byDefault {
 			return e.toplevel, nil
@@ -300,7 +252,7 @@ func (l grub) boots() (string, error) {
 func (l grub) once(ctx context.Context, runner *run.Runner, entry string, log io.Writer) error {
 	argv := []string{"grub-reboot", entry}
 	if entry == "" {
-		argv = []string{"grub-editenv", l.r.path(grubEnvironment), "unset", "next_entry"}
+		argv = []string{"grub-editenv", l.r.Path(grubEnvironment), "unset", "next_entry"}
 	}
 	return runner.Run(ctx, run.Command{Argv: argv, Out: log, Err: log})
 }

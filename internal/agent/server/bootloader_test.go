@@ -18,20 +18,20 @@ func withPrograms(t *testing.T, programs ...string) *fakeMachine {
 	t.Helper()
 	m := newMachine(t)
 	for _, p := range programs {
-		m.program("/bin/"+p, menuProgram)
+		m.Program("/bin/"+p, menuProgram)
 	}
-	t.Setenv("PATH", m.path("/bin"))
+	t.Setenv("PATH", m.Path("/bin"))
 	return m
 }
 
 // variable writes an EFI variable of the boot loader interface.
 func (m *fakeMachine) variable(name, text string) {
-	m.t.Helper()
+	m.T.Helper()
 	data := []byte{6, 0, 0, 0}
 	for _, unit := range append(utf16.Encode([]rune(text)), 0) {
 		data = binary.LittleEndian.AppendUint16(data, unit)
 	}
-	m.write(filepath.Join(efiVariables, name+loaderVendor), string(data))
+	m.Write(filepath.Join(efiVariables, name+loaderVendor), string(data))
 }
 
 // entryText is an entry as systemd-boot-builder.py writes it, now and in 2017.
@@ -51,35 +51,35 @@ func TestSystemdBootIsReadInAllItsShapes(t *testing.T) {
 		entry string
 	}{
 		"2017: no .conf in the default, nor in what the loader calls its entries": {func(m *fakeMachine) {
-			m.write("/boot/loader/loader.conf", "timeout 5\ndefault nixos-generation-6\neditor 0\n")
-			m.write("/boot/loader/entries/nixos-generation-6.conf", entryText(oldSystem, true))
-			m.write("/boot/loader/entries/nixos-generation-7.conf", entryText(newSystem, true))
+			m.Write("/boot/loader/loader.conf", "timeout 5\ndefault nixos-generation-6\neditor 0\n")
+			m.Write("/boot/loader/entries/nixos-generation-6.conf", entryText(oldSystem, true))
+			m.Write("/boot/loader/entries/nixos-generation-7.conf", entryText(newSystem, true))
 			m.variable("LoaderInfo", "systemd-boot 232")
 			m.variable("LoaderEntrySelected", "nixos-generation-6")
 		}, "nixos-generation-7"},
 		"2024": {func(m *fakeMachine) {
-			m.write("/boot/loader/loader.conf", "timeout 5\ndefault nixos-generation-6.conf\nconsole-mode keep\n")
-			m.write("/boot/loader/entries/nixos-generation-6.conf", entryText(oldSystem, false))
-			m.write("/boot/loader/entries/nixos-generation-7-specialisation-a.conf", entryText(newSystem+"/specialisation/a", false))
-			m.write("/boot/loader/entries/nixos-generation-7.conf", entryText(newSystem, false))
+			m.Write("/boot/loader/loader.conf", "timeout 5\ndefault nixos-generation-6.conf\nconsole-mode keep\n")
+			m.Write("/boot/loader/entries/nixos-generation-6.conf", entryText(oldSystem, false))
+			m.Write("/boot/loader/entries/nixos-generation-7-specialisation-a.conf", entryText(newSystem+"/specialisation/a", false))
+			m.Write("/boot/loader/entries/nixos-generation-7.conf", entryText(newSystem, false))
 			m.variable("LoaderInfo", "systemd-boot 255.9")
 			m.variable("LoaderEntrySelected", "nixos-generation-6.conf")
 		}, "nixos-generation-7.conf"},
 		"entries on an extended boot partition": {func(m *fakeMachine) {
-			m.write("/efi/loader/loader.conf", "default nixos-generation-6.conf\n")
-			m.write("/boot/loader/entries/nixos-generation-6.conf", entryText(oldSystem, false))
-			m.write("/boot/loader/entries/nixos-generation-7.conf", entryText(newSystem, false))
+			m.Write("/efi/loader/loader.conf", "default nixos-generation-6.conf\n")
+			m.Write("/boot/loader/entries/nixos-generation-6.conf", entryText(oldSystem, false))
+			m.Write("/boot/loader/entries/nixos-generation-7.conf", entryText(newSystem, false))
 		}, "nixos-generation-7.conf"},
 		"an EFI partition of its own place, and another profile": {func(m *fakeMachine) {
-			m.write("/proc/self/mountinfo", "29 1 259:1 / /boot/esp\\040a rw,relatime shared:13 - vfat /dev/nvme0n1p1 rw,fmask=0022\n")
-			m.write("/boot/esp a/loader/loader.conf", "default nixos-test-generation-6.conf\n")
-			m.write("/boot/esp a/loader/entries/nixos-test-generation-6.conf", entryText(oldSystem, false))
-			m.write("/boot/esp a/loader/entries/nixos-generation-7.conf", entryText(newSystem, false))
+			m.Write("/proc/self/mountinfo", "29 1 259:1 / /boot/esp\\040a rw,relatime shared:13 - vfat /dev/nvme0n1p1 rw,fmask=0022\n")
+			m.Write("/boot/esp a/loader/loader.conf", "default nixos-test-generation-6.conf\n")
+			m.Write("/boot/esp a/loader/entries/nixos-test-generation-6.conf", entryText(oldSystem, false))
+			m.Write("/boot/esp a/loader/entries/nixos-generation-7.conf", entryText(newSystem, false))
 		}, "nixos-generation-7.conf"},
 		"a default of the firmware's": {func(m *fakeMachine) {
-			m.write("/boot/loader/loader.conf", "default nixos-generation-7.conf\n")
-			m.write("/boot/loader/entries/nixos-generation-6.conf", entryText(oldSystem, false))
-			m.write("/boot/loader/entries/nixos-generation-7.conf", entryText(newSystem, false))
+			m.Write("/boot/loader/loader.conf", "default nixos-generation-7.conf\n")
+			m.Write("/boot/loader/entries/nixos-generation-6.conf", entryText(oldSystem, false))
+			m.Write("/boot/loader/entries/nixos-generation-7.conf", entryText(newSystem, false))
 			m.variable("LoaderInfo", "systemd-boot 255.9")
 			m.variable("LoaderEntryDefault", "nixos-generation-6.conf")
 		}, "nixos-generation-7.conf"},
@@ -87,10 +87,10 @@ func TestSystemdBootIsReadInAllItsShapes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m := withPrograms(t, "bootctl", "grub-reboot", "grub-editenv")
 			c.make(m)
-			if found := m.bootOnce(); found != "systemd-boot" {
+			if found := onceLoader(m.Root); found != "systemd-boot" {
 				t.Fatalf("found %q", found)
 			}
-			l := m.bootLoaders()[0]
+			l := bootLoaders(m.Root)[0]
 			if entry, err := l.entry(string(newSystem)); entry != c.entry || err != nil {
 				t.Errorf("entry %q, %v", entry, err)
 			}
@@ -207,11 +207,11 @@ func TestGRUBIsReadInAllItsShapes(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := withPrograms(t, "bootctl", "grub-reboot", "grub-editenv")
-			m.write(grubConfig, grubText(c.text))
-			if found := m.bootOnce(); found != "grub" {
+			m.Write(grubConfig, grubText(c.text))
+			if found := onceLoader(m.Root); found != "grub" {
 				t.Fatalf("found %q", found)
 			}
-			l := m.bootLoaders()[0]
+			l := bootLoaders(m.Root)[0]
 			if entry, err := l.entry(string(newSystem)); entry != c.entry || err != nil {
 				t.Errorf("entry %q, %v", entry, err)
 			}
@@ -242,9 +242,9 @@ func TestAGRUBThatCannotDoItIsNotAsked(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := withPrograms(t, "grub-reboot", "grub-editenv")
-			m.write(grubConfig, grubText(c.text))
-			m.write("/proc/self/mountinfo", c.mounts)
-			loaders := m.bootLoaders()
+			m.Write(grubConfig, grubText(c.text))
+			m.Write("/proc/self/mountinfo", c.mounts)
+			loaders := bootLoaders(m.Root)
 			if found := len(loaders) == 1; found != c.found {
 				t.Fatalf("found: %v", found)
 			}
@@ -266,9 +266,9 @@ func TestAGRUBThatCannotDoItIsNotAsked(t *testing.T) {
 // TestTheBootLoaderInUseIsTold locks who is asked where both have left files, and where neither can do it.
 func TestTheBootLoaderInUseIsTold(t *testing.T) {
 	both := func(m *fakeMachine) {
-		m.write("/boot/loader/loader.conf", "default nixos-generation-1.conf\n")
-		m.write("/boot/loader/entries/nixos-generation-1.conf", entryText(oldSystem, false))
-		m.write(grubConfig, grubText(grub2017))
+		m.Write("/boot/loader/loader.conf", "default nixos-generation-1.conf\n")
+		m.Write("/boot/loader/entries/nixos-generation-1.conf", entryText(oldSystem, false))
+		m.Write(grubConfig, grubText(grub2017))
 	}
 	programs := []string{"bootctl", "grub-reboot", "grub-editenv"}
 	for name, c := range map[string]struct {
@@ -278,18 +278,18 @@ func TestTheBootLoaderInUseIsTold(t *testing.T) {
 	}{
 		"the firmware has started systemd-boot": {programs, func(m *fakeMachine) { both(m); m.variable("LoaderInfo", "systemd-boot 255") }, "systemd-boot"},
 		"GRUB says that it is one":              {programs, func(m *fakeMachine) { both(m); m.variable("LoaderInfo", "GRUB 2.12") }, "grub"},
-		"an EFI system without systemd-boot":    {programs, func(m *fakeMachine) { both(m); m.write(efiVariables+"/BootOrder-8be4df61", "x") }, "grub"},
+		"an EFI system without systemd-boot":    {programs, func(m *fakeMachine) { both(m); m.Write(efiVariables+"/BootOrder-8be4df61", "x") }, "grub"},
 		"no grub-reboot":                        {[]string{"grub-editenv"}, both, ""},
 		"no bootctl":                            {[]string{"systemctl"}, both, ""},
 		"extlinux": {programs, func(m *fakeMachine) {
-			m.write("/boot/extlinux/extlinux.conf", "DEFAULT nixos-default\n")
+			m.Write("/boot/extlinux/extlinux.conf", "DEFAULT nixos-default\n")
 		}, ""},
 		"nothing": {programs, func(*fakeMachine) {}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := withPrograms(t, c.programs...)
 			c.make(m)
-			if found := m.bootOnce(); found != c.found {
+			if found := onceLoader(m.Root); found != c.found {
 				t.Errorf("found %q", found)
 			}
 		})

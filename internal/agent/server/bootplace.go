@@ -6,6 +6,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"ferry/internal/agent/machine"
 )
 
 // bootPlace is a file system of its own that a boot loader may read its menu from, as it was seen mounted.
@@ -35,21 +37,21 @@ func isBootFolder(point string) bool {
 }
 
 // bootPlaces are those that are mounted where boot loaders have their menus.
-func (r root) bootPlaces() []bootPlace {
-	return slices.DeleteFunc(r.visible(), func(p bootPlace) bool { return !isBootFolder(p.Point) })
+func bootPlaces(r machine.Root) []bootPlace {
+	return slices.DeleteFunc(visible(r), func(p bootPlace) bool { return !isBootFolder(p.Point) })
 }
 
 // visible are all file systems that are mounted, but those that others are mounted over.
-func (r root) visible() []bootPlace {
+func visible(r machine.Root) []bootPlace {
 	for _, folder := range bootFolders {
 		// One that is mounted when somebody looks is mounted now.
-		_, _ = os.Stat(r.path(folder) + "/.")
+		_, _ = os.Stat(r.Path(folder) + "/.")
 	}
 	var seen []bootPlace
-	for m, point := range r.mounts() {
+	for m, point := range r.Mounts() {
 		below := strings.TrimSuffix(point, "/") + "/"
 		seen = slices.DeleteFunc(seen, func(p bootPlace) bool { return p.Point == point || strings.HasPrefix(p.Point, below) })
-		seen = append(seen, bootPlace{point, m.source, m.kind, m.device, m.folder})
+		seen = append(seen, bootPlace{point, m.Source, m.Kind, m.Device, m.Folder})
 	}
 	return slices.DeleteFunc(seen, func(p bootPlace) bool { return p.Kind == "autofs" })
 }
@@ -57,8 +59,8 @@ func (r root) visible() []bootPlace {
 // movedBoot says why a menu that is written now is not where the machine would look for it; "" if nothing is known against it. What
 // the machine has booted from is what was there before: a file system that is not mounted any more keeps its old menu, and what is
 // written to the folder instead, or to memory, does not count.
-func (r root) movedBoot(before []bootPlace) string {
-	now := r.visible()
+func movedBoot(r machine.Root, before []bootPlace) string {
+	now := visible(r)
 	for _, p := range before {
 		if !slices.ContainsFunc(now, p.is) {
 			return fmt.Sprintf("%s (%s), which the boot loader's files were on, is not mounted any more on %s", p.Source, p.Kind, p.Point)

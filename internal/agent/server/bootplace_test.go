@@ -14,8 +14,8 @@ const rootAndBoot = `22 1 8:2 / / rw,relatime shared:1 - ext4 /dev/sda2 rw
 
 // mountsAtThe makes what is mounted become another when a system's switch-to-configuration is asked for an action.
 func (m *fakeMachine) mountsAtThe(action, text string) {
-	m.write("/control/mountinfo", text)
-	m.program(string(newSystem)+"/bin/switch-to-configuration", strings.Replace(switchScript, "status=0\n",
+	m.Write("/control/mountinfo", text)
+	m.Program(string(newSystem)+"/bin/switch-to-configuration", strings.Replace(switchScript, "status=0\n",
 		`[ "$1" != `+action+` ] || cat "$FERRY_TEST_ROOT/control/mountinfo" >"$FERRY_TEST_ROOT/proc/self/mountinfo"`+"\nstatus=0\n", 1))
 }
 
@@ -47,7 +47,7 @@ func TestAMenuThatIsWrittenElsewhereIsNoCommit(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newMachine(t).withSystemd()
-			m.write("/proc/self/mountinfo", c.before)
+			m.Write("/proc/self/mountinfo", c.before)
 			m.mountsAtThe(c.action, c.after)
 			f := m.connect(locked("s1"))
 			r, _ := f.ask(guarded("switch"))
@@ -70,7 +70,7 @@ func TestAMenuThatIsWrittenElsewhereIsNoCommit(t *testing.T) {
 	}
 	t.Run("without an activation", func(t *testing.T) {
 		m := newMachine(t)
-		m.write("/proc/self/mountinfo", rootAndBoot)
+		m.Write("/proc/self/mountinfo", rootAndBoot)
 		m.mountsAtThe("boot", onlyRoot+"\n")
 		got, _ := m.connect(locked("s1")).ask(commitment("boot"))
 		if got.Error != nil || got.Commit.Status != -1 || "the commit failed: "+got.Commit.Error != unmounted {

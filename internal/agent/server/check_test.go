@@ -22,8 +22,8 @@ func checking(seconds int, argv ...string) agent.Request {
 
 func TestCheckTellsHowTheCommandEnded(t *testing.T) {
 	m := newMachine(t)
-	m.program("/bin/no-interpreter", "#!/nonexistent/sh\n")
-	m.write("/bin/no-program", "text")
+	m.Program("/bin/no-interpreter", "#!/nonexistent/sh\n")
+	m.Write("/bin/no-program", "text")
 	f := m.connect(Options{})
 	for name, c := range map[string]struct {
 		argv []string
@@ -35,8 +35,8 @@ func TestCheckTellsHowTheCommandEnded(t *testing.T) {
 		"by a signal":              {[]string{"sh", "-c", "kill -ABRT $$"}, agent.CheckResult{Status: -1, Error: "killed by signal: aborted"}},
 		"never, a program":         {[]string{"no-such-program"}, agent.CheckResult{Status: -1, Error: "there is no such program on the target"}},
 		"never, a file":            {[]string{"/nonexistent"}, agent.CheckResult{Status: -1, Error: "there is no such program on the target"}},
-		"never, an interpreter":    {[]string{m.path("/bin/no-interpreter")}, agent.CheckResult{Status: -1, Error: "the interpreter in its first line is not on the target"}},
-		"never, not executable":    {[]string{m.path("/bin/no-program")}, agent.CheckResult{Status: -1, Error: "no-program: fork/exec " + m.path("/bin/no-program") + ": permission denied"}},
+		"never, an interpreter":    {[]string{m.Path("/bin/no-interpreter")}, agent.CheckResult{Status: -1, Error: "the interpreter in its first line is not on the target"}},
+		"never, not executable":    {[]string{m.Path("/bin/no-program")}, agent.CheckResult{Status: -1, Error: "no-program: fork/exec " + m.Path("/bin/no-program") + ": permission denied"}},
 		"never, a bad argument":    {[]string{"true", "a\x00b"}, agent.CheckResult{Status: -1, Error: "true: true: an argument contains a NUL byte"}},
 		"reading nothing":          {[]string{"cat"}, agent.CheckResult{}},
 		"in / with the fixed PATH": {[]string{"sh", "-c", "pwd; echo $PATH"}, agent.CheckResult{Output: []string{"/", systemPath}}},

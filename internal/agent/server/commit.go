@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine"
 	"ferry/internal/nix"
 	"ferry/internal/run"
 )
@@ -47,7 +48,7 @@ func lateText(limit time.Duration) string { return fmt.Sprintf("it did not end w
 
 // committer makes a bundle what the target is, and undoes that where it fails half way.
 type committer struct {
-	root   root
+	root   machine.Root
 	runner *run.Runner
 	job    Job
 	log    *os.File
@@ -58,8 +59,8 @@ type committer struct {
 }
 
 // commitJob does a commit, and undoes one that fails, each within its own limit.
-func commitJob(ctx context.Context, r root, job Job, log *os.File) jobStatus {
-	c := &committer{root: r, runner: new(run.Runner), job: job, log: log, before: r.state(), boot: r.bootPlaces()}
+func commitJob(ctx context.Context, r machine.Root, job Job, log *os.File) jobStatus {
+	c := &committer{root: r, runner: new(run.Runner), job: job, log: log, before: currentState(r), boot: bootPlaces(r)}
 	status := c.commit(ctx)
 	if !status.failed() {
 		return status
@@ -90,23 +91,23 @@ func (c *committer) commit(ctx context.Context) jobStatus {
 func (c *committer) forward(ctx context.Context) jobStatus {
 	r, job := c.root, c.job
 	// The links that are set from here on must not reach the disk before what they point at.
-	if err := r.storeToDisk(ctx); err != nil {
+	if err := storeToDisk(r, ctx); err != nil {
 		return jobStatus{Status: -1, Error: run.Clean(err.Error())}
 	}
 	if job.Action != "root" {
-		if moved := r.movedBoot(c.boot); moved != "" {
+		if moved := movedBoot(r, c.boot); moved != "" {
 			return jobStatus{Status: -1, Error: run.Clean(moved)}
 		}
-		if r.storePath(systemProfile) != string(job.Toplevel) {
+		if r.StorePath(systemProfile) != string(job.Toplevel) {
 			if job.Bundle != "" {
 				// What a ship has left anyway, and a rollback not: whose system it is if the power is cut from here on.
-				_ = r.keep("pending", string(job.Bundle))
+				_ = r.Keep("pending", string(job.Bundle))
 			}
 			if err := setProfile(ctx, c.runner, r, string(job.Toplevel), c.log); err != nil {
 				return jobStatus{Status: -1, Error: run.Clean(err.Error())}
 			}
 		}
-		if err := r.profileToDisk(); err != nil {
+		if err := profileToDisk(r); err != nil {
 			return jobStatus{Status: -1, Error: run.Clean(err.Error())}
 		}
 		status := installBoot(ctx, r, job, c.log)
@@ -115,19 +116,19 @@ func (c *committer) forward(ctx context.Context) jobStatus {
 			return status
 		}
 		// It says that it has written the menu, and not where.
-		if moved := r.movedBoot(c.boot); moved != "" {
+		if moved := movedBoot(r, c.boot); moved != "" {
 			return jobStatus{Status: -1, Error: run.Clean(moved)}
 		}
-		r.keepPrevious(c.before, job)
+		keepPrevious(r, c.before, job)
 	}
 	if err := keepCurrent(r, job.Bundle, c.log); err != nil {
 		return jobStatus{Status: -1, Error: run.Clean(err.Error())}
 	}
-	_ = r.release("pending")
+	_ = r.Release("pending")
 	if err := committed(ctx, c.runner, r, string(job.Toplevel)); err != nil {
 		_, _ = fmt.Fprintf(c.log, "ferry: what is left of the trial could not be removed: %s\n", run.Clean(err.Error()))
 	}
-	return jobStatus{Generation: r.readProfile().generation}
+	return jobStatus{Generation: readProfile(r).generation}
 }
 
 // undo puts back what a commit has changed that failed, within a limit of its own. What the commit has left at work is ended
@@ -138,7 +139,7 @@ func (c *committer) undo(ctx context.Context, again bool) error {
 	limit := c.job.backLimit()
 	err, late := within(ctx, limit, func(ctx context.Context) error {
 		var err error
-		if c.job.Action != "root" && c.root.currentBundle() != c.before.Bundle {
+		if c.job.Action != "root" && currentBundle(c.root) != c.before.Bundle {
 			err = keepCurrent(c.root, nix.StorePath(c.before.Bundle), c.log)
 		}
 		return errors.Join(err, c.putBack(ctx, again))
@@ -153,7 +154,7 @@ func (c *committer) undo(ctx context.Context, again bool) error {
 // it stands for write the boot loader again, which may be half of each.
 func (c *committer) putBack(ctx context.Context, again bool) error {
 	before := profile{c.before.Profile, c.before.Generation}
-	now := c.root.readProfile()
+	now := readProfile(c.root)
 	moved := now != before
 	if moved && now.toplevel != string(c.job.Toplevel) && now.toplevel != before.toplevel {
 		// Somebody else has moved it, and made that what boots.
@@ -167,12 +168,12 @@ func (c *committer) putBack(ctx context.Context, again bool) error {
 	case !moved:
 	case before.generation > 0:
 		err = c.runner.Run(ctx, run.Command{
-			Argv: []string{"nix-env", "-p", c.root.path(systemProfile), "--switch-generation", strconv.Itoa(before.generation)}, Out: c.log, Err: c.log,
+			Argv: []string{"nix-env", "-p", c.root.Path(systemProfile), "--switch-generation", strconv.Itoa(before.generation)}, Out: c.log, Err: c.log,
 		})
 	default:
 		err = setProfile(ctx, c.runner, c.root, before.toplevel, c.log)
 	}
-	if err = errors.Join(err, c.root.profileToDisk()); err != nil {
+	if err = errors.Join(err, profileToDisk(c.root)); err != nil {
 		return fmt.Errorf("the system profile could not be put back: %w", err)
 	}
 	if !c.wrote && !again {

@@ -9,13 +9,14 @@ import (
 	"testing"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine"
 )
 
 // TestABootLoaderThatHangsIsEndedBeforeTheOldOneIsWritten has a commit that does not end, after the activation and alone.
 func TestABootLoaderThatHangsIsEndedBeforeTheOldOneIsWritten(t *testing.T) {
 	t.Run("of a switch", func(t *testing.T) {
 		m := newMachine(t).withSystemd()
-		m.write("/control/hang-new-boot", "")
+		m.Write("/control/hang-new-boot", "")
 		begin := guarded("switch")
 		begin.Switch.Limits.Activation = 2
 		f := m.connect(locked("s1"))
@@ -34,7 +35,7 @@ func TestABootLoaderThatHangsIsEndedBeforeTheOldOneIsWritten(t *testing.T) {
 	})
 	t.Run("without one", func(t *testing.T) {
 		m := newMachine(t)
-		m.write("/control/hang-new-boot", "")
+		m.Write("/control/hang-new-boot", "")
 		r := commitment("boot")
 		r.ActivationLimit = 1
 		got, _ := m.connect(locked("s1")).ask(r)
@@ -52,7 +53,7 @@ func TestABootLoaderThatHangsIsEndedBeforeTheOldOneIsWritten(t *testing.T) {
 // TestADescriptionThatHangsIsEnded is about what changes nothing.
 func TestADescriptionThatHangsIsEnded(t *testing.T) {
 	m := newMachine(t)
-	m.write("/control/hang-new-dry-activate", "")
+	m.Write("/control/hang-new-dry-activate", "")
 	r := activation("dry-activate")
 	r.ActivationLimit = 1
 	got, _ := m.connect(locked("s1")).ask(r)
@@ -76,12 +77,12 @@ func TestALimitThatIsTooLongIsRefused(t *testing.T) {
 // TestAMenuThatHangsEndsTheTrial has a boot loader that hangs while a system is prepared to be tried.
 func TestAMenuThatHangsEndsTheTrial(t *testing.T) {
 	m := newTriable(t)
-	m.write("/control/hang-once", "")
-	m.program(string(oldSystem)+"/bin/switch-to-configuration", strings.ReplaceAll(strings.Replace(menuScript, "cd ",
+	m.Write("/control/hang-once", "")
+	m.Program(string(oldSystem)+"/bin/switch-to-configuration", strings.ReplaceAll(strings.Replace(menuScript, "cd ",
 		`hang="$FERRY_TEST_ROOT/control/hang-once"
 if [ -e "$hang" ]; then rm "$hang"; while :; do sleep 0.01; done; fi
 cd `, 1), "SYSTEM", string(oldSystem)))
-	status, _ := m.work(func(ctx context.Context, r root, job Job, log *os.File) jobStatus {
+	status, _ := m.work(func(ctx context.Context, r machine.Root, job Job, log *os.File) jobStatus {
 		job.Limit = 1
 		return bootOnceJob(ctx, r, job, log)
 	})
@@ -98,9 +99,9 @@ cd `, 1), "SYSTEM", string(oldSystem)))
 // does not commit again.
 func TestACommitThatHasFailedIsNotTriedAgain(t *testing.T) {
 	m := newMachine(t).withSystemd()
-	m.write("/control/status-boot", "1\n")
-	m.write("/control/old-is-well", "")
-	m.write("/control/hang-old-boot", "")
+	m.Write("/control/status-boot", "1\n")
+	m.Write("/control/old-is-well", "")
+	m.Write("/control/hang-old-boot", "")
 	f := m.connect(locked("s1"))
 	r, _ := f.ask(guarded("switch"))
 	waits(t, r)
@@ -114,7 +115,7 @@ func TestACommitThatHasFailedIsNotTriedAgain(t *testing.T) {
 	if err := syscall.Kill(state.Pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Remove(m.path("/control/hang-old-boot")); err != nil {
+	if err := os.Remove(m.Path("/control/hang-old-boot")); err != nil {
 		t.Fatal(err)
 	}
 	r, _ = f.answer()

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine"
 	"ferry/internal/run"
 )
 
@@ -58,7 +59,7 @@ func (g *guard) awaitConfirmation(ctx context.Context) string {
 func (g *guard) listen(enough func(instruction) bool) (instruction, bool) {
 	for {
 		// In this order: what comes at the last moment counts.
-		late := uptime() > g.state.Deadline
+		late := machine.Uptime() > g.state.Deadline
 		v := readVerdict(g.dir)
 		if enough(v) {
 			return v, true
@@ -130,7 +131,7 @@ func (g *guard) isConfirmedBy(name string) bool {
 		return false
 	}
 	// Theirs, or written by root, who may be the login user of a ferry that has attached.
-	if owner := ownerOf(info); owner != ownerOf(theirs) && owner != os.Geteuid() {
+	if owner := machine.OwnerOf(info); owner != machine.OwnerOf(theirs) && owner != os.Geteuid() {
 		return false
 	}
 	token, err := io.ReadAll(io.LimitReader(file, maxToken))

@@ -16,16 +16,16 @@ import (
 // unwritable are places where the link in /etc/nixos cannot be made, by what makes a machine so.
 var unwritable = map[string]func(m *fakeMachine){
 	"a link to a folder that is not there": func(m *fakeMachine) {
-		_ = os.RemoveAll(m.path("/etc/nixos"))
-		m.link("persisted/nixos", "/etc/nixos")
+		_ = os.RemoveAll(m.Path("/etc/nixos"))
+		m.Link("persisted/nixos", "/etc/nixos")
 	},
 	"a file": func(m *fakeMachine) {
-		_ = os.RemoveAll(m.path("/etc/nixos"))
-		m.write("/etc/nixos", "")
+		_ = os.RemoveAll(m.Path("/etc/nixos"))
+		m.Write("/etc/nixos", "")
 	},
 	"a folder in the place of the link": func(m *fakeMachine) {
-		_ = os.Remove(m.path(currentConfiguration))
-		m.write(currentConfiguration+"/configuration.nix", "{ }")
+		_ = os.Remove(m.Path(currentConfiguration))
+		m.Write(currentConfiguration+"/configuration.nix", "{ }")
 	},
 }
 
@@ -42,7 +42,7 @@ func TestACommitNeedsNoLinkInEtcNixos(t *testing.T) {
 			if !strings.Contains(log, "ferry: the link "+currentConfiguration+" could not be set, so only "+currentRoot+" keeps the bundle: ") {
 				t.Errorf("the log is %q", log)
 			}
-			if got, err := os.Readlink(m.path(currentRoot)); err != nil || got != string(newBundle) {
+			if got, err := os.Readlink(m.Path(currentRoot)); err != nil || got != string(newBundle) {
 				t.Errorf("the root is %q, %v", got, err)
 			}
 			facts := m.connect(locked("s2")).hello.Facts
@@ -78,27 +78,27 @@ func TestTheCurrentBundleIsKnown(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newMachine(t)
-			_ = os.Remove(m.path(currentConfiguration))
-			m.link(string(oldSystem), "/nix/store/55555555555555555555555555555555-ferry-pi/profile")
+			_ = os.Remove(m.Path(currentConfiguration))
+			m.Link(string(oldSystem), "/nix/store/55555555555555555555555555555555-ferry-pi/profile")
 			m.again(string(c.boots), systemProfile+"-1-link")
 			if c.boots == "/nix/store/44444444444444444444444444444444-third" {
-				m.write(string(c.boots)+"/init", "")
+				m.Write(string(c.boots)+"/init", "")
 			}
 			for link, bundle := range map[string]nix.StorePath{currentRoot: c.kept, currentConfiguration: c.linked} {
 				if bundle == "" {
 					continue
 				}
-				m.link(string(bundle), link)
+				m.Link(string(bundle), link)
 				when := old
 				if (link == currentRoot) == c.keptLast {
 					when = young
 				}
 				at := unix.NsecToTimeval(when.UnixNano())
-				if err := unix.Lutimes(m.path(link), []unix.Timeval{at, at}); err != nil {
+				if err := unix.Lutimes(m.Path(link), []unix.Timeval{at, at}); err != nil {
 					t.Fatal(err)
 				}
 			}
-			if got := m.currentBundle(); got != string(c.want) {
+			if got := currentBundle(m.Root); got != string(c.want) {
 				t.Errorf("%q, want %q", got, c.want)
 			}
 		})
@@ -108,15 +108,15 @@ func TestTheCurrentBundleIsKnown(t *testing.T) {
 // TestARootOfAnOlderFerryIsTakenOver locks the way from the root that was a link to the link in /etc/nixos.
 func TestARootOfAnOlderFerryIsTakenOver(t *testing.T) {
 	m := newMachine(t)
-	m.link(currentConfiguration, currentRoot)
-	if got := m.currentBundle(); got != string(oldBundle) {
+	m.Link(currentConfiguration, currentRoot)
+	if got := currentBundle(m.Root); got != string(oldBundle) {
 		t.Errorf("before: %q", got)
 	}
 	if status, log := m.work(commitJob); status.Status != 0 || status.Error != "" {
 		t.Fatalf("%+v\n%s", status, log)
 	}
 	for _, link := range []string{currentRoot, currentConfiguration} {
-		if got, err := os.Readlink(m.path(link)); err != nil || got != string(newBundle) {
+		if got, err := os.Readlink(m.Path(link)); err != nil || got != string(newBundle) {
 			t.Errorf("%s: %q, %v", link, got, err)
 		}
 	}
@@ -125,12 +125,12 @@ func TestARootOfAnOlderFerryIsTakenOver(t *testing.T) {
 // TestWithoutABundleThereIsNoLink locks that neither link says what is not so any more.
 func TestWithoutABundleThereIsNoLink(t *testing.T) {
 	m := newMachine(t)
-	m.link(string(oldBundle), currentRoot)
-	if err := keepCurrent(m.root, "", os.Stderr); err != nil {
+	m.Link(string(oldBundle), currentRoot)
+	if err := keepCurrent(m.Root, "", os.Stderr); err != nil {
 		t.Fatal(err)
 	}
 	for _, link := range []string{currentRoot, currentConfiguration} {
-		if m.exists(link) {
+		if m.Exists(link) {
 			t.Errorf("%s is left", link)
 		}
 	}
@@ -143,7 +143,7 @@ func TestAnEmptiedJournalIsMadeUpFor(t *testing.T) {
 	forget := func() agent.Facts {
 		t.Helper()
 		for _, folder := range []string{"/var/log", "/var/lib", "/etc/nixos"} {
-			if err := os.RemoveAll(m.path(folder)); err != nil {
+			if err := os.RemoveAll(m.Path(folder)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -152,7 +152,7 @@ func TestAnEmptiedJournalIsMadeUpFor(t *testing.T) {
 	if facts := forget(); facts.Previous != nil || facts.Bundle != "" {
 		t.Errorf("before the first deployment: %+v, %q", facts.Previous, facts.Bundle)
 	}
-	m.link(string(oldBundle), currentConfiguration)
+	m.Link(string(oldBundle), currentConfiguration)
 	if status, log := m.work(commitJob); status.Status != 0 {
 		t.Fatalf("%+v\n%s", status, log)
 	}
@@ -167,7 +167,7 @@ func TestAnEmptiedJournalIsMadeUpFor(t *testing.T) {
 	}
 	defer log.Close()
 	back := Job{Toplevel: oldSystem, Bundle: oldBundle, Action: "boot", Record: agent.Record{Action: agent.ActionRollback}}
-	if status := commitJob(t.Context(), m.root, back, log); status.Status != 0 {
+	if status := commitJob(t.Context(), m.Root, back, log); status.Status != 0 {
 		t.Fatalf("%+v", status)
 	}
 	if facts := forget(); facts.Previous == nil || facts.Previous.Current != string(oldSystem) || facts.Bundle != string(oldBundle) {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine"
 	"ferry/internal/run"
 )
 
@@ -18,8 +19,8 @@ import (
 const beforeFile = "before"
 
 // commitAlone does a commit that no switch does, and writes down what it undoes where it is killed.
-func commitAlone(ctx context.Context, r root, dir string, job Job, log *os.File) jobStatus {
-	before := r.state()
+func commitAlone(ctx context.Context, r machine.Root, dir string, job Job, log *os.File) jobStatus {
+	before := currentState(r)
 	text, err := json.Marshal(before)
 	if err == nil {
 		err = writeFile(filepath.Join(dir, beforeFile), text)
@@ -41,7 +42,7 @@ func cutOff(dir string) bool {
 
 // undoCutOff puts back what a commit has changed whose process was killed: nobody has said which of both is meant to be kept, and
 // what was there before is whole.
-func undoCutOff(ctx context.Context, r root, dir string, job Job, log *os.File) jobStatus {
+func undoCutOff(ctx context.Context, r machine.Root, dir string, job Job, log *os.File) jobStatus {
 	// What the killed process has started is in the same unit.
 	endStragglers()
 	text, err := os.ReadFile(filepath.Join(dir, beforeFile))

@@ -13,19 +13,19 @@ import (
 // TestACommitThatIsKilledIsUndone kills the process of an action boot while it writes the boot loader; systemd starts it again.
 func TestACommitThatIsKilledIsUndone(t *testing.T) {
 	m := newMachine(t).withSystemd()
-	m.program("/bin/systemd-run", strings.Replace(fakeSystemdRun, `setsid "$@"`, `echo "$restarts" >"$FERRY_TEST_ROOT/control/restarts"
+	m.Program("/bin/systemd-run", strings.Replace(fakeSystemdRun, `setsid "$@"`, `echo "$restarts" >"$FERRY_TEST_ROOT/control/restarts"
 	setsid "$@"`, 1))
-	m.program("/bin/systemd-run", strings.Replace(m.read("/bin/systemd-run"), "for arg; do\n", "for arg; do\n\tcase $arg in --property=Restart=*) restarts=${arg#*=};; esac\n", 1))
-	m.write("/control/hang-new-boot", "")
+	m.Program("/bin/systemd-run", strings.Replace(m.Read("/bin/systemd-run"), "for arg; do\n", "for arg; do\n\tcase $arg in --property=Restart=*) restarts=${arg#*=};; esac\n", 1))
+	m.Write("/control/hang-new-boot", "")
 	f := m.connect(locked("s1"))
 	f.send(commitment("boot"))
 	folder := m.jobFolder(JobCommit)
 	until(t, "the boot loader is written", func() bool { return slices.Contains(m.calls(), "1-new boot") })
-	if got := m.read("/control/restarts"); got != "Restart=on-abnormal\n" {
+	if got := m.Read("/control/restarts"); got != "Restart=on-abnormal\n" {
 		t.Errorf("the unit has %q", got)
 	}
 	killHolder(t, m)
-	if err := os.Remove(m.path("/control/hang-new-boot")); err != nil {
+	if err := os.Remove(m.Path("/control/hang-new-boot")); err != nil {
 		t.Fatal(err)
 	}
 	until(t, "it is gone", func() bool { return !running(folder) })
@@ -42,11 +42,11 @@ func TestACommitThatIsKilledIsUndone(t *testing.T) {
 		t.Errorf("ran %q", calls)
 	}
 	m.isOld()
-	if entries := readJournal(m.root, 9); len(entries) != 1 || entries[0].Outcome != agent.JournalFailed || !strings.Contains(entries[0].Reason, "it was killed") {
+	if entries := readJournal(m.Root, 9); len(entries) != 1 || entries[0].Outcome != agent.JournalFailed || !strings.Contains(entries[0].Reason, "it was killed") {
 		t.Errorf("the journal has %+v", entries)
 	}
 	// A third start has nothing to do.
-	if err := runJobIn(t.Context(), m.root, folder); err != nil || !slices.Equal(m.calls(), want) {
+	if err := runJobIn(t.Context(), m.Root, folder); err != nil || !slices.Equal(m.calls(), want) {
 		t.Errorf("%v, ran %q", err, m.calls())
 	}
 }
@@ -55,13 +55,13 @@ func TestACommitThatIsKilledIsUndone(t *testing.T) {
 func TestACommitThatIsKilledBeforeItBeganIsSaidToBe(t *testing.T) {
 	m := newMachine(t).withSystemd()
 	folder := "/run/ferry/" + job + "-commit/"
-	m.write(folder+jobFile, `{"kind":"commit","toplevel":"`+string(newSystem)+`","bundle":"`+string(newBundle)+`","action":"boot","session":"s1"}`)
-	m.write(folder+begunFile, "")
-	m.write(folder+logFile, "")
-	if err := runJobIn(t.Context(), m.root, m.path(folder)); err != nil {
+	m.Write(folder+jobFile, `{"kind":"commit","toplevel":"`+string(newSystem)+`","bundle":"`+string(newBundle)+`","action":"boot","session":"s1"}`)
+	m.Write(folder+begunFile, "")
+	m.Write(folder+logFile, "")
+	if err := runJobIn(t.Context(), m.Root, m.Path(folder)); err != nil {
 		t.Fatal(err)
 	}
-	if status, ended, err := readStatus(m.path(folder)); err != nil || !ended || status.Error != "it was killed before it began" || status.Unclean {
+	if status, ended, err := readStatus(m.Path(folder)); err != nil || !ended || status.Error != "it was killed before it began" || status.Unclean {
 		t.Errorf("%+v, %v, %v", status, ended, err)
 	}
 	if calls := m.calls(); calls != nil {

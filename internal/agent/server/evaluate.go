@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine"
 	"ferry/internal/nix"
 	"ferry/internal/run"
 )
@@ -20,13 +21,13 @@ const evaluateLimit = time.Hour
 
 // evaluate evaluates what the last deployment left, by the command line that "ferry abandon" tells people, but for building.
 func (s *server) evaluate(ctx context.Context) (*agent.EvaluateResult, error) {
-	place := s.root().currentPlace()
+	place := currentPlace(s.root())
 	if place == "" {
 		return nil, &agent.ResponseError{Kind: agent.KindNone, Text: "no deployment has left its configuration there: " + currentRoot + " is missing"}
 	}
 	ctx, cancel := context.WithTimeout(ctx, evaluateLimit)
 	defer cancel()
-	place = s.root().path(place)
+	place = s.root().Path(place)
 	var out bytes.Buffer
 	err := s.runner.Run(ctx, run.Command{
 		Argv: []string{
@@ -43,7 +44,7 @@ func (s *server) evaluate(ctx context.Context) (*agent.EvaluateResult, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the answer of nix-instantiate: %w", err)
 	}
-	text, err := s.root().readDerivation(drv)
+	text, err := readDerivation(s.root(), drv)
 	if err != nil {
 		return nil, err
 	}
@@ -63,11 +64,11 @@ func (s *server) evaluate(ctx context.Context) (*agent.EvaluateResult, error) {
 }
 
 // readDerivation reads the file of a derivation.
-func (r root) readDerivation(drv nix.StorePath) (string, error) {
+func readDerivation(r machine.Root, drv nix.StorePath) (string, error) {
 	if !drv.IsDerivation() {
 		return "", fmt.Errorf("%s is no derivation", drv)
 	}
-	file, err := os.Open(r.path(string(drv)))
+	file, err := os.Open(r.Path(string(drv)))
 	if err != nil {
 		return "", err
 	}
@@ -90,7 +91,7 @@ func (s *server) derivations(stream *agent.DataReader) (*agent.Derivations, erro
 	}
 	result, size := &agent.Derivations{Texts: [][]byte{}}, 0
 	for _, p := range paths {
-		text, err := s.root().readDerivation(p)
+		text, err := readDerivation(s.root(), p)
 		if err != nil || len(text) > agent.MaxDerivations {
 			// ferry says that it could not be compared.
 			text = ""

@@ -41,9 +41,9 @@ func TestDerivationsAreToldAsManyAsFit(t *testing.T) {
 	drv := func(name string) nix.StorePath {
 		return nix.StorePath("/nix/store/" + strings.Repeat("4", 32) + "-" + name + ".drv")
 	}
-	m.write(string(drv("a")), "Derive(<a>)")
-	m.write(string(drv("big")), strings.Repeat("x", agent.MaxDerivations))
-	m.write(string(drv("huge")), strings.Repeat("x", agent.MaxDerivations+1))
+	m.Write(string(drv("a")), "Derive(<a>)")
+	m.Write(string(drv("big")), strings.Repeat("x", agent.MaxDerivations))
+	m.Write(string(drv("huge")), strings.Repeat("x", agent.MaxDerivations+1))
 	f := m.connect(Options{})
 	r := f.askAbout(agent.Request{Method: agent.MethodDerivations}, strings.Join([]string{
 		string(drv("a")), string(newSystem), string(drv("gone")), string(drv("huge")), string(drv("big")), string(drv("a")), "",
@@ -75,22 +75,22 @@ cat "$FERRY_TEST_ROOT/control/drv"
 // TestEvaluationIsThatOfPlainNixosRebuild locks the command line, and that nothing may be built or fetched by it.
 func TestEvaluationIsThatOfPlainNixosRebuild(t *testing.T) {
 	m := newMachine(t)
-	m.program("/bin/nix-instantiate", nixInstantiate)
+	m.Program("/bin/nix-instantiate", nixInstantiate)
 	const drv = "/nix/store/44444444444444444444444444444444-nixos-system-x.drv"
-	m.write("/control/drv", drv+"\n")
-	m.write(drv, `Derive([("out","`+string(newSystem)+`","","")],[],[],"x86_64-linux","/bin/sh",[],[])`)
+	m.Write("/control/drv", drv+"\n")
+	m.Write(drv, `Derive([("out","`+string(newSystem)+`","","")],[],[],"x86_64-linux","/bin/sh",[],[])`)
 	f := m.connect(Options{})
 	r, log := f.ask(agent.Request{Method: agent.MethodEvaluate})
 	if r.Error != nil || *r.Evaluate != (agent.EvaluateResult{Derivation: drv, Toplevel: newSystem, Nix: "2.99.0"}) || log != "evaluation says: hello\n" {
 		t.Errorf("%+v, %v, %q", r.Evaluate, r.Error, log)
 	}
-	place := m.path(currentConfiguration)
+	place := m.Path(currentConfiguration)
 	want := "nix-instantiate <nixpkgs/nixos> -A system -I nixpkgs=" + place + "/nixpkgs -I nixos-config=" + place + "/configuration.nix" +
 		" --option max-jobs 0 --option builders  --option substitute false"
 	if calls := m.calls(); len(calls) != 1 || calls[0] != want {
 		t.Errorf("ran %q", calls)
 	}
-	m.write("/control/fails", "")
+	m.Write("/control/fails", "")
 	if r, _ := f.ask(agent.Request{Method: agent.MethodEvaluate}); r.Error == nil || r.Error.Text != "error: undefined variable 'x'" {
 		t.Errorf("%+v", r.Error)
 	}
@@ -99,7 +99,7 @@ func TestEvaluationIsThatOfPlainNixosRebuild(t *testing.T) {
 // TestEvaluationNeedsADeployment asks a machine that has nothing of ferry's.
 func TestEvaluationNeedsADeployment(t *testing.T) {
 	m := newMachine(t)
-	_ = os.Remove(m.path(currentConfiguration))
+	_ = os.Remove(m.Path(currentConfiguration))
 	if r, _ := m.connect(Options{}).ask(agent.Request{Method: agent.MethodEvaluate}); r.Error == nil || r.Error.Kind != agent.KindNone {
 		t.Errorf("%+v", r)
 	}

@@ -13,103 +13,47 @@ import (
 	"time"
 
 	"ferry/internal/agent"
-	"ferry/internal/disk"
-	"ferry/internal/nix"
+	"ferry/internal/agent/machine"
 	"ferry/internal/run"
 )
 
-// systemdRuns is there where PID 1 is systemd.
-const systemdRuns = "/run/systemd/system"
-
-// root is where the machine's files are looked up: "" on a target, a folder in a test.
-type root struct {
-	dir  string
-	disk disk.Disk
-}
-
-func (r root) path(p string) string { return r.dir + p }
-
-func (r root) line(p string) string {
-	data, err := os.ReadFile(r.path(p))
-	if err != nil {
-		return ""
-	}
-	line, _, _ := strings.Cut(string(data), "\n")
-	return strings.TrimSpace(line)
-}
-
-// maxText is how much of a file of the running system is told, in bytes.
-const maxText = 64 << 10
-
-// text is the content of a file of a system, or "" if there is none, or too much of it.
-func (r root) text(p string) string {
-	text, _ := newInspectedFiles(r).read(p, storeFolder)
-	if len(text) > maxText {
-		return ""
-	}
-	return text
-}
-
-// storePath is the store path that a chain of links ends at, or "" if it ends elsewhere or nowhere.
-func (r root) storePath(p string) string {
-	for range 40 {
-		if _, err := nix.ParseStorePath(p); err == nil && r.exists(p) {
-			return p
-		}
-		to, err := os.Readlink(r.path(p))
-		if err != nil {
-			return ""
-		}
-		if !filepath.IsAbs(to) {
-			to = filepath.Join(filepath.Dir(p), to)
-		}
-		p = filepath.Clean(to)
-	}
-	return ""
-}
-
-func (r root) exists(p string) bool {
-	_, err := os.Lstat(r.path(p))
-	return err == nil
-}
-
 // gatherFacts finds out what the target is like, without an evaluation and as much at once as possible: ferry waits for it.
-func gatherFacts(ctx context.Context, runner *run.Runner, r root) agent.Facts {
+func gatherFacts(ctx context.Context, runner *run.Runner, r machine.Root) agent.Facts {
 	facts := agent.Facts{
-		Machine:         machine(),
-		NixOS:           r.isNixOS(),
-		Current:         r.storePath("/run/current-system"),
-		Booted:          r.storePath("/run/booted-system"),
-		Profile:         r.storePath(systemProfile),
-		Bundle:          r.currentBundle(),
-		NoLink:          r.noLink(),
-		Emptied:         r.emptied(),
-		StoreFree:       free(r.path("/nix/store")),
-		BootFree:        free(r.path("/boot")),
-		StoreCompresses: compresses(r.path("/nix/store")),
-		BootID:          r.line("/proc/sys/kernel/random/boot_id"),
+		Machine:         processorName(),
+		NixOS:           isNixOS(r),
+		Current:         r.StorePath("/run/current-system"),
+		Booted:          r.StorePath("/run/booted-system"),
+		Profile:         r.StorePath(systemProfile),
+		Bundle:          currentBundle(r),
+		NoLink:          noLink(r),
+		Emptied:         emptiedFolders(r),
+		StoreFree:       free(r.Path("/nix/store")),
+		BootFree:        free(r.Path("/boot")),
+		StoreCompresses: compresses(r.Path("/nix/store")),
+		BootID:          r.Line("/proc/sys/kernel/random/boot_id"),
 		Time:            time.Now().Unix(),
 	}
 	if facts.Bundle != "" {
-		facts.Committed = r.storePath(facts.Bundle + "/profile")
+		facts.Committed = r.StorePath(facts.Bundle + "/profile")
 	}
-	r.addOrigin(&facts)
+	addOrigin(r, &facts)
 	if facts.Current != "" {
-		facts.InitInterface = agent.Verbatim(r.text(facts.Current + "/init-interface-version"))
-		facts.Inhibitors = agent.Verbatim(r.text(facts.Current + "/switch-inhibitors"))
+		facts.InitInterface = agent.Verbatim(r.Text(facts.Current + "/init-interface-version"))
+		facts.Inhibitors = agent.Verbatim(r.Text(facts.Current + "/switch-inhibitors"))
 	}
 	facts.Host, _ = os.Hostname()
-	facts.System = r.system(facts.Machine)
+	facts.System = nixSystem(r, facts.Machine)
 	var group sync.WaitGroup
 	group.Go(func() {
 		facts.Nix, facts.NixError = nixVersion(ctx, runner)
 	})
 	group.Go(func() {
-		if r.exists(systemdRuns) {
+		if r.Exists(machine.SystemdRuns) {
 			facts.Systemd = systemdVersion(ctx, runner)
 		}
 	})
-	facts.BootOnce = r.bootOnce()
+	facts.BootOnce = onceLoader(r)
 	group.Wait()
 	if facts.BootOnce == (systemdBoot{}).name() && facts.Systemd < oneShotSystemd {
 		facts.BootOnce = ""
@@ -118,17 +62,17 @@ func gatherFacts(ctx context.Context, runner *run.Runner, r root) agent.Facts {
 }
 
 // isNixOS is the test that switch-to-configuration itself makes.
-func (r root) isNixOS() bool {
-	if r.exists("/etc/NIXOS") {
+func isNixOS(r machine.Root) bool {
+	if r.Exists("/etc/NIXOS") {
 		return true
 	}
-	text, err := os.ReadFile(r.path("/etc/os-release"))
+	text, err := os.ReadFile(r.Path("/etc/os-release"))
 	return err == nil && nixosRelease.Match(text)
 }
 
 var nixosRelease = regexp.MustCompile(`(?m)^ID="?nixos"?$`)
 
-func machine() string {
+func processorName() string {
 	var u syscall.Utsname
 	if syscall.Uname(&u) != nil {
 		return ""
@@ -143,13 +87,13 @@ func machine() string {
 	return b.String()
 }
 
-// system is what this machine's Nix calls its system: the running NixOS says it, else nix.conf may, else it follows from
+// nixSystem is what this machine's Nix calls its system: the running NixOS says it, else nix.conf may, else it follows from
 // the machine. Asking Nix itself would be an evaluation.
-func (r root) system(machine string) string {
-	if s := r.line("/run/current-system/system"); s != "" {
+func nixSystem(r machine.Root, machine string) string {
+	if s := r.Line("/run/current-system/system"); s != "" {
 		return s
 	}
-	if conf, err := os.ReadFile(r.path("/etc/nix/nix.conf")); err == nil {
+	if conf, err := os.ReadFile(r.Path("/etc/nix/nix.conf")); err == nil {
 		for line := range strings.Lines(string(conf)) {
 			if key, value, ok := strings.Cut(line, "="); ok && strings.TrimSpace(key) == "system" {
 				return strings.TrimSpace(value)
@@ -241,9 +185,9 @@ func compresses(p string) bool {
 
 // removeOldAgents removes the agents of other versions of ferry, what interrupted installations left, an hour after, and the
 // programs of switches that have ended, or that a reboot has ended. What is armed keeps its own.
-func removeOldAgents(r root, program string) {
+func removeOldAgents(r machine.Root, program string) {
 	folder := filepath.Dir(program)
-	if folder != r.path(agent.Folder) {
+	if folder != r.Path(agent.Folder) {
 		return
 	}
 	entries, err := os.ReadDir(folder)
@@ -256,7 +200,7 @@ func removeOldAgents(r root, program string) {
 			continue
 		}
 		if strings.HasPrefix(name, armedAgent) {
-			dir := r.path(filepath.Join(jobsFolder, strings.TrimPrefix(name, armedAgent)+"-"+string(JobSwitch)))
+			dir := r.Path(filepath.Join(machine.RunFolder, strings.TrimPrefix(name, armedAgent)+"-"+string(JobSwitch)))
 			if _, ended, _ := readStatus(dir); ended || !fileExists(filepath.Join(dir, jobFile)) {
 				_ = os.Remove(filepath.Join(folder, name))
 			}

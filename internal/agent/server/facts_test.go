@@ -8,20 +8,22 @@ import (
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine"
+	"ferry/internal/agent/machine/machinetest"
 	"ferry/internal/run"
 )
 
 func TestFactsOfANixOS(t *testing.T) {
 	m := newMachine(t)
-	m.write(string(oldSystem)+"/system", "aarch64-linux")
-	m.write("/proc/sys/kernel/random/boot_id", "b00t\n")
-	m.write(string(oldSystem)+"/init-interface-version", "systemd 2")
-	m.link(m.store("switch-inhibitors", "{}\n"), string(oldSystem)+"/switch-inhibitors")
-	if err := os.Remove(m.path("/run/booted-system")); err != nil {
+	m.Write(string(oldSystem)+"/system", "aarch64-linux")
+	m.Write("/proc/sys/kernel/random/boot_id", "b00t\n")
+	m.Write(string(oldSystem)+"/init-interface-version", "systemd 2")
+	m.Link(m.AddToStore("switch-inhibitors", "{}\n"), string(oldSystem)+"/switch-inhibitors")
+	if err := os.Remove(m.Path("/run/booted-system")); err != nil {
 		t.Fatal(err)
 	}
-	m.link(string(newSystem), "/run/booted-system")
-	facts := gatherFacts(t.Context(), new(run.Runner), m.root)
+	m.Link(string(newSystem), "/run/booted-system")
+	facts := gatherFacts(t.Context(), new(run.Runner), m.Root)
 	// The link to the running system leads out of the fake target, so its system file is looked for at the real one.
 	facts.System, facts.Machine, facts.Host, facts.StoreFree, facts.BootFree, facts.StoreCompresses, facts.Time = "", "", "", 0, 0, false, 0
 	facts.ProfileTime = 0
@@ -37,7 +39,7 @@ func TestFactsOfANixOS(t *testing.T) {
 
 func TestFactsOfAnEmptyMachine(t *testing.T) {
 	t.Setenv("PATH", "/nonexistent")
-	facts := gatherFacts(t.Context(), new(run.Runner), root{dir: t.TempDir()})
+	facts := gatherFacts(t.Context(), new(run.Runner), machine.Root{Dir: t.TempDir()})
 	if facts.NixOS || facts.Nix != "" || facts.NixError != "nix-store is not in PATH" || facts.Systemd != 0 || facts.Current+facts.Bundle+facts.Committed != "" {
 		t.Errorf("%+v", facts)
 	}
@@ -48,8 +50,8 @@ func TestFactsOfAnEmptyMachine(t *testing.T) {
 
 func TestFactsSayWhyNixDoesNotWork(t *testing.T) {
 	m := newMachine(t)
-	m.program("/bin/nix-store", "#!/bin/sh\necho 'error: cannot open the database' >&2\nexit 1\n")
-	if facts := gatherFacts(t.Context(), new(run.Runner), m.root); facts.Nix != "" || facts.NixError != "nix-store: exit status 1: error: cannot open the database" {
+	m.Program("/bin/nix-store", "#!/bin/sh\necho 'error: cannot open the database' >&2\nexit 1\n")
+	if facts := gatherFacts(t.Context(), new(run.Runner), m.Root); facts.Nix != "" || facts.NixError != "nix-store: exit status 1: error: cannot open the database" {
 		t.Errorf("%+v", facts)
 	}
 }
@@ -68,11 +70,11 @@ func TestSystemFollowsFromWhatTheMachineSays(t *testing.T) {
 		"the running system": {"/run/current-system/system", "i686-linux", "x86_64", "i686-linux"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			m := &fakeMachine{t: t, root: root{dir: t.TempDir()}}
+			m := &fakeMachine{machinetest.New(t)}
 			if c.file != "" {
-				m.write(c.file, c.text)
+				m.Write(c.file, c.text)
 			}
-			if got := m.system(c.machine); got != c.want {
+			if got := nixSystem(m.Root, c.machine); got != c.want {
 				t.Errorf("%s", got)
 			}
 		})
@@ -81,17 +83,17 @@ func TestSystemFollowsFromWhatTheMachineSays(t *testing.T) {
 
 func TestStorePathFollowsLinksToAPathThatIsThere(t *testing.T) {
 	m := newMachine(t)
-	m.link("/nix/var/nix/profiles/per-user", "/nix/var/profiles")
-	m.link(string(newSystem)+"-gone", "/gone")
-	m.link(string(newSystem)+"/bin", "/below")
-	m.link("loop", "/loop")
-	m.link("../../run/../run/current-system", "/nix/var/relative")
-	m.write("/file", "")
+	m.Link("/nix/var/nix/profiles/per-user", "/nix/var/profiles")
+	m.Link(string(newSystem)+"-gone", "/gone")
+	m.Link(string(newSystem)+"/bin", "/below")
+	m.Link("loop", "/loop")
+	m.Link("../../run/../run/current-system", "/nix/var/relative")
+	m.Write("/file", "")
 	for in, want := range map[string]string{
 		systemProfile: string(oldSystem), "/run/current-system": string(oldSystem), string(newSystem): string(newSystem),
 		"/nix/var/relative": string(oldSystem), "/gone": "", "/below": "", "/loop": "", "/file": "", "/missing": "",
 	} {
-		if got := m.storePath(in); got != want {
+		if got := m.StorePath(in); got != want {
 			t.Errorf("%s: %q", in, got)
 		}
 	}
@@ -102,7 +104,7 @@ func TestSystemdVersion(t *testing.T) {
 		"systemd 252 (252.39-1~deb12u1)\n+PAM": 252, "systemd 258.1 (258.1)": 258, "systemd 261~rc2 (261~rc2-1)": 261, "systemd 232": 232, "": 0, "nonsense": 0, "systemd x": 0,
 	} {
 		m := newMachine(t)
-		m.program("/bin/systemctl", "#!/bin/sh\ncat <<'X'\n"+said+"\nX\n")
+		m.Program("/bin/systemctl", "#!/bin/sh\ncat <<'X'\n"+said+"\nX\n")
 		if got := systemdVersion(t.Context(), new(run.Runner)); got != want {
 			t.Errorf("%q: %d", said, got)
 		}
@@ -113,24 +115,24 @@ func TestOldAgentsAreRemovedOnlyByWhoHoldsTheLock(t *testing.T) {
 	m := newMachine(t)
 	hour := time.Now().Add(-2 * time.Hour)
 	for _, name := range []string{"agent-old", "agent-mine", ".new-old", ".new-recent", "other"} {
-		m.write(filepath.Join(agent.Folder, name), "")
+		m.Write(filepath.Join(agent.Folder, name), "")
 	}
-	if err := os.Chtimes(m.path(agent.Folder+"/.new-old"), hour, hour); err != nil {
+	if err := os.Chtimes(m.Path(agent.Folder+"/.new-old"), hour, hour); err != nil {
 		t.Fatal(err)
 	}
 	left := func() int {
-		entries, err := os.ReadDir(m.path(agent.Folder))
+		entries, err := os.ReadDir(m.Path(agent.Folder))
 		if err != nil {
 			t.Fatal(err)
 		}
 		return len(entries)
 	}
-	held, _, err := takeLock(m.root, locked("s1"), time.Now())
+	held, _, err := takeLock(m.Root, locked("s1"), time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
 	opts := locked("s2")
-	opts.Program = m.path(agent.Folder + "/agent-mine")
+	opts.Program = m.Path(agent.Folder + "/agent-mine")
 	f := m.connect(opts)
 	if f.hello.Facts.Lock == nil || f.hello.Facts.Lock.Who != "alice@here" {
 		t.Errorf("the lock: %+v", f.hello.Facts.Lock)
@@ -146,7 +148,7 @@ func TestOldAgentsAreRemovedOnlyByWhoHoldsTheLock(t *testing.T) {
 		t.Errorf("%d files are left", n)
 	}
 	for _, name := range []string{"agent-mine", ".new-recent", "other"} {
-		if !m.exists(filepath.Join(agent.Folder, name)) {
+		if !m.Exists(filepath.Join(agent.Folder, name)) {
 			t.Errorf("%s is gone", name)
 		}
 	}
@@ -197,7 +199,7 @@ func TestServeEndsWithItsInput(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	f.ended <- nil
-	held, holder, err := takeLock(m.root, locked("s2"), time.Now())
+	held, holder, err := takeLock(m.Root, locked("s2"), time.Now())
 	if err != nil || holder != nil {
 		t.Fatalf("the lock after it: %v, %v", holder, err)
 	}
@@ -208,8 +210,8 @@ func TestANixThatIsBusyIsAskedAgain(t *testing.T) {
 	for _, problem := range []string{"SQLite database '/nix/var/nix/db/db.sqlite' is busy", "'/nix/var/nix/db/schema' is corrupt"} {
 		m := newMachine(t)
 		asked := filepath.Join(t.TempDir(), "asked")
-		m.program("/bin/nix-store", "#!/bin/sh\nif mkdir "+asked+"; then echo \"error: "+problem+"\" >&2; exit 1; fi\necho 'nix-store (Nix) 2.8.0'\n")
-		if facts := gatherFacts(t.Context(), new(run.Runner), m.root); facts.Nix != "2.8.0" {
+		m.Program("/bin/nix-store", "#!/bin/sh\nif mkdir "+asked+"; then echo \"error: "+problem+"\" >&2; exit 1; fi\necho 'nix-store (Nix) 2.8.0'\n")
+		if facts := gatherFacts(t.Context(), new(run.Runner), m.Root); facts.Nix != "2.8.0" {
 			t.Errorf("%+v", facts)
 		}
 	}

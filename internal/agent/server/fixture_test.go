@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine"
+	"ferry/internal/agent/machine/machinetest"
 	"ferry/internal/nix"
 )
 
@@ -28,14 +30,14 @@ func TestMain(m *testing.M) {
 	if len(os.Args) == 3 && os.Args[1] == "job" {
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 		defer stop()
-		if err := runJobIn(ctx, root{dir: os.Getenv("FERRY_TEST_ROOT")}, os.Args[2]); err != nil {
+		if err := runJobIn(ctx, machine.Root{Dir: os.Getenv("FERRY_TEST_ROOT")}, os.Args[2]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
 		os.Exit(0)
 	}
 	if len(os.Args) == 3 && os.Args[1] == "rollback" {
-		if err := rollBackIn(context.Background(), root{dir: os.Getenv("FERRY_TEST_ROOT")}, os.Args[2]); err != nil {
+		if err := rollBackIn(context.Background(), machine.Root{Dir: os.Getenv("FERRY_TEST_ROOT")}, os.Args[2]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -45,7 +47,7 @@ func TestMain(m *testing.M) {
 		if os.Getenv("FERRY_TEST_DEAF") != "" {
 			signal.Ignore(syscall.SIGTERM)
 		}
-		_, holder, err := takeLock(root{dir: os.Getenv("FERRY_TEST_ROOT")}, Options{Who: "other@there", Session: os.Args[2]}, time.Now())
+		_, holder, err := takeLock(machine.Root{Dir: os.Getenv("FERRY_TEST_ROOT")}, Options{Who: "other@there", Session: os.Args[2]}, time.Now())
 		fmt.Println(holder, err)
 		time.Sleep(time.Hour)
 	}
@@ -77,8 +79,7 @@ const (
 
 // machine is a fake target: a folder that stands for /, and programs that write down how they are called.
 type fakeMachine struct {
-	t *testing.T
-	root
+	*machinetest.Machine
 }
 
 // switchScript is what the fake systems switch with. The files in /control say what happens.
@@ -152,36 +153,36 @@ exit 0
 
 // withSystemd gives the machine a systemd.
 func (m *fakeMachine) withSystemd() *fakeMachine {
-	m.write(systemdRuns+"/.keep", "")
-	m.program("/bin/systemd-run", fakeSystemdRun)
-	m.program("/bin/systemctl", fakeSystemctl)
+	m.Write(machine.SystemdRuns+"/.keep", "")
+	m.Program("/bin/systemd-run", fakeSystemdRun)
+	m.Program("/bin/systemctl", fakeSystemctl)
 	return m
 }
 
 // newMachine is a NixOS that runs, boots and keeps the old system, and has the new one in its store.
 func newMachine(t *testing.T) *fakeMachine {
 	t.Helper()
-	m := &fakeMachine{t: t, root: root{dir: t.TempDir()}}
+	m := &fakeMachine{machinetest.New(t)}
 	t.Cleanup(m.endJobs)
-	m.write("/etc/NIXOS", "")
-	m.write("/etc/nixos/.keep", "")
-	m.write("/control/.keep", "")
+	m.Write("/etc/NIXOS", "")
+	m.Write("/etc/nixos/.keep", "")
+	m.Write("/control/.keep", "")
 	for _, system := range []nix.StorePath{oldSystem, newSystem} {
-		m.program(string(system)+"/bin/switch-to-configuration", switchScript)
+		m.Program(string(system)+"/bin/switch-to-configuration", switchScript)
 	}
-	m.write(string(oldBundle)+"/ferry.json", "{}")
-	m.write(string(newBundle)+"/ferry.json", "{}")
-	m.link(string(oldSystem), string(oldBundle)+"/profile")
-	m.link(string(newSystem), string(newBundle)+"/profile")
-	m.link(string(oldSystem), "/run/current-system")
-	m.link(string(oldSystem), "/run/booted-system")
-	m.link(string(oldSystem), systemProfile+"-1-link")
-	m.link("system-1-link", systemProfile)
-	m.link(string(oldBundle), currentConfiguration)
-	m.program("/bin/nix-env", nixEnvScript)
-	m.program("/bin/nix-store", nixStoreScript)
-	t.Setenv("PATH", m.path("/bin")+":"+os.Getenv("PATH"))
-	t.Setenv("FERRY_TEST_ROOT", m.dir)
+	m.Write(string(oldBundle)+"/ferry.json", "{}")
+	m.Write(string(newBundle)+"/ferry.json", "{}")
+	m.Link(string(oldSystem), string(oldBundle)+"/profile")
+	m.Link(string(newSystem), string(newBundle)+"/profile")
+	m.Link(string(oldSystem), "/run/current-system")
+	m.Link(string(oldSystem), "/run/booted-system")
+	m.Link(string(oldSystem), systemProfile+"-1-link")
+	m.Link("system-1-link", systemProfile)
+	m.Link(string(oldBundle), currentConfiguration)
+	m.Program("/bin/nix-env", nixEnvScript)
+	m.Program("/bin/nix-store", nixStoreScript)
+	t.Setenv("PATH", m.Path("/bin")+":"+os.Getenv("PATH"))
+	t.Setenv("FERRY_TEST_ROOT", m.Dir)
 	t.Setenv("GORACE", "atexit_sleep_ms=0")
 	return m
 }
@@ -189,13 +190,13 @@ func newMachine(t *testing.T) *fakeMachine {
 // endJobs ends what a failed test has left at work, or one that is about what goes on and on: each job is a process that outlives
 // who has started it.
 func (m *fakeMachine) endJobs() {
-	until(m.t, "no job is left", func() bool {
+	until(m.T, "no job is left", func() bool {
 		lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
 		left := 0
 		for _, file := range lines {
 			text, _ := os.ReadFile(file)
 			words := strings.Split(string(text), "\x00")
-			if len(words) < 3 || words[1] != "job" || !strings.HasPrefix(words[2], m.dir+"/") {
+			if len(words) < 3 || words[1] != "job" || !strings.HasPrefix(words[2], m.Dir+"/") {
 				continue
 			}
 			left++
@@ -207,48 +208,10 @@ func (m *fakeMachine) endJobs() {
 	})
 }
 
-func (m *fakeMachine) write(name, text string) {
-	m.t.Helper()
-	file := m.path(name)
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-		m.t.Fatal(err)
-	}
-	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
-		m.t.Fatal(err)
-	}
-}
-
-func (m *fakeMachine) program(name, text string) {
-	m.t.Helper()
-	m.write(name, text)
-	if err := os.Chmod(m.path(name), 0o755); err != nil {
-		m.t.Fatal(err)
-	}
-}
-
-func (m *fakeMachine) link(to, name string) {
-	m.t.Helper()
-	if err := os.MkdirAll(filepath.Dir(m.path(name)), 0o755); err != nil {
-		m.t.Fatal(err)
-	}
-	if err := os.Symlink(to, m.path(name)); err != nil {
-		m.t.Fatal(err)
-	}
-}
-
-func (m *fakeMachine) read(name string) string {
-	m.t.Helper()
-	text, err := os.ReadFile(m.path(name))
-	if err != nil && !os.IsNotExist(err) {
-		m.t.Fatal(err)
-	}
-	return string(text)
-}
-
 // calls is what was run, in order.
 func (m *fakeMachine) calls() []string {
-	m.t.Helper()
-	text := strings.TrimSpace(m.read("/calls"))
+	m.T.Helper()
+	text := strings.TrimSpace(m.Read("/calls"))
 	for _, p := range []nix.StorePath{oldSystem, newSystem, oldBundle, newBundle} {
 		text = strings.ReplaceAll(text, string(p), p.Hash()[:1]+"-"+p.Name())
 		text = strings.ReplaceAll(text, p.Base(), p.Hash()[:1]+"-"+p.Name())
@@ -285,12 +248,12 @@ func (c beatCounter) Write(p []byte) (int, error) {
 
 // on puts the agent on the machine.
 func (m *fakeMachine) on(opts Options) Options {
-	m.t.Helper()
-	opts.root = m.root
+	m.T.Helper()
+	opts.root = m.Root
 	if opts.Program == "" {
 		var err error
 		if opts.Program, err = os.Executable(); err != nil {
-			m.t.Fatal(err)
+			m.T.Fatal(err)
 		}
 	}
 	return opts
@@ -298,11 +261,11 @@ func (m *fakeMachine) on(opts Options) Options {
 
 // connect starts an agent on the machine and reads its hello.
 func (m *fakeMachine) connect(opts Options) *ferry {
-	m.t.Helper()
+	m.T.Helper()
 	opts = m.on(opts)
 	in, far := io.Pipe()
 	near, out := io.Pipe()
-	f := &ferry{t: m.t, in: far, ended: make(chan error, 1)}
+	f := &ferry{t: m.T, in: far, ended: make(chan error, 1)}
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
 		err := Serve(ctx, in, beatCounter{out, &f.beats}, opts)
@@ -310,27 +273,27 @@ func (m *fakeMachine) connect(opts Options) *ferry {
 		_ = in.CloseWithError(io.ErrClosedPipe)
 		f.ended <- err
 	}()
-	m.t.Cleanup(func() {
+	m.T.Cleanup(func() {
 		_ = f.in.Close()
 		_ = near.Close()
 		cancel()
 		select {
 		case <-f.ended:
 		case <-time.After(20 * time.Second):
-			m.t.Error("the agent goes on")
+			m.T.Error("the agent goes on")
 		}
 	})
 	magic := make([]byte, len(agent.Magic)+1)
 	if _, err := io.ReadFull(near, magic); err != nil || string(magic) != agent.Magic+"\n" {
-		m.t.Fatalf("it says %q, %v", magic, err)
+		m.T.Fatalf("it says %q, %v", magic, err)
 	}
 	f.wire = agent.NewWire(near, far)
 	kind, payload, err := f.wire.Read()
 	if err != nil || kind != agent.FrameHello {
-		m.t.Fatalf("frame %q, %v", kind, err)
+		m.T.Fatalf("frame %q, %v", kind, err)
 	}
 	if err := json.Unmarshal(payload, &f.hello); err != nil {
-		m.t.Fatal(err)
+		m.T.Fatal(err)
 	}
 	return f
 }

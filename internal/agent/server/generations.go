@@ -9,29 +9,30 @@ import (
 	"strconv"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine"
 	"ferry/internal/run"
 )
 
 // maxGenerationsSize is how long all generations may be as JSON, in bytes: they are one frame.
 const maxGenerationsSize = 900 << 10
 
-// generations lists the system profile's generations, as far back as fits into an answer.
-func (r root) generations() (*agent.GenerationsResult, error) {
-	numbers, err := r.generationNumbers()
+// listGenerations lists the system profile's generations, as far back as fits into an answer.
+func listGenerations(r machine.Root) (*agent.GenerationsResult, error) {
+	numbers, err := generationNumbers(r)
 	if err != nil {
 		return nil, err
 	}
 	result := &agent.GenerationsResult{
 		Generations: []agent.Generation{},
-		Current:     r.storePath("/run/current-system"), Booted: r.storePath("/run/booted-system"),
+		Current:     r.StorePath("/run/current-system"), Booted: r.StorePath("/run/booted-system"),
 	}
-	origins := r.origins()
-	boots := r.readProfile().generation
+	origins := readOrigins(r)
+	boots := readProfile(r).generation
 	size := 0
 	// The newest first, and turned round in the end: of many, these are told.
 	for _, number := range numbers {
-		g := agent.Generation{Number: number, Time: r.modified(generationPath(number)), Toplevel: r.storePath(generationPath(number)), Default: number == boots}
-		g.Version = run.Clean(r.nixosVersion(g.Toplevel))
+		g := agent.Generation{Number: number, Time: r.Modified(generationPath(number)), Toplevel: r.StorePath(generationPath(number)), Default: number == boots}
+		g.Version = run.Clean(nixosVersion(r, g.Toplevel))
 		o := origins.of(g)
 		g.Bundle, g.Revision, g.Dirty = o.bundle, o.revision, o.dirty
 		text, err := json.Marshal(g)
@@ -64,8 +65,8 @@ func indexOf(newestFirst []agent.Generation, toplevel string) int {
 }
 
 // generationNumbers are the numbers of the system profile's generations, the newest first.
-func (r root) generationNumbers() ([]int, error) {
-	entries, err := os.ReadDir(r.path(filepath.Dir(systemProfile)))
+func generationNumbers(r machine.Root) ([]int, error) {
+	entries, err := os.ReadDir(r.Path(filepath.Dir(systemProfile)))
 	if err != nil {
 		return nil, err
 	}
@@ -82,13 +83,13 @@ func (r root) generationNumbers() ([]int, error) {
 }
 
 // generationOf is the newest generation that stands for a toplevel; 0: none does.
-func (r root) generationOf(toplevel string) int {
-	numbers, err := r.generationNumbers()
+func generationOf(r machine.Root, toplevel string) int {
+	numbers, err := generationNumbers(r)
 	if err != nil {
 		return 0
 	}
 	for _, n := range numbers {
-		if r.storePath(generationPath(n)) == toplevel {
+		if r.StorePath(generationPath(n)) == toplevel {
 			return n
 		}
 	}
@@ -112,9 +113,9 @@ type generationKey struct {
 	toplevel string
 }
 
-// origins reads the whole journal, and the manifest of the bundle that is kept, which is older than the journal on a target
+// readOrigins reads the whole journal, and the manifest of the bundle that is kept, which is older than the journal on a target
 // that an older ferry deployed to.
-func (r root) origins() origins {
+func readOrigins(r machine.Root) origins {
 	o := origins{map[generationKey]origin{}, map[string]origin{}}
 	add := func(key generationKey, from origin) {
 		// The newest is first.
@@ -125,13 +126,13 @@ func (r root) origins() origins {
 			o.systems[key.toplevel] = from
 		}
 	}
-	if bundle := r.currentBundle(); bundle != "" {
-		m := r.manifest(bundle)
-		if system := r.storePath(bundle + "/profile"); system != "" {
+	if bundle := currentBundle(r); bundle != "" {
+		m := readManifest(r, bundle)
+		if system := r.StorePath(bundle + "/profile"); system != "" {
 			o.systems[system] = origin{bundle, m.Revision, m.Dirty}
 		}
 	}
-	for e := range r.journal() {
+	for e := range journalEntries(r) {
 		if e.Toplevel != "" && e.Bundle != "" && e.After.Profile == e.Toplevel && e.After.Bundle == e.Bundle {
 			add(generationKey{e.After.Generation, e.Toplevel}, origin{e.Bundle, e.Revision, e.Dirty})
 		}

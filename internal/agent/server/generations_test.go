@@ -9,21 +9,22 @@ import (
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine/machinetest"
 	"ferry/internal/nix"
 )
 
 // TestGenerationsAreListedAsTheyAre asks an agent without the lock about three, of which two are the same system.
 func TestGenerationsAreListedAsTheyAre(t *testing.T) {
 	m := newMachine(t)
-	m.write(string(oldSystem)+"/nixos-version", "23.11")
-	m.write(string(newSystem)+"/nixos-version", "24.05")
-	m.link(string(newSystem), systemProfile+"-2-link")
-	m.link(string(oldSystem), systemProfile+"-10-link")
-	m.link(string(oldSystem)+"-gone", systemProfile+"-11-link")
-	m.link(string(oldSystem), systemProfile+"-x-link")
-	m.link(string(oldSystem), systemProfile+"-1-link.tmp")
+	m.Write(string(oldSystem)+"/nixos-version", "23.11")
+	m.Write(string(newSystem)+"/nixos-version", "24.05")
+	m.Link(string(newSystem), systemProfile+"-2-link")
+	m.Link(string(oldSystem), systemProfile+"-10-link")
+	m.Link(string(oldSystem)+"-gone", systemProfile+"-11-link")
+	m.Link(string(oldSystem), systemProfile+"-x-link")
+	m.Link(string(oldSystem), systemProfile+"-1-link.tmp")
 	m.again("system-2-link", systemProfile)
-	mustAppend(t, m.root, entryOf("two"))
+	mustAppend(t, m.Root, entryOf("two"))
 	f := m.connect(Options{})
 	response, _ := f.ask(agent.Request{Method: agent.MethodGenerations})
 	if response.Error != nil || response.Generations == nil {
@@ -63,9 +64,9 @@ func asJSON(t *testing.T, v any) string {
 // TestAGenerationHasTheRevisionThatItWasDeployedFrom has the same system deployed from several.
 func TestAGenerationHasTheRevisionThatItWasDeployedFrom(t *testing.T) {
 	m := newMachine(t)
-	m.link(string(newSystem), systemProfile+"-2-link")
-	m.link(string(newSystem), systemProfile+"-3-link")
-	m.link(string(newSystem), systemProfile+"-4-link")
+	m.Link(string(newSystem), systemProfile+"-2-link")
+	m.Link(string(newSystem), systemProfile+"-3-link")
+	m.Link(string(newSystem), systemProfile+"-4-link")
 	for i, revision := range []string{"aaaaaaaaaa", "bbbbbbbbbb", "cccccccccc"} {
 		e := entryOf(revision)
 		e.Revision, e.After.Generation = revision, i+2
@@ -73,12 +74,12 @@ func TestAGenerationHasTheRevisionThatItWasDeployedFrom(t *testing.T) {
 			// The same generation again: another bundle of the same system.
 			e.After.Generation = 3
 		}
-		mustAppend(t, m.root, e)
+		mustAppend(t, m.Root, e)
 	}
 	failed := entryOf("failed")
 	failed.Revision, failed.Outcome, failed.After = "dddddddddd", agent.JournalRolledBack, failed.Before
-	mustAppend(t, m.root, failed)
-	result, err := m.generations()
+	mustAppend(t, m.Root, failed)
+	result, err := listGenerations(m.Root)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,13 +103,13 @@ func TestTooManyGenerationsAreCutAtTheOldEnd(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newMachine(t)
-			m.write(string(newSystem)+"/nixos-version", c.version)
+			m.Write(string(newSystem)+"/nixos-version", c.version)
 			bundle := nix.StorePath("/nix/store/33333333333333333333333333333333-" + strings.Repeat("b", 200))
-			m.link(string(newSystem), string(bundle)+"/profile")
-			m.write(string(bundle)+"/ferry.json", fmt.Sprintf(`{"revision": %q}`, c.revision))
+			m.Link(string(newSystem), string(bundle)+"/profile")
+			m.Write(string(bundle)+"/ferry.json", fmt.Sprintf(`{"revision": %q}`, c.revision))
 			m.again(string(bundle), currentConfiguration)
 			for n := 2; n <= c.all; n++ {
-				if err := os.Symlink(string(newSystem), m.path(generationPath(n))); err != nil {
+				if err := os.Symlink(string(newSystem), m.Path(generationPath(n))); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -134,7 +135,7 @@ func TestTooManyGenerationsAreCutAtTheOldEnd(t *testing.T) {
 
 // TestGenerationsOfAMachineWithoutProfilesAreAnError asks where there is no Nix.
 func TestGenerationsOfAMachineWithoutProfilesAreAnError(t *testing.T) {
-	m := &fakeMachine{t: t, root: root{dir: t.TempDir()}}
+	m := &fakeMachine{machinetest.New(t)}
 	f := m.connect(Options{})
 	response, _ := f.ask(agent.Request{Method: agent.MethodGenerations})
 	if response.Error == nil || !strings.Contains(response.Error.Text, "no such file or directory") {

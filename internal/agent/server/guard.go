@@ -11,9 +11,8 @@ import (
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine"
 	"ferry/internal/run"
-
-	"golang.org/x/sys/unix"
 )
 
 // The files of a guarded switch in its job's folder, besides those of every job.
@@ -28,7 +27,7 @@ const (
 // time: otherwise it goes back to what ran before. It needs neither a connection nor ferry for that. A guard that is
 // killed is succeeded by the process that the timer starts (see RunRollback).
 type guard struct {
-	root    root
+	root    machine.Root
 	dir     string
 	job     Job
 	log     io.Writer
@@ -83,15 +82,6 @@ type before struct {
 	Standing []string `json:"standing,omitempty"`
 }
 
-// uptime is the machine's monotonic clock in milliseconds. Nobody sets it, and all processes see the same one.
-func uptime() int64 {
-	var t unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &t); err != nil {
-		return 0
-	}
-	return t.Nano() / int64(time.Millisecond)
-}
-
 const (
 	// guardSlack is what a guard may need longer than a phase's limit before it counts as hanging.
 	guardSlack = 15 * time.Second
@@ -101,14 +91,14 @@ const (
 
 func seconds(n int) time.Duration { return time.Duration(n) * time.Second }
 
-func newGuard(r root, dir string, job Job, log *os.File) (*guard, error) {
+func newGuard(r machine.Root, dir string, job Job, log *os.File) (*guard, error) {
 	if job.Switch == nil {
 		return nil, errors.New("the job does not say how to switch")
 	}
 	runner := new(run.Runner)
 	return &guard{
 		root: r, dir: dir, job: job, log: log, logFile: log, runner: runner, pause: 5 * time.Millisecond,
-		timers: &timers{root: r, runner: runner, systemd: r.exists(systemdRuns), dir: dir, job: job},
+		timers: &timers{root: r, runner: runner, systemd: r.Exists(machine.SystemdRuns), dir: dir, job: job},
 	}, nil
 }
 
@@ -120,7 +110,7 @@ func (g *guard) say(format string, args ...any) {
 // enter begins a phase that takes at most limit.
 func (g *guard) enter(phase agent.Phase, limit time.Duration) error {
 	g.state.Phase, g.state.Pid = phase, os.Getpid()
-	g.state.Deadline = uptime() + limit.Milliseconds()
+	g.state.Deadline = machine.Uptime() + limit.Milliseconds()
 	text, err := json.Marshal(g.state)
 	if err != nil {
 		return err
@@ -175,13 +165,13 @@ func (g *guard) prepare(ctx context.Context) error {
 		return fmt.Errorf("another switch-to-configuration is at work on the target: %s", holder)
 	}
 	// Not before somebody else's switch is over.
-	g.state.Before = before{JournalState: g.root.state(), Failed: g.job.Failed, Network: lookAtNetwork(ctx, g.runner, g.job.Server), Boot: g.root.bootPlaces()}
-	g.state.Begun = uptime()
+	g.state.Before = before{JournalState: currentState(g.root), Failed: g.job.Failed, Network: lookAtNetwork(ctx, g.runner, g.job.Server), Boot: bootPlaces(g.root)}
+	g.state.Begun = machine.Uptime()
 	judged, others := g.managers()
 	g.state.Before.Failed = union(g.state.Before.Failed, askAll(append(judged, others...), func(m manager) []string { return m.troubledNow(ctx) }))
 	g.state.Before.Standing = standing(ctx, g.runner, g.root)
 	g.state.Found = g.state.Before.Current
-	if back := g.root.wayBackOf(g.state.Found); back != "" {
+	if back := systemBefore(g.root, g.state.Found); back != "" {
 		g.say("what runs was to be gone back from: the way back is to %s", systemOf(back))
 		g.state.Before.Current = back
 	}
@@ -205,7 +195,7 @@ func (g *guard) prepare(ctx context.Context) error {
 func (g *guard) activate(ctx context.Context) jobStatus {
 	job := g.job
 	job.still = func() string {
-		if current := g.root.storePath("/run/current-system"); current != g.state.Found && current != string(job.Toplevel) {
+		if current := g.root.StorePath("/run/current-system"); current != g.state.Found && current != string(job.Toplevel) {
 			return "somebody else has switched the target to " + systemOf(current) + " meanwhile"
 		}
 		return ""
@@ -216,7 +206,7 @@ func (g *guard) activate(ctx context.Context) jobStatus {
 // judge tells from the end of the activation whether the switch goes on (""), was refused, or has to go back, and why. A status
 // that may stand for a refusal is one only if nothing had begun.
 func (g *guard) judge(ctx context.Context, status jobStatus) (agent.SwitchOutcome, string) {
-	moved := g.root.storePath("/run/current-system") != g.state.Found
+	moved := g.root.StorePath("/run/current-system") != g.state.Found
 	untouched := !moved && !status.Began
 	switch status.Status {
 	case 0:
@@ -266,7 +256,7 @@ func (g *guard) keep(ctx context.Context) jobStatus {
 			return g.undo(ctx, c, commitReason(committed))
 		}
 		status.Outcome, status.Generation = agent.SwitchCommitted, committed.Generation
-		if current := g.root.storePath("/run/current-system"); current != string(g.job.Toplevel) {
+		if current := g.root.StorePath("/run/current-system"); current != string(g.job.Toplevel) {
 			return g.leaveOvertaken(ctx, status, current)
 		}
 	}
@@ -327,7 +317,7 @@ func (g *guard) end(status jobStatus) jobStatus {
 	_ = os.RemoveAll(filepath.Join(g.dir, confirmFolder))
 	g.forgetAccounts(status)
 	if status.Outcome != agent.SwitchStranded {
-		_ = os.Remove(g.root.path(backRoot))
+		_ = os.Remove(g.root.Path(backRoot))
 	}
 	status.UserUnits = g.state.UserUnits[:min(len(g.state.UserUnits), agent.MaxFailed)]
 	g.record(status)

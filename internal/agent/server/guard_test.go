@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine"
 	"ferry/internal/nix"
 )
 
@@ -38,11 +39,11 @@ func finish(verdict agent.Verdict) agent.Request {
 
 // confirm does what the login user does.
 func (m *fakeMachine) confirm(name, text string) {
-	m.t.Helper()
-	m.write(filepath.Join(agent.ConfirmFolder(job), name+".new"), text)
-	file := m.path(filepath.Join(agent.ConfirmFolder(job), name))
+	m.T.Helper()
+	m.Write(filepath.Join(agent.ConfirmFolder(job), name+".new"), text)
+	file := m.Path(filepath.Join(agent.ConfirmFolder(job), name))
 	if err := os.Rename(file+".new", file); err != nil {
-		m.t.Fatal(err)
+		m.T.Fatal(err)
 	}
 }
 
@@ -56,26 +57,26 @@ func waits(t *testing.T, r agent.Response) {
 
 // isOld checks that the machine is what it was, and that nothing is left of the switch.
 func (m *fakeMachine) isOld() {
-	m.t.Helper()
-	if got := m.storePath("/run/current-system"); got != string(oldSystem) {
-		m.t.Errorf("it runs %q", got)
+	m.T.Helper()
+	if got := m.StorePath("/run/current-system"); got != string(oldSystem) {
+		m.T.Errorf("it runs %q", got)
 	}
 	m.isDisarmed(profile{string(oldSystem), 1})
-	if got := m.storePath(currentConfiguration); got != string(oldBundle) {
-		m.t.Errorf("the root is %q", got)
+	if got := m.StorePath(currentConfiguration); got != string(oldBundle) {
+		m.T.Errorf("the root is %q", got)
 	}
 }
 
 func (m *fakeMachine) isDisarmed(boots profile) {
-	m.t.Helper()
-	if p := m.readProfile(); p != boots {
-		m.t.Errorf("the profile is %+v", p)
+	m.T.Helper()
+	if p := readProfile(m.Root); p != boots {
+		m.T.Errorf("the profile is %+v", p)
 	}
-	if m.exists(backRoot) {
-		m.t.Error("the old system is still kept")
+	if m.Exists(backRoot) {
+		m.T.Error("the old system is still kept")
 	}
 	armed := map[string]bool{}
-	for line := range strings.Lines(m.read("/timers")) {
+	for line := range strings.Lines(m.Read("/timers")) {
 		f := strings.Fields(line)
 		if f[0] == "arm" {
 			armed[f[1]+".timer"] = true
@@ -84,7 +85,7 @@ func (m *fakeMachine) isDisarmed(boots profile) {
 		}
 	}
 	if len(armed) > 0 {
-		m.t.Errorf("armed: %v", armed)
+		m.T.Errorf("armed: %v", armed)
 	}
 }
 
@@ -96,7 +97,7 @@ func TestASwitchThatIsConfirmedIsCommitted(t *testing.T) {
 	if log != "switching: test\ndone\n" {
 		t.Errorf("the log is %q", log)
 	}
-	if got := m.storePath(backRoot); got != string(oldSystem) {
+	if got := m.StorePath(backRoot); got != string(oldSystem) {
 		t.Errorf("what could be returned to is not kept: %q", got)
 	}
 	f.send(finish(""))
@@ -110,13 +111,13 @@ func TestASwitchThatIsConfirmedIsCommitted(t *testing.T) {
 	}
 	m.isDisarmed(profile{string(newSystem), 2})
 	want := "arm ferry-rollback-deployment1 35s\narm ferry-rollback-deployment1-unconfirmed 35s\nstop ferry-rollback-deployment1.timer\nstop ferry-rollback-deployment1-unconfirmed.timer\n"
-	if got := m.read("/timers"); got != want {
+	if got := m.Read("/timers"); got != want {
 		t.Errorf("the timers: %q", got)
 	}
-	if got := m.storePath(currentConfiguration); got != string(newBundle) {
+	if got := m.StorePath(currentConfiguration); got != string(newBundle) {
 		t.Errorf("the root is %q", got)
 	}
-	if m.exists(agent.ConfirmFolder(job)) {
+	if m.Exists(agent.ConfirmFolder(job)) {
 		t.Error("the folder of the token is left")
 	}
 }
@@ -143,18 +144,18 @@ func TestASwitchThatIsNotConfirmedGoesBack(t *testing.T) {
 		"with a wrong token": {func(m *fakeMachine) { m.confirm(tokenName, "another secret\n") }, finish(""), "could not come back"},
 		"under a wrong name": {func(m *fakeMachine) { m.confirm("bcdefghijklmnopq", tokenText) }, finish(""), "could not come back"},
 		"by a link": {func(m *fakeMachine) {
-			m.write("/elsewhere", tokenText)
-			m.link(m.path("/elsewhere"), filepath.Join(agent.ConfirmFolder(job), tokenName))
+			m.Write("/elsewhere", tokenText)
+			m.Link(m.Path("/elsewhere"), filepath.Join(agent.ConfirmFolder(job), tokenName))
 		}, finish(""), "could not come back"},
 		"by a pipe that nobody writes to": {func(m *fakeMachine) {
-			if err := syscall.Mkfifo(m.path(filepath.Join(agent.ConfirmFolder(job), tokenName)), 0o600); err != nil {
-				m.t.Fatal(err)
+			if err := syscall.Mkfifo(m.Path(filepath.Join(agent.ConfirmFolder(job), tokenName)), 0o600); err != nil {
+				m.T.Fatal(err)
 			}
 		}, finish(""), "could not come back"},
 		"by somebody else's file": {func(m *fakeMachine) {
 			m.confirm(tokenName, tokenText)
-			if err := os.Chown(m.path(filepath.Join(agent.ConfirmFolder(job), tokenName)), 1234, -1); err != nil {
-				m.t.Fatal(err)
+			if err := os.Chown(m.Path(filepath.Join(agent.ConfirmFolder(job), tokenName)), 1234, -1); err != nil {
+				m.T.Fatal(err)
 			}
 		}, finish(""), "could not come back"},
 		"ferry asks for it": {func(*fakeMachine) {}, agent.Request{Method: agent.MethodFinish, Job: job, Verdict: agent.VerdictBack, Reason: "the page\x1b[2J is blank"}, "the page"},
@@ -197,8 +198,8 @@ func TestAnActivationThatFailsGoesBackOrHasChangedNothing(t *testing.T) {
 	} {
 		t.Run(strconv.Itoa(status), func(t *testing.T) {
 			m := newMachine(t).withSystemd()
-			m.write("/control/status-test", strconv.Itoa(status)+"\n")
-			m.write("/control/old-is-well", "")
+			m.Write("/control/status-test", strconv.Itoa(status)+"\n")
+			m.Write("/control/old-is-well", "")
 			r, _ := m.connect(locked("s1")).ask(guarded("switch"))
 			if r.Error != nil || r.Switch.Phase != agent.Ended || r.Switch.Outcome != c.outcome || !strings.Contains(r.Switch.Reason, c.says) || r.Switch.Status != status {
 				t.Errorf("%+v, %v", r.Switch, r.Error)
@@ -228,18 +229,18 @@ func TestUnitsThatFailAreJudgedByThePolicy(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newMachine(t).withSystemd()
-			m.write("/control/failed", c.before)
+			m.Write("/control/failed", c.before)
 			f := m.connect(locked("s1"))
-			m.write("/control/status-test", strconv.Itoa(c.status)+"\n")
-			m.write("/control/old-is-well", "")
+			m.Write("/control/status-test", strconv.Itoa(c.status)+"\n")
+			m.Write("/control/old-is-well", "")
 			begin := guarded("test")
 			begin.Switch.Units = c.policy
 			// The units fail in the middle of the activation.
-			m.write("/control/wait", "")
+			m.Write("/control/wait", "")
 			f.send(begin)
 			until(t, "it activates", func() bool { return len(m.calls()) > 0 })
-			m.write("/control/failed", c.after)
-			m.write("/control/go", "")
+			m.Write("/control/failed", c.after)
+			m.Write("/control/go", "")
 			r, _ := f.answer()
 			if r.Error == nil && r.Switch.Phase == agent.Waiting {
 				r, _ = f.ask(finish(agent.VerdictConfirm))
@@ -288,8 +289,8 @@ func TestChecksAreAwaitedAfterTheConfirmation(t *testing.T) {
 
 func TestACommitThatFailsGoesBack(t *testing.T) {
 	m := newMachine(t).withSystemd()
-	m.write("/control/status-boot", "1\n")
-	m.write("/control/old-is-well", "")
+	m.Write("/control/status-boot", "1\n")
+	m.Write("/control/old-is-well", "")
 	f := m.connect(locked("s1"))
 	r, _ := f.ask(guarded("switch"))
 	waits(t, r)
@@ -310,8 +311,8 @@ func TestNothingIsChangedWhereNoWayBackCanBeArmed(t *testing.T) {
 		change func(m *fakeMachine)
 		says   string
 	}{
-		"systemd makes no timer": {func(m *fakeMachine) { m.write("/control/no-timers", "") }, "arm the way back: "},
-		"no system runs":         {func(m *fakeMachine) { _ = os.Remove(m.path("/run/current-system")) }, "no /run/current-system"},
+		"systemd makes no timer": {func(m *fakeMachine) { m.Write("/control/no-timers", "") }, "arm the way back: "},
+		"no system runs":         {func(m *fakeMachine) { _ = os.Remove(m.Path("/run/current-system")) }, "no /run/current-system"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newMachine(t).withSystemd()
@@ -352,10 +353,10 @@ func TestAGuardThatIsKilledIsSucceeded(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m := newMachine(t).withSystemd()
 			if c.phase == agent.Committing && c.outcome == agent.SwitchRolledBack {
-				m.write("/control/status-boot", "1\n")
-				m.write("/control/old-is-well", "")
+				m.Write("/control/status-boot", "1\n")
+				m.Write("/control/old-is-well", "")
 			}
-			hold := func() { m.write("/control/wait", "") }
+			hold := func() { m.Write("/control/wait", "") }
 			if c.phase == agent.Activating {
 				hold()
 			}
@@ -375,12 +376,12 @@ func TestAGuardThatIsKilledIsSucceeded(t *testing.T) {
 			var state guardState
 			until(t, "it is "+string(c.phase), func() bool {
 				state, _ = readState(folder)
-				return state.Phase == c.phase && (c.phase == agent.Waiting || strings.Contains(m.read("/calls"), map[agent.Phase]string{agent.Activating: "test", agent.Committing: "boot"}[c.phase]))
+				return state.Phase == c.phase && (c.phase == agent.Waiting || strings.Contains(m.Read("/calls"), map[agent.Phase]string{agent.Activating: "test", agent.Committing: "boot"}[c.phase]))
 			})
 			if err := syscall.Kill(state.Pid, syscall.SIGKILL); err != nil {
 				t.Fatal(err)
 			}
-			m.write("/control/go", "")
+			m.Write("/control/go", "")
 			r, _ := f.answer()
 			if r.Error != nil || r.Switch.Outcome != c.outcome {
 				t.Errorf("%+v, %v", r.Switch, r.Error)
@@ -396,9 +397,9 @@ func TestAGuardThatIsKilledIsSucceeded(t *testing.T) {
 
 func TestAnActivationThatHangsIsEndedAndGoneBackFrom(t *testing.T) {
 	m := newMachine(t).withSystemd()
-	m.program(string(newSystem)+"/bin/switch-to-configuration", "#!/bin/sh\ntrap '' TERM\nsleep 300 &\nwait\nsleep 300\n")
+	m.Program(string(newSystem)+"/bin/switch-to-configuration", "#!/bin/sh\ntrap '' TERM\nsleep 300 &\nwait\nsleep 300\n")
 	// The way back takes longer than the new system may.
-	m.program(string(oldSystem)+"/bin/switch-to-configuration", strings.Replace(switchScript, "\n", "\nsleep 2\n", 1))
+	m.Program(string(oldSystem)+"/bin/switch-to-configuration", strings.Replace(switchScript, "\n", "\nsleep 2\n", 1))
 	begin := guarded("switch")
 	begin.Switch.Limits.Activation = 1
 	start := time.Now()
@@ -414,8 +415,8 @@ func TestAnActivationThatHangsIsEndedAndGoneBackFrom(t *testing.T) {
 
 func TestSomebodyElsesSwitchIsNamed(t *testing.T) {
 	m := newMachine(t)
-	m.write(switchLock, "")
-	file, err := os.Open(m.path(switchLock))
+	m.Write(switchLock, "")
+	file, err := os.Open(m.Path(switchLock))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -423,14 +424,14 @@ func TestSomebodyElsesSwitchIsNamed(t *testing.T) {
 	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX); err != nil {
 		t.Fatal(err)
 	}
-	got := awaitSwitchLock(t.Context(), m.root, 0)
+	got := awaitSwitchLock(t.Context(), m.Root, 0)
 	if want := fmt.Sprintf("process %d (%s", os.Getpid(), filepath.Base(os.Args[0])); !strings.Contains(got, fmt.Sprintf("process %d (", os.Getpid())) || !strings.Contains(got, filepath.Base(os.Args[0])) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_UN); err != nil {
 		t.Fatal(err)
 	}
-	if got := awaitSwitchLock(t.Context(), m.root, time.Minute); got != "" {
+	if got := awaitSwitchLock(t.Context(), m.Root, time.Minute); got != "" {
 		t.Errorf("free: %q", got)
 	}
 }
@@ -438,10 +439,10 @@ func TestSomebodyElsesSwitchIsNamed(t *testing.T) {
 // ferry attach comes without the lock, and finds what was begun last, or is at work although the clock says otherwise.
 func TestASwitchCanBeAttachedToAndConfirmedFromThere(t *testing.T) {
 	m := newMachine(t).withSystemd()
-	earlier := filepath.Join(jobsFolder, "deployment0-switch")
-	m.write(earlier+"/"+jobFile, "{}")
-	m.write(earlier+"/"+statusFile, `{"outcome":"rolled back"}`)
-	if tomorrow := time.Now().Add(24 * time.Hour); os.Chtimes(m.path(earlier+"/"+jobFile), tomorrow, tomorrow) != nil {
+	earlier := filepath.Join(machine.RunFolder, "deployment0-switch")
+	m.Write(earlier+"/"+jobFile, "{}")
+	m.Write(earlier+"/"+statusFile, `{"outcome":"rolled back"}`)
+	if tomorrow := time.Now().Add(24 * time.Hour); os.Chtimes(m.Path(earlier+"/"+jobFile), tomorrow, tomorrow) != nil {
 		t.Fatal("the clock could not be set back")
 	}
 	first := m.connect(locked("s1"))
@@ -457,7 +458,7 @@ func TestASwitchCanBeAttachedToAndConfirmedFromThere(t *testing.T) {
 	if r.Error != nil || r.Switch.Outcome != agent.SwitchCommitted {
 		t.Errorf("%+v, %v", r.Switch, r.Error)
 	}
-	if err := os.RemoveAll(m.path(earlier)); err != nil {
+	if err := os.RemoveAll(m.Path(earlier)); err != nil {
 		t.Fatal(err)
 	}
 	if r, _ := second.ask(agent.Request{Method: agent.MethodSwitch}); r.Error != nil || r.Switch.Outcome != agent.SwitchCommitted {
@@ -543,7 +544,7 @@ func TestAVerdictToGoBackStands(t *testing.T) {
 		}
 	}
 	m.isOld()
-	if e := readJournal(m.root, 1); len(e) != 1 || e[0].Reason != "the page is blank" {
+	if e := readJournal(m.Root, 1); len(e) != 1 || e[0].Reason != "the page is blank" {
 		t.Errorf("the journal says %+v", e)
 	}
 }
@@ -556,14 +557,14 @@ func TestTheJournalTellsACommitFromAnInstallation(t *testing.T) {
 	}{"it runs": {newSystem, agent.JournalCommitted}, "another runs": {oldSystem, agent.JournalInstalled}} {
 		t.Run(name, func(t *testing.T) {
 			m := newMachine(t)
-			if err := os.Remove(m.path("/run/current-system")); err != nil {
+			if err := os.Remove(m.Path("/run/current-system")); err != nil {
 				t.Fatal(err)
 			}
-			m.link(string(c.runs), "/run/current-system")
+			m.Link(string(c.runs), "/run/current-system")
 			if r, _ := m.connect(locked("s1")).ask(commitment("boot")); r.Error != nil || r.Commit.Status != 0 {
 				t.Fatalf("%+v, %v", r.Commit, r.Error)
 			}
-			if e := readJournal(m.root, 1); len(e) != 1 || e[0].Outcome != c.want || e[0].Reason != "" {
+			if e := readJournal(m.Root, 1); len(e) != 1 || e[0].Outcome != c.want || e[0].Reason != "" {
 				t.Errorf("the journal says %+v", e)
 			}
 		})

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"ferry/internal/agent/machine"
 	"ferry/internal/run"
 )
 
@@ -54,7 +55,7 @@ func statOf(p storeProcess) string {
 	case *run.Process:
 		return fmt.Sprintf("/proc/%d/stat", p.Pid())
 	case *takenProcess:
-		text, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", fdOf(p.process)))
+		text, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", machine.FD(p.process)))
 		if err != nil {
 			return ""
 		}

@@ -5,14 +5,15 @@ import (
 	"slices"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine"
 )
 
-// history gives the newest entries of the journal, at most limit of them and no more than fit into an answer.
-func (r root) history(limit int) (*agent.HistoryResult, error) {
+// readHistory gives the newest entries of the journal, at most limit of them and no more than fit into an answer.
+func readHistory(r machine.Root, limit int) (*agent.HistoryResult, error) {
 	limit = max(0, min(limit, agent.MaxHistory))
 	result := &agent.HistoryResult{Entries: []agent.JournalEntry{}}
 	size := 0
-	for e := range r.journal() {
+	for e := range journalEntries(r) {
 		text, err := json.Marshal(e)
 		if err != nil {
 			return nil, err

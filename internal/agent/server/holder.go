@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine"
 
 	"golang.org/x/sys/unix"
 )
@@ -26,9 +27,9 @@ const killGrace = 5 * time.Second
 
 // stamp says that the holder of the lock is at work.
 func (l *lock) stamp() {
-	now := unix.NsecToTimeval(uptime() * int64(time.Millisecond))
+	now := unix.NsecToTimeval(machine.Uptime() * int64(time.Millisecond))
 	// An agent without a stamp is one that nobody ends.
-	_ = unix.Futimes(fdOf(l.file), []unix.Timeval{now, now})
+	_ = unix.Futimes(machine.FD(l.file), []unix.Timeval{now, now})
 }
 
 // stampAge is how long ago a lock was stamped; 0 if it was not, or not yet.
@@ -38,34 +39,23 @@ func stampAge(file *os.File) time.Duration {
 		return 0
 	}
 	// Who takes a lock writes into it first: until it is stamped, its time is the clock's.
-	return max(0, time.Duration(uptime()-info.ModTime().UnixMilli())*time.Millisecond)
-}
-
-// processID names a process that has not ended, or another one that has its number.
-type processID struct {
-	Pid   int   `json:"pid"`
-	Start int64 `json:"start"` // in ticks since the machine has begun
+	return max(0, time.Duration(machine.Uptime()-info.ModTime().UnixMilli())*time.Millisecond)
 }
 
 // findSSHD is the process of sshd's that this agent's connection ends at; empty without one.
-func findSSHD() processID {
-	r, pid := root{}, os.Getpid()
-	for range maxAncestors {
-		p, ok := r.process(pid)
-		if !ok || p.pid == 1 {
+func findSSHD() machine.ProcessID {
+	r, pid := machine.Root{}, os.Getpid()
+	for range machine.MaxAncestors {
+		p, ok := r.Process(pid)
+		if !ok || p.PID == 1 {
 			break
 		}
-		if strings.HasPrefix(p.name, "sshd") {
-			return processID{p.pid, r.startTicks(p.pid)}
+		if strings.HasPrefix(p.Name, "sshd") {
+			return machine.ProcessID{Pid: p.PID, Start: r.StartTicks(p.PID)}
 		}
-		pid = p.parent
+		pid = p.Parent
 	}
-	return processID{}
-}
-
-// isGone tells whether a process that was there has ended.
-func isGone(p processID) bool {
-	return p.Pid > 0 && p.Start > 0 && root{}.startTicks(p.Pid) != p.Start
+	return machine.ProcessID{}
 }
 
 // predecessor is the agent that holds a lock which another one wants.
@@ -81,11 +71,11 @@ type predecessor struct {
 // deserted tells whether nobody uses the holder of a lock any more: its ssh is gone, or it does not run. A job is none: it has a
 // lock of its own, and is left alone whatever becomes of its agent.
 func deserted(file *os.File, held holding) bool {
-	return mayEnd(held.Pid) && (isGone(held.SSHD) || isSilent(file, held.Pid))
+	return mayEnd(held.Pid) && (machine.IsGone(held.SSHD) || isSilent(file, held.Pid))
 }
 
 func isSilent(file *os.File, pid int) bool {
-	return stampAge(file) > holderLimit || strings.ContainsAny(root{}.processState(pid), "Tt")
+	return stampAge(file) > holderLimit || strings.ContainsAny(machine.Root{}.ProcessState(pid), "Tt")
 }
 
 // end tells the holder to end, and kills it if it did not run when it was told and has not ended in time. It may be called again
@@ -161,35 +151,6 @@ func mayEnd(pid int) bool {
 	line, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
 	argv := strings.Split(string(line), "\x00")
 	return err == nil && len(argv) > 1 && argv[1] == "serve"
-}
-
-// processState is the letter for what a process does, such as T for one that is stopped; "" if it is gone.
-func (r root) processState(pid int) string {
-	if fields := r.statFields(pid); len(fields) > 0 {
-		return fields[0]
-	}
-	return ""
-}
-
-// startTicks is when a process began, in ticks since the machine has; 0: it is gone.
-func (r root) startTicks(pid int) int64 {
-	const start = 19
-	fields := r.statFields(pid)
-	if len(fields) <= start {
-		return 0
-	}
-	ticks, _ := strconv.ParseInt(fields[start], 10, 64)
-	return ticks
-}
-
-// statFields are the fields of a process's stat that follow its name, see proc(5).
-func (r root) statFields(pid int) []string {
-	text, err := os.ReadFile(r.path("/proc/" + strconv.Itoa(pid) + "/stat"))
-	if err != nil {
-		return nil
-	}
-	// The second field is a name in parentheses that may have anything in it.
-	return strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
 }
 
 // beat keeps a ferry that waits for an answer sure that the agent is at work, and the stamp of the lock that is held new, until over is closed. What

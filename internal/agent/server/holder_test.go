@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,18 +22,18 @@ var otherAgent = Options{Who: "bob@there", Session: "s2", leaving: time.Millisec
 // setStamp makes the lock look as if its holder had stamped it so long ago.
 func setStamp(t *testing.T, m *fakeMachine, ago time.Duration) {
 	t.Helper()
-	at := unix.NsecToTimeval(uptime()*int64(time.Millisecond) - int64(ago))
-	if err := unix.Utimes(m.root.path(lockFile), []unix.Timeval{at, at}); err != nil {
+	at := unix.NsecToTimeval(machine.Uptime()*int64(time.Millisecond) - int64(ago))
+	if err := unix.Utimes(m.Root.Path(lockFile), []unix.Timeval{at, at}); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func stopped(t *testing.T, r root, pid int) {
+func stopped(t *testing.T, r machine.Root, pid int) {
 	t.Helper()
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	for r.processState(pid) != "T" {
+	for r.ProcessState(pid) != "T" {
 		time.Sleep(time.Millisecond)
 	}
 }
@@ -45,18 +46,18 @@ func TestAnAgentThatDoesNotRunIsEndedByTheNextFerrys(t *testing.T) {
 		do      func(t *testing.T, m *fakeMachine, pid int)
 		ended   string
 	}{
-		"stopped":                       {"s2", func(t *testing.T, m *fakeMachine, pid int) { stopped(t, root{}, pid) }, "terminated"},
-		"stopped, of the same session":  {"s1", func(t *testing.T, m *fakeMachine, pid int) { stopped(t, root{}, pid) }, "terminated"},
+		"stopped":                       {"s2", func(t *testing.T, m *fakeMachine, pid int) { stopped(t, machine.Root{}, pid) }, "terminated"},
+		"stopped, of the same session":  {"s1", func(t *testing.T, m *fakeMachine, pid int) { stopped(t, machine.Root{}, pid) }, "terminated"},
 		"without a sign for some while": {"s2", func(t *testing.T, m *fakeMachine, _ int) { setStamp(t, m, holderLimit+time.Minute) }, "terminated"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newMachine(t)
 			holder := hold(t, "s1")
-			if got, by, err := takeLock(root{dir: m.root.dir}, otherAgent, time.Now()); got != nil || by == nil || err != nil {
+			if got, by, err := takeLock(machine.Root{Dir: m.Root.Dir}, otherAgent, time.Now()); got != nil || by == nil || err != nil {
 				t.Fatalf("while it runs: %v, %v, %v", got, by, err)
 			}
 			c.do(t, m, holder.Process.Pid)
-			got, by, err := takeLock(m.root, Options{Session: c.session, leaving: time.Millisecond}, time.Now())
+			got, by, err := takeLock(m.Root, Options{Session: c.session, leaving: time.Millisecond}, time.Now())
 			if got == nil || by != nil || err != nil {
 				t.Fatalf("%v, %+v, %v", got, by, err)
 			}
@@ -76,7 +77,7 @@ func TestAnAgentThatIsDeafIsKilled(t *testing.T) {
 	setStamp(t, m, time.Hour)
 	impatient := otherAgent
 	impatient.takeOver = 50 * time.Millisecond
-	got, by, err := takeLock(m.root, impatient, time.Now())
+	got, by, err := takeLock(m.Root, impatient, time.Now())
 	if got == nil || by != nil || err != nil {
 		t.Fatalf("%v, %+v, %v", got, by, err)
 	}
@@ -94,8 +95,8 @@ func TestAnAgentWhoseSSHIsGoneIsEnded(t *testing.T) {
 	if err := sshd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	id := processID{sshd.Process.Pid, root{}.startTicks(sshd.Process.Pid)}
-	file, err := os.OpenFile(m.root.path(lockFile), os.O_RDWR, 0)
+	id := machine.ProcessID{Pid: sshd.Process.Pid, Start: machine.Root{}.StartTicks(sshd.Process.Pid)}
+	file, err := os.OpenFile(m.Root.Path(lockFile), os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,12 +106,12 @@ func TestAnAgentWhoseSSHIsGoneIsEnded(t *testing.T) {
 	if err := writeHolding(file, mine); err != nil {
 		t.Fatal(err)
 	}
-	if got, by, err := takeLock(m.root, otherAgent, time.Now()); got != nil || by == nil || err != nil {
+	if got, by, err := takeLock(m.Root, otherAgent, time.Now()); got != nil || by == nil || err != nil {
 		t.Fatalf("while its ssh is there: %v, %v, %v", got, by, err)
 	}
 	_ = sshd.Process.Kill()
 	_ = sshd.Wait()
-	got, by, err := takeLock(m.root, otherAgent, time.Now())
+	got, by, err := takeLock(m.Root, otherAgent, time.Now())
 	if got == nil || by != nil || err != nil {
 		t.Fatalf("%v, %+v, %v", got, by, err)
 	}
@@ -148,11 +149,11 @@ func TestAnAgentAtWorkSaysSo(t *testing.T) {
 	opts := locked("s1")
 	opts.beat = time.Millisecond
 	f := m.connect(opts)
-	before, err := os.Stat(m.root.path(lockFile))
+	before, err := os.Stat(m.Root.Path(lockFile))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if age := time.Duration(uptime()-before.ModTime().UnixMilli()) * time.Millisecond; age < 0 || age > time.Minute {
+	if age := time.Duration(machine.Uptime()-before.ModTime().UnixMilli()) * time.Millisecond; age < 0 || age > time.Minute {
 		t.Errorf("the lock's stamp is %v old", age)
 	}
 	if r, _ := f.ask(agent.Request{Method: agent.MethodExec, Argv: []string{"sleep", "0.2"}}); r.Error != nil {
@@ -161,7 +162,7 @@ func TestAnAgentAtWorkSaysSo(t *testing.T) {
 	if f.beats.Load() == 0 {
 		t.Error("it said nothing")
 	}
-	after, err := os.Stat(m.root.path(lockFile))
+	after, err := os.Stat(m.Root.Path(lockFile))
 	if err != nil || !after.ModTime().After(before.ModTime()) {
 		t.Errorf("the lock was stamped at %v and %v, %v", before.ModTime(), after.ModTime(), err)
 	}
@@ -179,50 +180,50 @@ func TestFoldersThatAreSomebodyElsesAreRefused(t *testing.T) {
 		spoil func(string) error
 		says  string
 	}{
-		"the jobs'":          {jobsFolder, func(p string) error { return os.Chown(p, somebody, 0) }, "belongs to the user with the number 4242"},
+		"the jobs'":          {machine.RunFolder, func(p string) error { return os.Chown(p, somebody, 0) }, "belongs to the user with the number 4242"},
 		"the agents'":        {agent.Folder, func(p string) error { return os.Chown(p, somebody, 0) }, "belongs to the user with the number 4242"},
 		"the journal's":      {filepath.Dir(journalFile), func(p string) error { return os.Chown(p, somebody, 0) }, "belongs to the user with the number 4242"},
 		"a trial's":          {trialFolder, func(p string) error { return os.Chown(p, somebody, 0) }, "belongs to the user with the number 4242"},
-		"one in the jobs'":   {jobsFolder + "/kept", func(p string) error { return os.Chown(p, somebody, 0) }, "belongs to the user with the number 4242"},
+		"one in the jobs'":   {machine.RunFolder + "/kept", func(p string) error { return os.Chown(p, somebody, 0) }, "belongs to the user with the number 4242"},
 		"below an open one":  {"/run", func(p string) error { return os.Chmod(p, 0o1777) }, "others than root may write to"},
 		"a link in others'":  {"/others", func(p string) error { return os.Chown(p, somebody, 0) }, "belongs to the user with the number 4242"},
 		"a link into others": {"/var/lib/private/ferry", func(p string) error { return os.Chown(p, somebody, 0) }, "belongs to the user with the number 4242"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newMachine(t)
-			for _, folder := range []string{jobsFolder, filepath.Dir(journalFile), c.path} {
-				if err := os.MkdirAll(m.root.path(folder), 0o755); err != nil {
+			for _, folder := range []string{machine.RunFolder, filepath.Dir(journalFile), c.path} {
+				if err := os.MkdirAll(m.Root.Path(folder), 0o755); err != nil {
 					t.Fatal(err)
 				}
 			}
 			switch c.path {
 			case "/others":
 				// The folder that it leads to in the end is root's, and who may move a link on the way is not.
-				m.write("/own/ferry/.keep", "")
-				m.link(m.path("/others/link"), agent.Folder)
-				m.link("../own/ferry", "/others/link")
+				m.Write("/own/ferry/.keep", "")
+				m.Link(m.Path("/others/link"), agent.Folder)
+				m.Link("../own/ferry", "/others/link")
 			case "/var/lib/private/ferry":
-				m.link("private/ferry", agent.Folder)
+				m.Link("private/ferry", agent.Folder)
 			}
-			if err := os.MkdirAll(m.root.path(agent.Folder), 0o755); err != nil {
+			if err := os.MkdirAll(m.Root.Path(agent.Folder), 0o755); err != nil {
 				t.Fatal(err)
 			}
-			if err := ownFolders(m.root); err != nil {
+			if err := ownFolders(m.Root); err != nil {
 				t.Fatalf("as it should be: %v", err)
 			}
-			if err := c.spoil(m.root.path(c.path)); err != nil {
+			if err := c.spoil(m.Root.Path(c.path)); err != nil {
 				t.Fatal(err)
 			}
-			if err := ownFolders(m.root); err == nil || !strings.Contains(err.Error(), c.says) {
+			if err := ownFolders(m.Root); err == nil || !strings.Contains(err.Error(), c.says) {
 				t.Errorf("got %v", err)
 			}
 			opts := m.on(locked("s1"))
-			if c.path == jobsFolder {
+			if c.path == machine.RunFolder {
 				// One that is only too wide is narrowed.
-				if err := errors.Join(os.Chown(m.root.path(c.path), 0, 0), os.Chmod(m.root.path(c.path), 0o777), ownFolders(m.root)); err != nil {
+				if err := errors.Join(os.Chown(m.Root.Path(c.path), 0, 0), os.Chmod(m.Root.Path(c.path), 0o777), ownFolders(m.Root)); err != nil {
 					t.Error(err)
 				}
-				if info, err := os.Stat(m.root.path(c.path)); err != nil || info.Mode().Perm() != 0o755 {
+				if info, err := os.Stat(m.Root.Path(c.path)); err != nil || info.Mode().Perm() != 0o755 {
 					t.Errorf("%v, %v", info, err)
 				}
 				return

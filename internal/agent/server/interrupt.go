@@ -6,6 +6,8 @@ import (
 	"io"
 	"os"
 
+	"ferry/internal/agent/machine"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -37,7 +39,7 @@ func endWith(ctx context.Context, in io.Reader) (reader io.Reader, forget func()
 // Read reads from the input once there is something, or gives the context's error.
 func (i *interruptible) Read(p []byte) (int, error) {
 	for {
-		fds := []unix.PollFd{{Fd: int32(fdOf(i.in)), Events: unix.POLLIN}, {Fd: int32(fdOf(i.wake)), Events: unix.POLLIN}}
+		fds := []unix.PollFd{{Fd: int32(machine.FD(i.in)), Events: unix.POLLIN}, {Fd: int32(machine.FD(i.wake)), Events: unix.POLLIN}}
 		_, err := unix.Poll(fds, -1)
 		switch {
 		case errors.Is(err, unix.EINTR):

@@ -13,13 +13,11 @@ import (
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine"
 	"ferry/internal/disk"
 	"ferry/internal/nix"
 	"ferry/internal/run"
 )
-
-// jobsFolder holds a folder for each job. A reboot empties it, and a job does not survive one.
-const jobsFolder = "/run/ferry"
 
 // The files in a job's folder.
 const (
@@ -119,7 +117,7 @@ func (s *server) runJob(ctx context.Context, name string, job *Job, offset int64
 	if offset < 0 {
 		return "", jobStatus{}, fmt.Errorf("offset %d in a log is not allowed", offset)
 	}
-	dir := s.root().path(filepath.Join(jobsFolder, name+"-"+string(job.Kind)))
+	dir := s.root().Path(filepath.Join(machine.RunFolder, name+"-"+string(job.Kind)))
 	found, err := readJob(dir)
 	fresh := errors.Is(err, os.ErrNotExist)
 	switch {
@@ -133,7 +131,7 @@ func (s *server) runJob(ctx context.Context, name string, job *Job, offset int64
 		}
 	}
 	var w *watch
-	if job.Kind == JobCommit && s.root().exists(systemdRuns) {
+	if job.Kind == JobCommit && s.root().Exists(machine.SystemdRuns) {
 		w = startedAgain(dir)
 	}
 	status, err := s.follow(ctx, dir, offset, w)
@@ -172,7 +170,7 @@ func (s *server) startJob(ctx context.Context, dir string, job Job) error {
 	if err != nil {
 		return fmt.Errorf("start the %s: %w", job.Kind, err)
 	}
-	if s.root().exists(systemdRuns) {
+	if s.root().Exists(machine.SystemdRuns) {
 		err = s.runner.Run(ctx, run.Command{Argv: unitCommand(dir, job, s.opts.Program)})
 	} else {
 		err = startDetached(s.opts.Program, "job", dir)
@@ -245,9 +243,9 @@ func startDetached(program, verb, dir string) error {
 
 // RunJob is the job's own process: it does what job.json in dir says. An error is one of the job's folder; what goes wrong
 // with the work itself is in the status file. The end of ctx ends nothing but waiting.
-func RunJob(ctx context.Context, dir string) error { return runJobIn(ctx, root{}, dir) }
+func RunJob(ctx context.Context, dir string) error { return runJobIn(ctx, machine.Root{}, dir) }
 
-func runJobIn(ctx context.Context, r root, dir string) error {
+func runJobIn(ctx context.Context, r machine.Root, dir string) error {
 	leave := ctx.Done()
 	ctx = context.WithoutCancel(ctx)
 	file, err := openJobLock(dir)
@@ -311,16 +309,16 @@ func runJobIn(ctx context.Context, r root, dir string) error {
 	if err := endJob(dir, status); err != nil {
 		return err
 	}
-	_ = os.Remove(r.armedProgram(dir))
+	_ = os.Remove(armedProgram(r, dir))
 	return nil
 }
 
 // settleBefore settles what is in the way of a job, if the job changes anything.
-func settleBefore(ctx context.Context, r root, dir string, job Job, log io.Writer) error {
+func settleBefore(ctx context.Context, r machine.Root, dir string, job Job, log io.Writer) error {
 	if job.Kind == JobActivate {
 		return nil
 	}
-	return r.settle(ctx, dir, log)
+	return settleJobs(r, ctx, dir, log)
 }
 
 // endJob writes down how a job has ended.
@@ -354,8 +352,8 @@ func writeWhole(name string, text []byte, mode os.FileMode) error {
 const keepJobs = 7 * 24 * time.Hour
 
 // removeOldJobs removes the folders of jobs that ended long ago.
-func removeOldJobs(r root, now time.Time) {
-	folders, err := filepath.Glob(r.path(jobsFolder) + "/*-*/" + statusFile)
+func removeOldJobs(r machine.Root, now time.Time) {
+	folders, err := filepath.Glob(r.Path(machine.RunFolder) + "/*-*/" + statusFile)
 	if err != nil {
 		return
 	}

@@ -11,16 +11,17 @@ import (
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine"
 )
 
 func (m *fakeMachine) jobFolder(kind JobKind) string {
-	return m.path(filepath.Join(jobsFolder, job+"-"+string(kind)))
+	return m.Path(filepath.Join(machine.RunFolder, job+"-"+string(kind)))
 }
 
 func TestActivateGivesLogStatusAndWhatRunsThen(t *testing.T) {
 	for status, runs := range map[int]string{0: string(newSystem), 1: string(oldSystem), 2: string(newSystem), 4: string(newSystem), 100: string(oldSystem)} {
 		m := newMachine(t)
-		m.write("/control/status-test", strconv.Itoa(status)+"\n")
+		m.Write("/control/status-test", strconv.Itoa(status)+"\n")
 		r, log := m.connect(locked("s1")).ask(activation("test"))
 		if r.Error != nil {
 			t.Fatal(r.Error)
@@ -28,7 +29,7 @@ func TestActivateGivesLogStatusAndWhatRunsThen(t *testing.T) {
 		if r.Activate.Status != status || r.Activate.Current != runs || r.Activate.Error != "" {
 			t.Errorf("status %d: %+v", status, r.Activate)
 		}
-		if log != "switching: test\ndone\n" || m.read(strings.TrimPrefix(r.Activate.Log, m.dir)) != log {
+		if log != "switching: test\ndone\n" || m.Read(strings.TrimPrefix(r.Activate.Log, m.Dir)) != log {
 			t.Errorf("status %d: the log is %q", status, log)
 		}
 		if calls := m.calls(); !slices.Equal(calls, []string{"1-new test"}) {
@@ -39,8 +40,8 @@ func TestActivateGivesLogStatusAndWhatRunsThen(t *testing.T) {
 
 func TestActivateSaysWhatCannotBeRun(t *testing.T) {
 	m := newMachine(t)
-	m.write(string(newSystem)+"/bin/switch-to-configuration", "not executable")
-	if err := os.Chmod(m.path(string(newSystem)+"/bin/switch-to-configuration"), 0o644); err != nil {
+	m.Write(string(newSystem)+"/bin/switch-to-configuration", "not executable")
+	if err := os.Chmod(m.Path(string(newSystem)+"/bin/switch-to-configuration"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	r, _ := m.connect(locked("s1")).ask(activation("test"))
@@ -51,7 +52,7 @@ func TestActivateSaysWhatCannotBeRun(t *testing.T) {
 
 func TestJobOutlivesTheConnectionAndIsFollowedFromWhereItWas(t *testing.T) {
 	m := newMachine(t)
-	m.write("/control/wait", "")
+	m.Write("/control/wait", "")
 	first := m.connect(locked("s1"))
 	first.send(activation("test"))
 	kind, payload, err := first.wire.Read()
@@ -60,7 +61,7 @@ func TestJobOutlivesTheConnectionAndIsFollowedFromWhereItWas(t *testing.T) {
 	}
 	_ = first.in.Close()
 	// That agent is in the middle of an answer: it goes on, and its lock is in the way of others but not of its own session.
-	m.write("/control/go", "")
+	m.Write("/control/go", "")
 	if response, _ := first.answer(); response.Activate == nil {
 		t.Fatalf("%+v", response.Error)
 	}
@@ -87,8 +88,8 @@ func TestJobThatWasOnlyWrittenDownIsStarted(t *testing.T) {
 		t.Fatal(err)
 	}
 	folder := "/run/ferry/" + job + "-activate/"
-	m.write(folder+jobFile, string(text))
-	m.write(folder+logFile, "")
+	m.Write(folder+jobFile, string(text))
+	m.Write(folder+logFile, "")
 	opts := locked("s1")
 	opts.beginGrace = time.Millisecond
 	r, _ := m.connect(opts).ask(activation("test"))
@@ -118,9 +119,9 @@ func TestJobThatDoesNotBeginNeverWill(t *testing.T) {
 func TestJobThatComesTooLateDoesNothing(t *testing.T) {
 	m := newMachine(t)
 	folder := "/run/ferry/" + job + "-activate/"
-	m.write(folder+jobFile, `{"kind":"activate","toplevel":"`+string(newSystem)+`","action":"test"}`)
-	m.write(folder+begunFile, "")
-	if err := runJobIn(t.Context(), m.root, m.path(folder)); err != nil {
+	m.Write(folder+jobFile, `{"kind":"activate","toplevel":"`+string(newSystem)+`","action":"test"}`)
+	m.Write(folder+begunFile, "")
+	if err := runJobIn(t.Context(), m.Root, m.Path(folder)); err != nil {
 		t.Error(err)
 	}
 	if calls := m.calls(); calls != nil {
@@ -130,7 +131,7 @@ func TestJobThatComesTooLateDoesNothing(t *testing.T) {
 
 func TestJobThatIsKilledIsToldSo(t *testing.T) {
 	m := newMachine(t)
-	m.write("/control/wait", "")
+	m.Write("/control/wait", "")
 	f := m.connect(locked("s1"))
 	f.send(activation("test"))
 	if kind, _, err := f.wire.Read(); err != nil || kind != agent.FrameLog {
@@ -141,7 +142,7 @@ func TestJobThatIsKilledIsToldSo(t *testing.T) {
 	if r.Error != nil || r.Activate.Status != -1 || r.Activate.Error != "it was killed" {
 		t.Errorf("%+v, %v", r.Activate, r.Error)
 	}
-	m.write("/control/go", "")
+	m.Write("/control/go", "")
 	// Once more: it is known to have been killed, and not begun again.
 	if r, _ := f.ask(activation("test")); r.Error != nil || r.Activate.Error != "it was killed" {
 		t.Errorf("%+v, %v", r.Activate, r.Error)
@@ -151,7 +152,7 @@ func TestJobThatIsKilledIsToldSo(t *testing.T) {
 // killHolder kills the job's process.
 func killHolder(t *testing.T, m *fakeMachine) {
 	t.Helper()
-	held := atWork(m.root)
+	held := atWork(m.Root)
 	if held == nil {
 		t.Fatal("no job is at work")
 	}
@@ -185,11 +186,11 @@ func TestJobIsStartedThroughSystemd(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newMachine(t)
-			m.write(systemdRuns+"/.keep", "")
-			m.program("/bin/systemd-run", systemdRunScript)
-			m.program("/bin/systemctl", "#!/bin/sh\ncase $1 in --version) echo 'systemd 252 (252.1)';; *) echo '● old.service loaded failed failed x';; esac\n")
+			m.Write(machine.SystemdRuns+"/.keep", "")
+			m.Program("/bin/systemd-run", systemdRunScript)
+			m.Program("/bin/systemctl", "#!/bin/sh\ncase $1 in --version) echo 'systemd 252 (252.1)';; *) echo '● old.service loaded failed failed x';; esac\n")
 			if c.control != "" {
-				m.write("/control/"+c.control, "")
+				m.Write("/control/"+c.control, "")
 			}
 			f := m.connect(locked("s1"))
 			if f.hello.Facts.Systemd != 252 {
@@ -209,7 +210,7 @@ func TestJobIsStartedThroughSystemd(t *testing.T) {
 				return
 			}
 			// Tried again it is a new job, not the one that failed to start.
-			if err := os.Remove(m.path("/control/" + c.control)); err != nil {
+			if err := os.Remove(m.Path("/control/" + c.control)); err != nil {
 				t.Fatal(err)
 			}
 			if r, _ := f.ask(activation("test")); r.Error != nil || r.Activate.Status != 0 {
@@ -232,7 +233,7 @@ func TestUnitCommandUsesOnlyWhatOldSystemdsHave(t *testing.T) {
 
 func TestCommitMovesTheBootDefaultAndThenTheRoot(t *testing.T) {
 	m := newMachine(t)
-	m.link(string(newBundle), gcRoots+"/pending")
+	m.Link(string(newBundle), machine.GCRoots+"/pending")
 	r, log := m.connect(locked("s1")).ask(commitment("boot"))
 	if r.Error != nil || *r.Commit != (agent.CommitResult{Generation: 2, Log: m.jobFolder(JobCommit) + "/log"}) {
 		t.Errorf("%+v, %v", r.Commit, r.Error)
@@ -243,16 +244,16 @@ func TestCommitMovesTheBootDefaultAndThenTheRoot(t *testing.T) {
 	if log != "switching: boot\ndone\n" {
 		t.Errorf("the log is %q", log)
 	}
-	if p := m.readProfile(); p != (profile{string(newSystem), 2}) {
+	if p := readProfile(m.Root); p != (profile{string(newSystem), 2}) {
 		t.Errorf("the profile is %+v", p)
 	}
-	if got := m.storePath(currentConfiguration); got != string(newBundle) {
+	if got := m.StorePath(currentConfiguration); got != string(newBundle) {
 		t.Errorf("the root is %q", got)
 	}
-	if got, err := os.Readlink(m.path(currentRoot)); err != nil || got != string(newBundle) {
+	if got, err := os.Readlink(m.Path(currentRoot)); err != nil || got != string(newBundle) {
 		t.Errorf("Nix would not find the root: %q, %v", got, err)
 	}
-	if m.exists(gcRoots + "/pending") {
+	if m.Exists(machine.GCRoots + "/pending") {
 		t.Error("the bundle is still pending")
 	}
 }
@@ -305,9 +306,9 @@ func TestCommitThatFailsPutsBackWhatWasThere(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newMachine(t)
-			m.link(string(newBundle), gcRoots+"/pending")
+			m.Link(string(newBundle), machine.GCRoots+"/pending")
 			for file, text := range c.control {
-				m.write("/control/"+file, text)
+				m.Write("/control/"+file, text)
 			}
 			r, _ := m.connect(locked("s1")).ask(commitment("boot"))
 			if r.Error != nil || r.Commit.Status != c.status || !strings.Contains(r.Commit.Error, c.says) || c.says == "" && r.Commit.Error != "" {
@@ -316,13 +317,13 @@ func TestCommitThatFailsPutsBackWhatWasThere(t *testing.T) {
 			if calls := m.calls(); !slices.Equal(calls, c.runs) {
 				t.Errorf("ran %q", calls)
 			}
-			if p := m.readProfile(); p != c.boots {
+			if p := readProfile(m.Root); p != c.boots {
 				t.Errorf("the profile is %+v", p)
 			}
-			if got := m.storePath(currentConfiguration); got != string(oldBundle) {
+			if got := m.StorePath(currentConfiguration); got != string(oldBundle) {
 				t.Errorf("the root is %q", got)
 			}
-			if !m.exists(gcRoots + "/pending") {
+			if !m.Exists(machine.GCRoots + "/pending") {
 				t.Error("what was shipped is not kept")
 			}
 		})
@@ -339,17 +340,17 @@ func TestOldJobsAreRemoved(t *testing.T) {
 	}{
 		"ended-activate": {true, keepJobs + time.Hour, false}, "recent-activate": {true, time.Hour, true}, "running-commit": {false, 0, true},
 	} {
-		folder := jobsFolder + "/" + name
-		m.write(folder+"/"+logFile, "")
+		folder := machine.RunFolder + "/" + name
+		m.Write(folder+"/"+logFile, "")
 		if c.status {
-			m.write(folder+"/"+statusFile, "{}")
-			if err := os.Chtimes(m.path(folder+"/"+statusFile), now.Add(-c.age), now.Add(-c.age)); err != nil {
+			m.Write(folder+"/"+statusFile, "{}")
+			if err := os.Chtimes(m.Path(folder+"/"+statusFile), now.Add(-c.age), now.Add(-c.age)); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
-	removeOldJobs(m.root, now)
-	if left, _ := filepath.Glob(m.path(jobsFolder) + "/*-*"); len(left) != 2 {
+	removeOldJobs(m.Root, now)
+	if left, _ := filepath.Glob(m.Path(machine.RunFolder) + "/*-*"); len(left) != 2 {
 		t.Errorf("left: %q", left)
 	}
 }

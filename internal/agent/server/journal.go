@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine"
 )
 
 const (
@@ -22,7 +23,7 @@ const (
 	// rotatedJournal is the journal's older half.
 	rotatedJournal = journalFile + ".1"
 	// journalLock is held for the time of one write: two that rotate at once would lose a file.
-	journalLock = jobsFolder + "/journal"
+	journalLock = machine.RunFolder + "/journal"
 	// maxJournal is how long the file may become, in bytes, before it is rotated.
 	maxJournal = 1 << 20
 	// maxJournalLine is the longest line that is read, in bytes. What is written is much shorter.
@@ -31,7 +32,7 @@ const (
 
 // appendJournal adds an entry to the journal. It is on the disk when the error is nil. An entry without a time gets the
 // present one. A deployment does not depend on it: the caller may go on after an error, such as a full disk.
-func appendJournal(r root, e agent.JournalEntry) error {
+func appendJournal(r machine.Root, e agent.JournalEntry) error {
 	e.Clean()
 	if e.Time.IsZero() {
 		e.Time = time.Now().UTC().Truncate(time.Second)
@@ -49,8 +50,8 @@ func appendJournal(r root, e agent.JournalEntry) error {
 	return nil
 }
 
-func writeJournal(r root, line []byte) error {
-	held, err := openLock(r.path(journalLock))
+func writeJournal(r machine.Root, line []byte) error {
+	held, err := openLock(r.Path(journalLock))
 	if err != nil {
 		return err
 	}
@@ -58,25 +59,25 @@ func writeJournal(r root, line []byte) error {
 	if err := syscall.Flock(int(held.Fd()), syscall.LOCK_EX); err != nil {
 		return err
 	}
-	name := r.path(journalFile)
-	if err := ownFolder(filepath.Dir(name), 0o755); err != nil {
+	name := r.Path(journalFile)
+	if err := machine.OwnFolder(filepath.Dir(name), 0o755); err != nil {
 		return err
 	}
 	var rotated error
 	if info, err := os.Stat(name); err == nil && info.Size() > 0 && info.Size()+int64(len(line)) > maxJournal {
 		// A journal that cannot be rotated grows on: the newest entry is worth more than the limit.
-		rotated = os.Rename(name, r.path(rotatedJournal))
+		rotated = os.Rename(name, r.Path(rotatedJournal))
 	}
 	file, err := os.OpenFile(name, os.O_RDWR|os.O_APPEND|os.O_CREATE|syscall.O_NOFOLLOW, 0o644)
 	if err != nil {
 		return errors.Join(rotated, err)
 	}
 	defer file.Close()
-	return errors.Join(rotated, r.appendLine(file, line))
+	return errors.Join(rotated, appendLine(r, file, line))
 }
 
 // appendLine adds a line in one write, whole or not at all, and brings it to the disk.
-func (r root) appendLine(file *os.File, line []byte) error {
+func appendLine(r machine.Root, file *os.File, line []byte) error {
 	size, err := file.Seek(0, io.SeekEnd)
 	if err != nil {
 		return err
@@ -95,13 +96,13 @@ func (r root) appendLine(file *os.File, line []byte) error {
 		_ = file.Truncate(size)
 		return err
 	}
-	return r.disk.SyncFile(file)
+	return r.Disk.SyncFile(file)
 }
 
 // readJournal gives the newest n entries, the newest last.
-func readJournal(r root, n int) []agent.JournalEntry {
+func readJournal(r machine.Root, n int) []agent.JournalEntry {
 	var entries []agent.JournalEntry
-	for e := range r.journal() {
+	for e := range journalEntries(r) {
 		if len(entries) >= n {
 			break
 		}
@@ -111,12 +112,12 @@ func readJournal(r root, n int) []agent.JournalEntry {
 	return entries
 }
 
-// journal gives the entries of both files, the newest first. Lines that are no entries are passed over: torn ones, too long
+// journalEntries gives the entries of both files, the newest first. Lines that are no entries are passed over: torn ones, too long
 // ones, and what others may have written. It reads no more than it is asked for, and holds one block and one line.
-func (r root) journal() iter.Seq[agent.JournalEntry] {
+func journalEntries(r machine.Root) iter.Seq[agent.JournalEntry] {
 	return func(yield func(agent.JournalEntry) bool) {
 		for _, name := range []string{journalFile, rotatedJournal} {
-			if !eachEntry(r.path(name), yield) {
+			if !eachEntry(r.Path(name), yield) {
 				return
 			}
 		}

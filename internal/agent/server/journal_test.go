@@ -17,9 +17,11 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine"
+	"ferry/internal/agent/machine/machinetest"
+
+	"golang.org/x/sys/unix"
 )
 
 // entryOf is an entry of a deployment that went well.
@@ -33,7 +35,7 @@ func entryOf(id string) agent.JournalEntry {
 	}
 }
 
-func mustAppend(t *testing.T, r root, e agent.JournalEntry) {
+func mustAppend(t *testing.T, r machine.Root, e agent.JournalEntry) {
 	t.Helper()
 	if err := appendJournal(r, e); err != nil {
 		t.Fatal(err)
@@ -53,7 +55,7 @@ func TestWhatIsWrittenInTheJournalIsReadBack(t *testing.T) {
 	m := newMachine(t)
 	e := entryOf("one")
 	e.Reason = "<the \"link\" is down>"
-	mustAppend(t, m.root, e)
+	mustAppend(t, m.Root, e)
 	want := `{"id":"one","time":"2026-05-04T03:02:01Z","who":"bob@laptop","from":"192.0.2.7","action":"switch","node":"pi",` +
 		`"bundle":"/nix/store/33333333333333333333333333333333-ferry-pi","toplevel":"/nix/store/11111111111111111111111111111111-new",` +
 		`"revision":"0123456789abcdef0123456789abcdef01234567","version":"24.05",` +
@@ -62,14 +64,14 @@ func TestWhatIsWrittenInTheJournalIsReadBack(t *testing.T) {
 		`"after":{"current":"/nix/store/11111111111111111111111111111111-new","profile":"/nix/store/11111111111111111111111111111111-new",` +
 		`"generation":2,"bundle":"/nix/store/33333333333333333333333333333333-ferry-pi"},` +
 		`"outcome":"committed","reason":"<the \"link\" is down>"}` + "\n"
-	if got := m.read(journalFile); got != want {
+	if got := m.Read(journalFile); got != want {
 		t.Errorf("the line is\n%swant\n%s", got, want)
 	}
-	if got := readJournal(m.root, 5); len(got) != 1 || !reflect.DeepEqual(got[0], e) {
+	if got := readJournal(m.Root, 5); len(got) != 1 || !reflect.DeepEqual(got[0], e) {
 		t.Errorf("read back: %+v", got)
 	}
 	for name, mode := range map[string]os.FileMode{journalFile: 0o644, filepath.Dir(journalFile): 0o755 | os.ModeDir} {
-		if info, err := os.Stat(m.path(name)); err != nil || info.Mode() != mode {
+		if info, err := os.Stat(m.Path(name)); err != nil || info.Mode() != mode {
 			t.Errorf("%s: %v, %v", name, info.Mode(), err)
 		}
 	}
@@ -81,8 +83,8 @@ func TestAnEntryWithoutATimeGetsThePresentOne(t *testing.T) {
 	e := entryOf("one")
 	e.Time = time.Time{}
 	begin := time.Now().Truncate(time.Second)
-	mustAppend(t, m.root, e)
-	if got := readJournal(m.root, 1); len(got) != 1 || got[0].Time.Before(begin) || got[0].Time.Location() != time.UTC {
+	mustAppend(t, m.Root, e)
+	if got := readJournal(m.Root, 1); len(got) != 1 || got[0].Time.Before(begin) || got[0].Time.Location() != time.UTC {
 		t.Errorf("%+v", got)
 	}
 }
@@ -91,15 +93,15 @@ func TestAnEntryWithoutATimeGetsThePresentOne(t *testing.T) {
 func TestTheNewestEntriesAreReadLast(t *testing.T) {
 	m := newMachine(t)
 	for i := range 300 {
-		mustAppend(t, m.root, entryOf(fmt.Sprint(i)))
+		mustAppend(t, m.Root, entryOf(fmt.Sprint(i)))
 	}
-	if got := ids(readJournal(m.root, 3)); got != "297 298 299" {
+	if got := ids(readJournal(m.Root, 3)); got != "297 298 299" {
 		t.Errorf("%s", got)
 	}
-	if got := readJournal(m.root, 1000); len(got) != 300 || got[0].ID != "0" || got[299].ID != "299" {
+	if got := readJournal(m.Root, 1000); len(got) != 300 || got[0].ID != "0" || got[299].ID != "299" {
 		t.Errorf("%d entries", len(got))
 	}
-	if got := readJournal(m.root, 0); len(got) != 0 {
+	if got := readJournal(m.Root, 0); len(got) != 0 {
 		t.Errorf("%s", ids(got))
 	}
 }
@@ -113,17 +115,17 @@ func TestTheJournalIsRotatedAndKeepsTheNewest(t *testing.T) {
 	last := 3 * perFile
 	for i := range last {
 		e.ID = fmt.Sprint(i)
-		mustAppend(t, m.root, e)
+		mustAppend(t, m.Root, e)
 	}
 	for _, name := range []string{journalFile, rotatedJournal} {
-		if info, err := os.Stat(m.path(name)); err != nil || info.Size() > maxJournal {
+		if info, err := os.Stat(m.Path(name)); err != nil || info.Size() > maxJournal {
 			t.Errorf("%s: %v, %v", name, info, err)
 		}
 	}
-	if rest, _ := filepath.Glob(m.path(journalFile) + "*"); len(rest) != 2 {
+	if rest, _ := filepath.Glob(m.Path(journalFile) + "*"); len(rest) != 2 {
 		t.Errorf("there are %q", rest)
 	}
-	got := readJournal(m.root, last)
+	got := readJournal(m.Root, last)
 	if len(got) < perFile {
 		t.Fatalf("only %d entries are left", len(got))
 	}
@@ -137,23 +139,23 @@ func TestTheJournalIsRotatedAndKeepsTheNewest(t *testing.T) {
 // TestManyWritersLoseNothing has several append at once across a rotation.
 func TestManyWritersLoseNothing(t *testing.T) {
 	m := newMachine(t)
-	m.write(journalFile, strings.Repeat("x", maxJournal-20_000)+"\n")
+	m.Write(journalFile, strings.Repeat("x", maxJournal-20_000)+"\n")
 	const writers, each = 8, 10
 	var group sync.WaitGroup
 	for w := range writers {
 		group.Go(func() {
 			for i := range each {
-				if err := appendJournal(m.root, entryOf(fmt.Sprintf("%d-%d", w, i))); err != nil {
+				if err := appendJournal(m.Root, entryOf(fmt.Sprintf("%d-%d", w, i))); err != nil {
 					t.Error(err)
 				}
 			}
 		})
 	}
 	group.Wait()
-	if got := readJournal(m.root, 1000); len(got) != writers*each {
+	if got := readJournal(m.Root, 1000); len(got) != writers*each {
 		t.Errorf("%d entries of %d", len(got), writers*each)
 	}
-	if !m.exists(rotatedJournal) {
+	if !m.Exists(rotatedJournal) {
 		t.Error("it was not rotated: the test shows nothing")
 	}
 }
@@ -161,7 +163,7 @@ func TestManyWritersLoseNothing(t *testing.T) {
 // TestAWriterWaitsForAnother holds the lock as one does that is about to rotate.
 func TestAWriterWaitsForAnother(t *testing.T) {
 	m := newMachine(t)
-	held, err := openLock(m.path(journalLock))
+	held, err := openLock(m.Path(journalLock))
 	if err == nil {
 		err = syscall.Flock(int(held.Fd()), syscall.LOCK_EX)
 	}
@@ -169,7 +171,7 @@ func TestAWriterWaitsForAnother(t *testing.T) {
 		t.Fatal(err)
 	}
 	done := make(chan error, 1)
-	go func() { done <- appendJournal(m.root, entryOf("one")) }()
+	go func() { done <- appendJournal(m.Root, entryOf("one")) }()
 	select {
 	case err := <-done:
 		t.Errorf("it did not wait: %v", err)
@@ -178,7 +180,7 @@ func TestAWriterWaitsForAnother(t *testing.T) {
 	if err := held.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := <-done; err != nil || ids(readJournal(m.root, 5)) != "one" {
+	if err := <-done; err != nil || ids(readJournal(m.Root, 5)) != "one" {
 		t.Errorf("after that: %v", err)
 	}
 }
@@ -186,12 +188,12 @@ func TestAWriterWaitsForAnother(t *testing.T) {
 // TestAJournalThatCannotBeRotatedGrowsOn prefers the newest entry to the limit, and says so.
 func TestAJournalThatCannotBeRotatedGrowsOn(t *testing.T) {
 	m := newMachine(t)
-	m.write(journalFile, strings.Repeat("x", maxJournal)+"\n")
-	m.write(rotatedJournal+"/in-the-way", "")
-	if err := appendJournal(m.root, entryOf("newest")); err == nil || !strings.Contains(err.Error(), "journal: ") {
+	m.Write(journalFile, strings.Repeat("x", maxJournal)+"\n")
+	m.Write(rotatedJournal+"/in-the-way", "")
+	if err := appendJournal(m.Root, entryOf("newest")); err == nil || !strings.Contains(err.Error(), "journal: ") {
 		t.Errorf("got %v", err)
 	}
-	if got := ids(readJournal(m.root, 5)); got != "newest" {
+	if got := ids(readJournal(m.Root, 5)); got != "newest" {
 		t.Errorf("%q", got)
 	}
 }
@@ -221,10 +223,10 @@ func TestATornLineCostsOnlyItself(t *testing.T) {
 		"a time out of range": {late + line, "whole new"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			m := &fakeMachine{t: t, root: root{dir: t.TempDir()}}
-			m.write(journalFile, c.text)
-			mustAppend(t, m.root, entryOf("new"))
-			if got := ids(readJournal(m.root, 10)); got != c.want {
+			m := &fakeMachine{machinetest.New(t)}
+			m.Write(journalFile, c.text)
+			mustAppend(t, m.Root, entryOf("new"))
+			if got := ids(readJournal(m.Root, 10)); got != c.want {
 				t.Errorf("%q, want %q", got, c.want)
 			}
 		})
@@ -234,26 +236,26 @@ func TestATornLineCostsOnlyItself(t *testing.T) {
 // TestAFullDiskIsAnErrorAndTearsNoLine writes to a device that is always full, and to a file that may grow for half a line.
 func TestAFullDiskIsAnErrorAndTearsNoLine(t *testing.T) {
 	m := newMachine(t)
-	m.write(filepath.Dir(journalFile)+"/.keep", "")
+	m.Write(filepath.Dir(journalFile)+"/.keep", "")
 	// As /dev/full is: the journal is never a link.
-	if err := unix.Mknod(m.path(journalFile), unix.S_IFCHR|0o644, int(unix.Mkdev(1, 7))); err != nil {
+	if err := unix.Mknod(m.Path(journalFile), unix.S_IFCHR|0o644, int(unix.Mkdev(1, 7))); err != nil {
 		t.Fatal(err)
 	}
-	err := appendJournal(m.root, entryOf("one"))
+	err := appendJournal(m.Root, entryOf("one"))
 	if err == nil || !strings.Contains(err.Error(), "no space left on device") {
 		t.Errorf("got %v", err)
 	}
-	if got := readJournal(m.root, 5); len(got) != 0 {
+	if got := readJournal(m.Root, 5); len(got) != 0 {
 		t.Errorf("read %d entries of a device", len(got))
 	}
 
 	m = newMachine(t)
-	mustAppend(t, m.root, entryOf("one"))
-	before := m.read(journalFile)
+	mustAppend(t, m.Root, entryOf("one"))
+	before := m.Read(journalFile)
 	child := exec.Command(os.Args[0], "append", strconv.Itoa(len(before)*3/2))
-	child.Env = append(os.Environ(), "FERRY_TEST_ROOT="+m.path(""))
+	child.Env = append(os.Environ(), "FERRY_TEST_ROOT="+m.Path(""))
 	said, err := child.CombinedOutput()
-	if got := m.read(journalFile); err == nil || !strings.Contains(string(said), "file too large") || got != before {
+	if got := m.Read(journalFile); err == nil || !strings.Contains(string(said), "file too large") || got != before {
 		t.Errorf("%v, %s, and the journal is\n%s", err, said, got)
 	}
 }
@@ -267,7 +269,7 @@ func appendWithin(limit string) int {
 		err = syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: size, Max: size})
 	}
 	if err == nil {
-		err = appendJournal(root{dir: os.Getenv("FERRY_TEST_ROOT")}, entryOf("two"))
+		err = appendJournal(machine.Root{Dir: os.Getenv("FERRY_TEST_ROOT")}, entryOf("two"))
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -279,14 +281,14 @@ func appendWithin(limit string) int {
 // TestReadingTheJournalWaitsForNobody reads where a pipe or nothing is.
 func TestReadingTheJournalWaitsForNobody(t *testing.T) {
 	m := newMachine(t)
-	if got := readJournal(m.root, 5); len(got) != 0 {
+	if got := readJournal(m.Root, 5); len(got) != 0 {
 		t.Errorf("%d entries of nothing", len(got))
 	}
-	m.write(journalFile+"/folder", "")
-	if got := readJournal(m.root, 5); len(got) != 0 {
+	m.Write(journalFile+"/folder", "")
+	if got := readJournal(m.Root, 5); len(got) != 0 {
 		t.Errorf("%d entries of a folder", len(got))
 	}
-	if err := appendJournal(m.root, entryOf("one")); err == nil {
+	if err := appendJournal(m.Root, entryOf("one")); err == nil {
 		t.Error("a folder was written to")
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine"
 	"ferry/internal/nix"
 
 	"golang.org/x/sys/unix"
@@ -18,7 +19,7 @@ import (
 
 // keptFolder has the socket of the process that keeps a nix-store in the middle of a path, named after the agent's program: root's
 // alone, as the socket's other end has to be root.
-const keptFolder = jobsFolder + "/kept"
+const keptFolder = machine.RunFolder + "/kept"
 
 // keepLimit is how long a nix-store is kept. A link that is gone for longer is not worth a path that nobody else may write.
 const keepLimit = 10 * time.Minute
@@ -96,7 +97,7 @@ func runKeep(ctx context.Context, socket, state string, limit time.Duration) err
 	}
 	defer listener.Close()
 	go func() {
-		awaitEnd(k.files.process, -1)
+		machine.AwaitEnd(k.files.process, -1)
 		close(k.gone)
 	}()
 	calls := make(chan *net.UnixConn)
@@ -140,7 +141,7 @@ func runKeep(ctx context.Context, socket, state string, limit time.Duration) err
 // listenKept listens at a path in a folder of its own.
 func listenKept(socket string) (*net.UnixListener, error) {
 	folder := filepath.Dir(socket)
-	if err := ownFolder(folder, 0o700); err != nil {
+	if err := machine.OwnFolder(folder, 0o700); err != nil {
 		return nil, err
 	}
 	_ = os.Remove(socket)
@@ -154,7 +155,7 @@ func (k *keeper) offer(ctx context.Context, conn *net.UnixConn) byte {
 	}
 	var fds []int
 	for _, file := range k.files.all() {
-		fds = append(fds, fdOf(file))
+		fds = append(fds, machine.FD(file))
 	}
 	_ = conn.SetWriteDeadline(time.Now().Add(keptPatience))
 	if _, _, err := conn.WriteMsgUnix(append(k.state, '\n'), unix.UnixRights(fds...), nil); err != nil {
@@ -182,7 +183,7 @@ func (k *keeper) end() error {
 	select {
 	case <-k.gone:
 	case <-time.After(storeGrace):
-		if err := unix.PidfdSendSignal(fdOf(k.files.process), unix.SIGKILL, nil, 0); err != nil {
+		if err := unix.PidfdSendSignal(machine.FD(k.files.process), unix.SIGKILL, nil, 0); err != nil {
 			return fmt.Errorf("end nix-store: %w", err)
 		}
 		<-k.gone
@@ -191,26 +192,7 @@ func (k *keeper) end() error {
 }
 
 // isOurs tells whether the process at the other end is of the same user, root.
-func isOurs(conn *net.UnixConn) bool { return uidOf(conn) == os.Geteuid() }
-
-// fdOf is the number of a file's descriptor; the file stays what it is.
-func fdOf(file *os.File) int {
-	number := -1
-	if raw, err := file.SyscallConn(); err == nil {
-		_ = raw.Control(func(fd uintptr) { number = int(fd) })
-	}
-	return number
-}
-
-// awaitEnd waits until a process has ended, for as many milliseconds; less than 0: for ever.
-func awaitEnd(process *os.File, milliseconds int) {
-	for {
-		_, err := unix.Poll([]unix.PollFd{{Fd: int32(fdOf(process)), Events: unix.POLLIN}}, milliseconds)
-		if !errors.Is(err, unix.EINTR) {
-			return
-		}
-	}
-}
+func isOurs(conn *net.UnixConn) bool { return machine.PeerUID(conn) == os.Geteuid() }
 
 // parseKept reads what a keeper says of its nix-store.
 func parseKept(text []byte) (keptState, error) {

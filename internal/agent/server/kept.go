@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine"
 	"ferry/internal/nix"
 	"ferry/internal/run"
 
@@ -66,7 +67,7 @@ func (s *server) keep(st *store, state keptState) error {
 		return err
 	}
 	defer ready.Close()
-	socket := filepath.Join(s.root().path(keptFolder), filepath.Base(s.opts.Program))
+	socket := filepath.Join(s.root().Path(keptFolder), filepath.Base(s.opts.Program))
 	keeper, err := os.StartProcess(s.opts.Program, []string{s.opts.Program, "keep", socket, string(text)}, &os.ProcAttr{
 		Dir: "/", Env: os.Environ(), Files: append([]*os.File{null, says, null}, files.all()...), Sys: &syscall.SysProcAttr{Setsid: true},
 	})
@@ -95,8 +96,8 @@ type kept struct {
 
 // findKept asks the keeper that the last agent has left, if it has left one. What an agent of another version has kept is ended: its
 // nix-store has a path locked.
-func findKept(r root, program string) *kept {
-	folder := r.path(keptFolder)
+func findKept(r machine.Root, program string) *kept {
+	folder := r.Path(keptFolder)
 	entries, err := os.ReadDir(folder)
 	if err != nil {
 		return nil
@@ -214,14 +215,14 @@ type takenProcess struct{ process, said *os.File }
 
 // Wait waits for its end. How it ended is not known: it is not a child of this process.
 func (p *takenProcess) Wait() error {
-	awaitEnd(p.process, -1)
+	machine.AwaitEnd(p.process, -1)
 	said := run.FileTail(p.said)
 	_ = p.process.Close()
 	return &run.Error{Argv: storeCommand(), Status: -1, Stderr: said, Err: errors.New("it has ended")}
 }
 
 // Kill ends it at once.
-func (p *takenProcess) Kill() { _ = unix.PidfdSendSignal(fdOf(p.process), unix.SIGKILL, nil, 0) }
+func (p *takenProcess) Kill() { _ = unix.PidfdSendSignal(machine.FD(p.process), unix.SIGKILL, nil, 0) }
 
 // newMemory is a file that is nowhere; nil if the kernel has none.
 func newMemory(name string) *os.File {

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine"
 	"ferry/internal/delta"
 	"ferry/internal/nix"
 
@@ -26,7 +27,7 @@ import (
 // berth is a machine on which a ship of a large path has lost its connection.
 type berth struct {
 	*fakeMachine
-	store root
+	store machine.Root
 	large item
 	small item // which was sent before it
 }
@@ -49,13 +50,13 @@ func newBerth(t *testing.T) *berth {
 
 // breakOff ships until the connection is lost, at about half of the large path.
 func (b *berth) breakOff(opts Options) {
-	b.t.Helper()
+	b.T.Helper()
 	f := b.connect(opts)
-	b.sendHalf(f, compress(b.t, stream(b.t, true, b.small, b.large)))
+	b.sendHalf(f, compress(b.T, stream(b.T, true, b.small, b.large)))
 }
 
 func (b *berth) sendHalf(f *ferry, text []byte) {
-	b.t.Helper()
+	b.T.Helper()
 	f.send(agent.Request{Method: agent.MethodShip})
 	go func() {
 		for {
@@ -65,48 +66,48 @@ func (b *berth) sendHalf(f *ferry, text []byte) {
 		}
 	}()
 	if _, err := f.wire.DataWriter().Write(text[:len(text)/2]); err != nil {
-		b.t.Fatal(err)
+		b.T.Fatal(err)
 	}
 	_ = f.in.Close()
 	if err := <-f.ended; err == nil {
-		b.t.Error("the agent ended without an error")
+		b.T.Error("the agent ended without an error")
 	}
 	f.ended <- nil
 }
 
 // rest is the large path as a stream that goes on where it was broken off.
 func (b *berth) rest(offset uint64) []byte {
-	b.t.Helper()
+	b.T.Helper()
 	x := b.large
 	x.header.Offset, x.nar = offset, x.nar[offset:]
-	return compress(b.t, stream(b.t, true, x))
+	return compress(b.T, stream(b.T, true, x))
 }
 
 // kept is what the agent has of the large path, which has to be about half of it.
 func (b *berth) kept(f *ferry) uint64 {
-	b.t.Helper()
+	b.T.Helper()
 	k := f.hello.Kept
 	if k == nil {
-		b.t.Fatal("nothing was kept")
+		b.T.Fatal("nothing was kept")
 	}
 	if k.Path != b.large.header.Path || k.NarHash != b.large.header.NarHash || k.Offset < 3<<20 || k.Offset > 5<<20 {
-		b.t.Fatalf("kept is %+v", *k)
+		b.T.Fatalf("kept is %+v", *k)
 	}
 	return k.Offset
 }
 
 // processes are those that have to do with the machine's store, by their command lines.
 func (b *berth) processes() (lines []string, pids []int) {
-	b.t.Helper()
+	b.T.Helper()
 	folders, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
-		b.t.Fatal(err)
+		b.T.Fatal(err)
 	}
 	for _, folder := range folders {
 		environment, _ := os.ReadFile(folder + "/environ")
 		line, _ := os.ReadFile(folder + "/cmdline")
 		pid, _ := strconv.Atoi(filepath.Base(folder))
-		if pid != os.Getpid() && len(line) > 0 && bytes.Contains(environment, []byte(b.store.dir)) {
+		if pid != os.Getpid() && len(line) > 0 && bytes.Contains(environment, []byte(b.store.Dir)) {
 			lines, pids = append(lines, strings.ReplaceAll(string(line), "\x00", " ")), append(pids, pid)
 		}
 	}
@@ -115,21 +116,21 @@ func (b *berth) processes() (lines []string, pids []int) {
 
 // until waits until f holds.
 func (b *berth) until(what string, f func() bool) {
-	b.t.Helper()
+	b.T.Helper()
 	for start := time.Now(); !f(); time.Sleep(5 * time.Millisecond) {
 		if time.Since(start) > 30*time.Second {
 			lines, _ := b.processes()
-			b.t.Fatalf("not %s: %q", what, lines)
+			b.T.Fatalf("not %s: %q", what, lines)
 		}
 	}
 }
 
 // nothingLeft waits until no process and no socket is left.
 func (b *berth) nothingLeft() {
-	b.t.Helper()
+	b.T.Helper()
 	b.until("gone", func() bool {
 		lines, _ := b.processes()
-		sockets, _ := os.ReadDir(b.path(keptFolder))
+		sockets, _ := os.ReadDir(b.Path(keptFolder))
 		return len(lines) == 0 && len(sockets) == 0
 	})
 }
@@ -142,9 +143,9 @@ func (f *ferry) leave() {
 
 // shipWhole ships everything, which has to work whatever was before.
 func (b *berth) shipWhole(f *ferry) {
-	b.t.Helper()
-	if r := f.ship(compress(b.t, stream(b.t, true, b.small, b.large))); r.Error != nil || r.Ship.Registered != 2 {
-		b.t.Errorf("%+v, %v", r.Ship, r.Error)
+	b.T.Helper()
+	if r := f.ship(compress(b.T, stream(b.T, true, b.small, b.large))); r.Error != nil || r.Ship.Registered != 2 {
+		b.T.Errorf("%+v, %v", r.Ship, r.Error)
 	}
 }
 
@@ -240,19 +241,19 @@ func TestKeptInVain(t *testing.T) {
 			return f
 		}},
 		"another version comes": {func(b *berth) *ferry {
-			program := b.path("/agent-of-another-version")
+			program := b.Path("/agent-of-another-version")
 			mine, err := os.Executable()
 			if err == nil {
 				err = os.Symlink(mine, program)
 			}
 			if err != nil {
-				b.t.Fatal(err)
+				b.T.Fatal(err)
 			}
 			opts := locked("s2")
 			opts.Program = program
 			f := b.connect(opts)
 			if f.hello.Kept != nil {
-				b.t.Errorf("%+v", f.hello.Kept)
+				b.T.Errorf("%+v", f.hello.Kept)
 			}
 			return f
 		}},
@@ -269,7 +270,7 @@ func TestKeptInVain(t *testing.T) {
 			})
 			f := b.connect(locked("s2"))
 			if f.hello.Kept != nil {
-				b.t.Errorf("%+v", f.hello.Kept)
+				b.T.Errorf("%+v", f.hello.Kept)
 			}
 			return f
 		}},
@@ -286,9 +287,9 @@ func TestKeptInVain(t *testing.T) {
 		"the target substitutes": {func(b *berth) *ferry {
 			f := b.connect(locked("s2"))
 			b.kept(f)
-			paths := compress(b.t, []byte(string(b.large.header.Path)+"\n"))
+			paths := compress(b.T, []byte(string(b.large.header.Path)+"\n"))
 			if r := f.request(agent.Request{Method: agent.MethodMissing, Substitute: true}, paths); r.Error != nil || len(r.Missing) != 1 {
-				b.t.Errorf("%+v", r)
+				b.T.Errorf("%+v", r)
 			}
 			return f
 		}},
@@ -296,7 +297,7 @@ func TestKeptInVain(t *testing.T) {
 			f := b.connect(locked("s2"))
 			b.kept(f)
 			if r, _ := f.ask(activation("dry-activate")); r.Error != nil {
-				b.t.Error(r.Error)
+				b.T.Error(r.Error)
 			}
 			return f
 		}},
@@ -304,7 +305,7 @@ func TestKeptInVain(t *testing.T) {
 			f := b.connect(locked("s2"))
 			offset := b.kept(f)
 			if r := f.ship(b.rest(offset - 1)); r.Error == nil || !strings.Contains(r.Error.Text, "nothing is kept") {
-				b.t.Errorf("%+v, %v", r.Ship, r.Error)
+				b.T.Errorf("%+v, %v", r.Ship, r.Error)
 			}
 			return f
 		}},
@@ -400,7 +401,7 @@ func TestWhatIsNotKept(t *testing.T) {
 func TestWhatIsKeptIsRootsAlone(t *testing.T) {
 	b := newBerth(t)
 	b.breakOff(locked("s1"))
-	folder := b.path(keptFolder)
+	folder := b.Path(keptFolder)
 	if info, err := os.Stat(folder); err != nil || info.Mode().Perm() != 0o700 {
 		t.Fatalf("%v, %v", info, err)
 	}
@@ -483,12 +484,12 @@ func TestAStrangeKeeperIsNotBelieved(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newMachine(t)
-			m.write(keptFolder+"/.keep", "")
+			m.Write(keptFolder+"/.keep", "")
 			program, err := os.Executable()
 			if err != nil {
 				t.Fatal(err)
 			}
-			listener, err := net.Listen("unix", m.path(keptFolder+"/"+filepath.Base(program)))
+			listener, err := net.Listen("unix", m.Path(keptFolder+"/"+filepath.Base(program)))
 			if err != nil {
 				t.Fatal(err)
 			}

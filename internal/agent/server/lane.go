@@ -13,9 +13,8 @@ import (
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine"
 	"ferry/internal/run"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -62,7 +61,7 @@ func (s *server) openLanes(ctx context.Context, r agent.Request, stream *agent.D
 	}
 	// At once: ferry measures the round trip by it.
 	_ = s.wire.WriteJSON(agent.FrameProgress, agent.Progress{Begun: true})
-	l, err := listenLanes(s.root().path(agent.LaneSocket), s.login().uid, r.Lanes)
+	l, err := listenLanes(s.root().Path(agent.LaneSocket), s.login().UID, r.Lanes)
 	if err != nil {
 		return func() {}
 	}
@@ -88,7 +87,7 @@ func listenLanes(socket string, uid int, token string) (*lanes, error) {
 	if uid < 0 {
 		return nil, errors.New("it is not known who the login user is")
 	}
-	if err := ownFolder(filepath.Dir(socket), 0o755); err != nil {
+	if err := machine.OwnFolder(filepath.Dir(socket), 0o755); err != nil {
 		return nil, err
 	}
 	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -126,7 +125,7 @@ func (l *lanes) accept() {
 
 // admit takes a connection as the lane that it says it is.
 func (l *lanes) admit(conn *net.UnixConn) bool {
-	if uidOf(conn) != l.uid {
+	if machine.PeerUID(conn) != l.uid {
 		return false
 	}
 	_ = conn.SetDeadline(time.Now().Add(laneGreetingLimit))
@@ -182,19 +181,4 @@ func (l *lanes) close() {
 			_ = conn.Close()
 		}
 	}
-}
-
-// uidOf is the user of the process at the other end; -1 if that is not known.
-func uidOf(conn *net.UnixConn) int {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return -1
-	}
-	uid := -1
-	_ = raw.Control(func(fd uintptr) {
-		if peer, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
-			uid = int(peer.Uid)
-		}
-	})
-	return uid
 }

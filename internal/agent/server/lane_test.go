@@ -191,9 +191,9 @@ type laneShip struct {
 
 // isLoginOf makes the machine know that this process is of the user who logged in.
 func isLoginOf(m *fakeMachine) {
-	m.write(fmt.Sprintf("/proc/%d/status", os.Getpid()), "Name:\tferry-agent\nPPid:\t1\n")
-	m.write(fmt.Sprintf("/proc/%d/environ", os.Getpid()), "SUDO_USER=alice\x00")
-	m.write("/etc/passwd", fmt.Sprintf("alice:x:%d:0::/:/bin/sh\n", os.Getuid()))
+	m.Write(fmt.Sprintf("/proc/%d/status", os.Getpid()), "Name:\tferry-agent\nPPid:\t1\n")
+	m.Write(fmt.Sprintf("/proc/%d/environ", os.Getpid()), "SUDO_USER=alice\x00")
+	m.Write("/etc/passwd", fmt.Sprintf("alice:x:%d:0::/:/bin/sh\n", os.Getuid()))
 }
 
 func newLaneShip(t *testing.T) *laneShip {
@@ -205,35 +205,35 @@ func newLaneShip(t *testing.T) *laneShip {
 
 // begin asks for the ship, hears that it has begun, and joins a lane.
 func (s *laneShip) begin() {
-	s.t.Helper()
+	s.T.Helper()
 	s.f.send(agent.Request{Method: agent.MethodShip, Lanes: laneToken})
 	kind, payload, err := s.f.wire.Read()
 	if err != nil || kind != agent.FrameProgress || !bytes.Contains(payload, []byte(`"begun":true`)) {
-		s.t.Fatalf("%q %q, %v", kind, payload, err)
+		s.T.Fatalf("%q %q, %v", kind, payload, err)
 	}
 	var answer string
 	for limit := time.Now().Add(time.Minute); answer == ""; {
-		if s.lane, answer = knock(s.t, s.path(agent.LaneSocket), laneToken+"\x00"); answer == "" && time.Now().After(limit) {
-			s.t.Fatal("nobody answers")
+		if s.lane, answer = knock(s.T, s.Path(agent.LaneSocket), laneToken+"\x00"); answer == "" && time.Now().After(limit) {
+			s.T.Fatal("nobody answers")
 		}
 	}
 }
 
 // send sends a stream, the pieces of the lane by over, and gives the answer.
 func (s *laneShip) send(text []byte, over func(n int, piece []byte)) agent.Response {
-	s.t.Helper()
+	s.T.Helper()
 	sent := make(chan error, 1)
 	go func() { sent <- s.write(text, over) }()
 	r, _ := s.f.answer()
 	if err := <-sent; err != nil {
-		s.t.Error(err)
+		s.T.Error(err)
 	}
 	return r
 }
 
 // sendAlone sends a stream over the main channel.
 func (s *laneShip) sendAlone(text []byte) agent.Response {
-	s.t.Helper()
+	s.T.Helper()
 	sent := make(chan error, 1)
 	go func() {
 		data := s.f.wire.DataWriter()
@@ -242,7 +242,7 @@ func (s *laneShip) sendAlone(text []byte) agent.Response {
 	}()
 	r, _ := s.f.answer()
 	if err := <-sent; err != nil {
-		s.t.Error(err)
+		s.T.Error(err)
 	}
 	return r
 }
@@ -283,7 +283,7 @@ func TestAShipWithALaneArrives(t *testing.T) {
 	if n, err := s.lane.Read(make([]byte, 1)); n > 0 || err != io.EOF {
 		t.Errorf("the lane goes on: %v", err)
 	}
-	if _, err := os.Stat(s.path(agent.LaneSocket)); !os.IsNotExist(err) {
+	if _, err := os.Stat(s.Path(agent.LaneSocket)); !os.IsNotExist(err) {
 		t.Errorf("the socket is there: %v", err)
 	}
 }
@@ -335,11 +335,11 @@ func TestAShipWhoseLaneFailsGoesOnWithoutIt(t *testing.T) {
 
 // isThere checks that the machine's store has the paths as they are.
 func (s *laneShip) isThere(items ...item) {
-	s.t.Helper()
+	s.T.Helper()
 	for _, x := range items {
 		var nar bytes.Buffer
-		if err := nix.DumpPath(context.Background(), &nar, s.store.path(string(x.header.Path))); err != nil || !bytes.Equal(nar.Bytes(), x.nar) {
-			s.t.Errorf("%s: %v", x.header.Path, err)
+		if err := nix.DumpPath(context.Background(), &nar, s.store.Path(string(x.header.Path))); err != nil || !bytes.Equal(nar.Bytes(), x.nar) {
+			s.T.Errorf("%s: %v", x.header.Path, err)
 		}
 	}
 }

@@ -12,14 +12,15 @@ import (
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine"
 )
 
 // Both locks are on a file system that a reboot empties. They are the kernel's (flock), so they die with their holders.
 const (
 	// lockFile is held by the agent of a deployment for its whole life.
-	lockFile = jobsFolder + "/lock"
+	lockFile = machine.RunFolder + "/lock"
 	// workFile is held by a job for its whole life, which may be longer than its agent's.
-	workFile = jobsFolder + "/work"
+	workFile = machine.RunFolder + "/work"
 )
 
 // lock is a held lock.
@@ -35,7 +36,7 @@ type holding struct {
 	Pid     int    `json:"pid"`
 	Session string `json:"session"`
 	// SSHD is the process that ends when the agent's connection does.
-	SSHD processID `json:"sshd,omitzero"`
+	SSHD machine.ProcessID `json:"sshd,omitzero"`
 }
 
 const (
@@ -47,8 +48,8 @@ const (
 
 // takeLock takes the agents' lock, or tells who holds it, or who has a job at work. An agent of the same session that has not
 // noticed yet that its connection is gone is ended first, and one of another session that is deserted.
-func takeLock(r root, opts Options, now time.Time) (*lock, *agent.Lock, error) {
-	file, err := openLock(r.path(lockFile))
+func takeLock(r machine.Root, opts Options, now time.Time) (*lock, *agent.Lock, error) {
+	file, err := openLock(r.Path(lockFile))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -57,17 +58,17 @@ func takeLock(r root, opts Options, now time.Time) (*lock, *agent.Lock, error) {
 	before := predecessor{handle: -1, within: within}
 	defer before.close()
 	for start := time.Now(); ; time.Sleep(20 * time.Millisecond) {
-		free, err := tryLock(file)
+		free, err := machine.TryLock(file)
 		if err != nil {
 			_ = file.Close()
 			return nil, nil, err
 		}
-		if free && isCurrent(file) {
+		if free && machine.IsCurrent(file) {
 			break
 		}
 		if free {
 			_ = file.Close()
-			if file, err = openLock(r.path(lockFile)); err != nil {
+			if file, err = openLock(r.Path(lockFile)); err != nil {
 				return nil, nil, err
 			}
 			continue
@@ -102,12 +103,12 @@ func takeLock(r root, opts Options, now time.Time) (*lock, *agent.Lock, error) {
 }
 
 // lockWork takes the jobs' lock for job, and waits while another job is at work: two of them would write over each other.
-func lockWork(r root, job Job, now time.Time) (*lock, error) {
+func lockWork(r machine.Root, job Job, now time.Time) (*lock, error) {
 	return flockWork(r, job, now, syscall.LOCK_EX)
 }
 
 // tryLockWork is lockWork that does not wait: nil if another job is at work.
-func tryLockWork(r root, job Job, now time.Time) (*lock, error) {
+func tryLockWork(r machine.Root, job Job, now time.Time) (*lock, error) {
 	work, err := flockWork(r, job, now, syscall.LOCK_EX|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
 		return nil, nil
@@ -115,14 +116,14 @@ func tryLockWork(r root, job Job, now time.Time) (*lock, error) {
 	return work, err
 }
 
-func flockWork(r root, job Job, now time.Time, how int) (*lock, error) {
-	file, err := openLock(r.path(workFile))
+func flockWork(r machine.Root, job Job, now time.Time, how int) (*lock, error) {
+	file, err := openLock(r.Path(workFile))
 	if err != nil {
 		return nil, err
 	}
-	for err = flock(file, how); err == nil && !isCurrent(file); err = flock(file, how) {
+	for err = machine.Flock(file, how); err == nil && !machine.IsCurrent(file); err = machine.Flock(file, how) {
 		_ = file.Close()
-		if file, err = openLock(r.path(workFile)); err != nil {
+		if file, err = openLock(r.Path(workFile)); err != nil {
 			return nil, err
 		}
 	}
@@ -140,8 +141,8 @@ func flockWork(r root, job Job, now time.Time, how int) (*lock, error) {
 }
 
 // atWork tells whose job is at work; nil: none is.
-func atWork(r root) *holding {
-	file, err := openLock(r.path(workFile))
+func atWork(r machine.Root) *holding {
+	file, err := openLock(r.Path(workFile))
 	if err != nil {
 		return nil
 	}
@@ -154,12 +155,12 @@ func atWork(r root) *holding {
 }
 
 func openLock(path string) (*os.File, error) {
-	if err := ownFolder(filepath.Dir(path), 0o755); err != nil {
+	if err := machine.OwnFolder(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("take the lock: %w", err)
 	}
 	// An older bundle's script made it so that everybody could open it, and refuse deployments by holding it.
-	if _, err := os.Lstat(path); err == nil && !isPrivate(path) && rootUses(path, true) == "" {
-		if err := replaceLock(path, filepath.Join(filepath.Dir(path), filepath.Base(turnFile))); err != nil {
+	if _, err := os.Lstat(path); err == nil && !machine.IsPrivate(path) && machine.UsedByRoot(path, true) == "" {
+		if err := machine.ReplaceLock(path, filepath.Join(filepath.Dir(path), filepath.Base(turnFile))); err != nil {
 			return nil, fmt.Errorf("take the lock: %w", err)
 		}
 	}
@@ -168,29 +169,6 @@ func openLock(path string) (*os.File, error) {
 		return nil, fmt.Errorf("take the lock: %w", err)
 	}
 	return file, nil
-}
-
-// isCurrent tells whether a file is the one that has its name: another one may have taken its place since it was opened.
-func isCurrent(file *os.File) bool {
-	mine, err := file.Stat()
-	if err != nil {
-		return false
-	}
-	there, err := os.Lstat(file.Name())
-	return err == nil && os.SameFile(mine, there)
-}
-
-func flock(file *os.File, how int) error { return syscall.Flock(int(file.Fd()), how) }
-
-func tryLock(file *os.File) (free bool, err error) {
-	err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-	if errors.Is(err, syscall.EWOULDBLOCK) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("take the lock: %w", err)
-	}
-	return true, nil
 }
 
 func writeHolding(file *os.File, mine holding) error {

@@ -13,16 +13,16 @@ import (
 func TestLockTellsWhoHoldsIt(t *testing.T) {
 	m := newMachine(t)
 	began := time.Now()
-	held, holder, err := takeLock(m.root, Options{Who: "alice@here", Session: "s1"}, began)
+	held, holder, err := takeLock(m.Root, Options{Who: "alice@here", Session: "s1"}, began)
 	if err != nil || holder != nil {
 		t.Fatalf("%v, %v", holder, err)
 	}
-	second, holder, err := takeLock(m.root, Options{Who: "bob@there", Session: "s2", leaving: time.Millisecond}, time.Now())
+	second, holder, err := takeLock(m.Root, Options{Who: "bob@there", Session: "s2", leaving: time.Millisecond}, time.Now())
 	if err != nil || second != nil || holder == nil || holder.Who != "alice@here" || holder.Since != began.Unix() {
 		t.Errorf("%v, %+v, %v", second, holder, err)
 	}
 	held.release()
-	third, holder, err := takeLock(m.root, Options{Who: "bob@there", Session: "s2", leaving: time.Millisecond}, time.Now())
+	third, holder, err := takeLock(m.Root, Options{Who: "bob@there", Session: "s2", leaving: time.Millisecond}, time.Now())
 	if err != nil || holder != nil {
 		t.Fatalf("after it was released: %+v, %v", holder, err)
 	}
@@ -32,12 +32,12 @@ func TestLockTellsWhoHoldsIt(t *testing.T) {
 func TestLockIsHeldWhateverStandsInIt(t *testing.T) {
 	for _, text := range []string{"", strings.Repeat("[", 1<<20)} {
 		m := newMachine(t)
-		held, _, err := takeLock(m.root, Options{Session: "s1"}, time.Now())
+		held, _, err := takeLock(m.Root, Options{Session: "s1"}, time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}
-		m.write(lockFile, text)
-		if got, holder, err := takeLock(m.root, Options{Session: "s2", leaving: time.Millisecond}, time.Now()); got != nil || holder == nil || err != nil {
+		m.Write(lockFile, text)
+		if got, holder, err := takeLock(m.Root, Options{Session: "s2", leaving: time.Millisecond}, time.Now()); got != nil || holder == nil || err != nil {
 			t.Errorf("%.10q: %v, %v, %v", text, got, holder, err)
 		}
 		held.release()
@@ -69,10 +69,10 @@ func hold(t *testing.T, session string) *exec.Cmd {
 func TestLockIsTakenOverFromAnAgentOfTheSameDeployment(t *testing.T) {
 	m := newMachine(t)
 	agent := hold(t, "s1")
-	if got, holder, err := takeLock(m.root, Options{Session: "s2", leaving: time.Millisecond}, time.Now()); got != nil || holder == nil || holder.Who != "other@there" || err != nil {
+	if got, holder, err := takeLock(m.Root, Options{Session: "s2", leaving: time.Millisecond}, time.Now()); got != nil || holder == nil || holder.Who != "other@there" || err != nil {
 		t.Fatalf("another deployment: %v, %v, %v", got, holder, err)
 	}
-	held, holder, err := takeLock(m.root, Options{Session: "s1"}, time.Now())
+	held, holder, err := takeLock(m.Root, Options{Session: "s1"}, time.Now())
 	if err != nil || holder != nil {
 		t.Fatalf("%v, %v", holder, err)
 	}
@@ -91,13 +91,13 @@ func TestLockTakeOverEndsNoOtherProgram(t *testing.T) {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- innocent.Wait() }()
-	held, _, err := takeLock(m.root, Options{Session: "s1"}, time.Now())
+	held, _, err := takeLock(m.Root, Options{Session: "s1"}, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.write(lockFile, `{"session":"s1","pid":`+strconv.Itoa(innocent.Process.Pid)+`}`)
+	m.Write(lockFile, `{"session":"s1","pid":`+strconv.Itoa(innocent.Process.Pid)+`}`)
 	time.AfterFunc(200*time.Millisecond, held.release)
-	again, holder, err := takeLock(m.root, Options{Session: "s1"}, time.Now())
+	again, holder, err := takeLock(m.Root, Options{Session: "s1"}, time.Now())
 	if err != nil || holder != nil {
 		t.Fatalf("%v, %v", holder, err)
 	}
@@ -114,20 +114,20 @@ func TestLockTakeOverEndsNoOtherProgram(t *testing.T) {
 // A job may live longer than the agent that began it. Who comes then must wait for it, unless it is the same deployment.
 func TestLockIsNotFreeWhileAJobIsAtWork(t *testing.T) {
 	m := newMachine(t)
-	work, err := lockWork(m.root, Job{Who: "alice@here", Session: "s1"}, time.Now())
+	work, err := lockWork(m.Root, Job{Who: "alice@here", Session: "s1"}, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, holder, err := takeLock(m.root, Options{Session: "s2", leaving: time.Millisecond}, time.Now()); got != nil || err != nil || holder == nil || holder.Who != "alice@here" {
+	if got, holder, err := takeLock(m.Root, Options{Session: "s2", leaving: time.Millisecond}, time.Now()); got != nil || err != nil || holder == nil || holder.Who != "alice@here" {
 		t.Errorf("another deployment: %v, %v, %v", got, holder, err)
 	}
-	same, holder, err := takeLock(m.root, Options{Session: "s1"}, time.Now())
+	same, holder, err := takeLock(m.Root, Options{Session: "s1"}, time.Now())
 	if err != nil || holder != nil {
 		t.Fatalf("the same deployment: %v, %v", holder, err)
 	}
 	same.release()
 	work.release()
-	other, holder, err := takeLock(m.root, Options{Session: "s2", leaving: time.Millisecond}, time.Now())
+	other, holder, err := takeLock(m.Root, Options{Session: "s2", leaving: time.Millisecond}, time.Now())
 	if err != nil || holder != nil {
 		t.Fatalf("after the job: %v, %v", holder, err)
 	}
@@ -136,8 +136,8 @@ func TestLockIsNotFreeWhileAJobIsAtWork(t *testing.T) {
 
 func TestLockThatCannotBeTakenIsAnError(t *testing.T) {
 	m := newMachine(t)
-	m.write("/run/ferry", "a file where a folder should be")
-	if _, _, err := takeLock(m.root, Options{Session: "s1"}, time.Now()); err == nil || !strings.Contains(err.Error(), "take the lock") {
+	m.Write("/run/ferry", "a file where a folder should be")
+	if _, _, err := takeLock(m.Root, Options{Session: "s1"}, time.Now()); err == nil || !strings.Contains(err.Error(), "take the lock") {
 		t.Errorf("got %v", err)
 	}
 }

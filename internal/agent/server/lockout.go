@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine"
 	"ferry/internal/nix"
 	"ferry/internal/run"
 	"ferry/internal/userdb"
@@ -17,10 +18,10 @@ import (
 // knows: a warning that is often wrong is soon not read. So what the two systems say is compared with each other and with
 // what this login uses, what cannot be read or understood counts as harmless, and so does what is no different before.
 type inspection struct {
-	root   root
+	root   machine.Root
 	runner *run.Runner
-	files  *inspectedFiles
-	login  login
+	files  *machine.Files
+	login  machine.Login
 	now    time.Time
 	// interfaces are the names of those that have an address.
 	interfaces map[netip.Addr]string
@@ -49,25 +50,27 @@ func (s *server) inspect(ctx context.Context, r agent.Request, stream *agent.Dat
 	if _, err := nix.ParseStorePath(toplevel); err != nil {
 		return &agent.ResponseError{Kind: agent.KindInvalid, Text: err.Error()}
 	}
-	if !r.Ahead && !s.root().exists(toplevel) {
+	if !r.Ahead && !s.root().Exists(toplevel) {
 		return &agent.ResponseError{Kind: agent.KindInvalid, Text: toplevel + " is not on the target (any more)"}
 	}
-	if !r.Ahead && !s.root().exists(toplevel+"/bin/switch-to-configuration") {
+	if !r.Ahead && !s.root().Exists(toplevel+"/bin/switch-to-configuration") {
 		return &agent.ResponseError{Kind: agent.KindInvalid, Text: toplevel + " is no NixOS system"}
 	}
-	current := s.root().storePath("/run/current-system")
+	current := s.root().StorePath("/run/current-system")
 	if current == "" || current == toplevel {
 		return nil
 	}
 	l := s.login()
-	if l.elevate == "" && l.uid > 0 && (r.Elevate == "sudo" || r.Elevate == "doas") {
-		l.elevate = r.Elevate
+	if l.Elevate == "" && l.UID > 0 && (r.Elevate == "sudo" || r.Elevate == "doas") {
+		l.Elevate = r.Elevate
 	}
 	i := newInspection(s.root(), s.runner, l, current, toplevel)
-	i.files.ahead = told
+	if told != nil {
+		i.files.Foreseen = told.at
+	}
 	i.interfaces = interfaces()
 	i.guarded = r.Action == "switch" || r.Action == "test"
-	if c, ok := s.root().undoneBy(current, toplevel); ok {
+	if c, ok := undoneBy(s.root(), current, toplevel); ok {
 		i.undone = &c
 	}
 	i.run(ctx)
@@ -80,8 +83,8 @@ func (s *server) inspect(ctx context.Context, r agent.Request, stream *agent.Dat
 	return nil
 }
 
-func newInspection(r root, runner *run.Runner, l login, current, toplevel string) *inspection {
-	files := newInspectedFiles(r)
+func newInspection(r machine.Root, runner *run.Runner, l machine.Login, current, toplevel string) *inspection {
+	files := machine.NewFiles(r)
 	return &inspection{
 		root: r, runner: runner, files: files, login: l, now: time.Now(),
 		old: etcView{files: files, toplevel: current}, new: etcView{files: files, toplevel: toplevel, before: current},
@@ -95,15 +98,15 @@ func (i *inspection) run(ctx context.Context) {
 		i.after.known = false
 	}
 	i.machine = i.readMachine()
-	if i.login.user != "" {
+	if i.login.User != "" {
 		i.inspectUser()
 	}
-	if i.login.ssh {
+	if i.login.SSH {
 		i.inspectSSHD(ctx)
 		i.inspectAddress()
 		i.inspectFirewall()
 	}
-	if i.login.elevate != "" && i.userStays() {
+	if i.login.Elevate != "" && i.userStays() {
 		i.inspectRoot()
 	}
 }
@@ -114,7 +117,7 @@ func (i *inspection) risk(kind agent.RiskKind, text string) {
 
 // inspectUser looks whether the user is still there and may log in.
 func (i *inspection) inspectUser() {
-	user := i.login.user
+	user := i.login.User
 	if !i.userStays() {
 		i.risk(agent.RiskUser, fmt.Sprintf("the new system does not have the user %s any more", user))
 		return
@@ -136,19 +139,19 @@ func (i *inspection) inspectUser() {
 // inspectWayBack looks whether going back would remove the user: NixOS removes who was declared, and the system that runs does
 // not declare this one. The accounts are put back, where that can be.
 func (i *inspection) inspectWayBack() {
-	user := i.login.user
-	if _, declared := i.before.user(user); declared || !i.before.known || i.before.userborn || i.login.uid == 0 {
+	user := i.login.User
+	if _, declared := i.before.user(user); declared || !i.before.known || i.before.userborn || i.login.UID == 0 {
 		return
 	}
-	if err := userdb.Writable(i.root.dir); err != nil {
+	if err := userdb.Writable(i.root.Dir); err != nil {
 		i.risk(agent.RiskUser, fmt.Sprintf("going back would remove the user %s, whom the new system declares and the one that runs does not: %v", user, err))
 	}
 }
 
 // userStays tells that the user is not known to go.
 func (i *inspection) userStays() bool {
-	user := i.login.user
-	if _, declared := i.after.user(user); declared || !i.after.known || i.login.uid == 0 || user == "" {
+	user := i.login.User
+	if _, declared := i.after.user(user); declared || !i.after.known || i.login.UID == 0 || user == "" {
 		return true
 	}
 	return i.after.keepsOthers && !i.declaredBefore(user)
@@ -156,12 +159,12 @@ func (i *inspection) userStays() bool {
 
 // comesBack tells whether this switch brings the user back whom the system that runs has taken over.
 func (i *inspection) comesBack() bool {
-	return i.guarded && i.after.keepsOthers && i.undone != nil && i.undone.Brings(i.login.user)
+	return i.guarded && i.after.keepsOthers && i.undone != nil && i.undone.Brings(i.login.User)
 }
 
 // declaredBefore tells whether the user is there because a system declared it, and goes with it.
 func (i *inspection) declaredBefore(user string) bool {
-	if user == i.login.user && i.comesBack() {
+	if user == i.login.User && i.comesBack() {
 		return false
 	}
 	_, declared := i.before.user(user)
@@ -170,13 +173,13 @@ func (i *inspection) declaredBefore(user string) bool {
 
 // groupsBefore are the groups that the user is in now.
 func (i *inspection) groupsBefore() (groups []string, known bool) {
-	return i.machine.groupsOf(i.login.user), i.machine.known
+	return i.machine.groupsOf(i.login.User), i.machine.known
 }
 
 // groupsAfter are the groups that the user will be in, by the rules by which NixOS merges what a system declares with what
 // the machine has.
 func (i *inspection) groupsAfter() (groups []string, known bool) {
-	user, before := i.login.user, i.machine.groupsOf(i.login.user)
+	user, before := i.login.User, i.machine.groupsOf(i.login.User)
 	if !i.after.known || !i.machine.known {
 		return before, i.machine.known && i.new.usersAsBefore()
 	}

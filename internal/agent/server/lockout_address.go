@@ -9,12 +9,13 @@ import (
 	"strings"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine"
 )
 
 // inspectAddress looks whether the address that this connection came in by is still configured. It knows NixOS's scripts
 // and systemd-networkd's files; what other programs are told is not looked into.
 func (i *inspection) inspectAddress() {
-	address := i.login.server.Addr()
+	address := i.login.Server.Addr()
 	name := i.interfaces[address]
 	if !address.IsValid() || name == "" || address.IsLoopback() || address.IsLinkLocalUnicast() {
 		return
@@ -86,13 +87,13 @@ var otherPrograms = []string{
 // addresses reads what the system configures; not known is what cannot be read whole.
 func (v etcView) addresses() (configured configuredAddresses, known bool) {
 	names, found := v.names("systemd/system")
-	if found == unreadable {
+	if found == machine.Unreadable {
 		return configured, false
 	}
 	for _, unit := range names {
 		if unit == "dhcpcd.service" || slices.Contains(otherPrograms, unit) {
 			text, found := v.unit(unit)
-			is := found == unreadable || text != ""
+			is := found == machine.Unreadable || text != ""
 			configured.dynamic = configured.dynamic || is && unit == "dhcpcd.service"
 			configured.elsewhere = configured.elsewhere || is && unit != "dhcpcd.service"
 		}
@@ -102,7 +103,7 @@ func (v etcView) addresses() (configured configuredAddresses, known bool) {
 			continue
 		}
 		scripts, found := v.programs(unit)
-		if found == unreadable {
+		if found == machine.Unreadable {
 			return configured, false
 		}
 		for _, script := range scripts {
@@ -122,7 +123,7 @@ func (v etcView) mayAsk(name string, configured configuredAddresses) bool {
 		}
 	}
 	unit, found := v.unit("dhcpcd.service")
-	if found == absent || found == present && unit == "" {
+	if found == machine.Absent || found == machine.Present && unit == "" {
 		return false
 	}
 	_, after, _ := strings.Cut(unit, "--config ")
@@ -131,7 +132,7 @@ func (v etcView) mayAsk(name string, configured configuredAddresses) bool {
 		return true
 	}
 	config, found := v.absolute(words[0])
-	if found != present {
+	if found != machine.Present {
 		return true
 	}
 	for line := range strings.Lines(config) {
@@ -181,7 +182,7 @@ func (v etcView) networkdAddresses(configured *configuredAddresses) (known bool)
 		return known
 	}
 	files, found := v.names("systemd/network")
-	if found == unreadable {
+	if found == machine.Unreadable {
 		return false
 	}
 	for _, name := range files {
@@ -189,7 +190,7 @@ func (v etcView) networkdAddresses(configured *configuredAddresses) (known bool)
 			continue
 		}
 		text, found := v.read("systemd/network/" + name)
-		if found == unreadable {
+		if found == machine.Unreadable {
 			return false
 		}
 		static, dynamic := parseNetworkFile(text)

@@ -8,12 +8,13 @@ import (
 	"strings"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine"
 )
 
 // inspectFirewall looks whether the new system's firewall lets a connection like this one in. It knows the rules that NixOS
 // writes, with iptables and with nft; beside others that accept something it says nothing.
 func (i *inspection) inspectFirewall() {
-	at := i.login.server
+	at := i.login.Server
 	name := i.interfaces[at.Addr()]
 	if !at.IsValid() || name == "" || name == "lo" {
 		return
@@ -26,17 +27,17 @@ func (i *inspection) inspectFirewall() {
 // firewallAccepts tells whether a system's firewall accepts connections to a port on an interface.
 func (v etcView) firewallAccepts(port uint16, name string) verdict {
 	scripts, found := v.programs("firewall.service")
-	if found == present && len(scripts) > 0 {
+	if found == machine.Present && len(scripts) > 0 {
 		return iptablesAccepts(strings.Join(scripts, "\n"), port, name)
 	}
-	if found == unreadable {
+	if found == machine.Unreadable {
 		return perhaps
 	}
 	scripts, found = v.programs("nftables.service")
-	if found == present && len(scripts) > 0 {
+	if found == machine.Present && len(scripts) > 0 {
 		return nftAccepts(strings.Join(scripts, "\n"), port, name)
 	}
-	if found == unreadable {
+	if found == machine.Unreadable {
 		return perhaps
 	}
 	return yes

@@ -1,37 +1,31 @@
 package server
 
 import (
-	"crypto/sha256"
-	"encoding/base64"
 	"path"
 	"strconv"
 	"strings"
-)
 
-// authorizedKey is one key that may log in.
-type authorizedKey struct {
-	fingerprint string
-	comment     string
-}
+	"ferry/internal/agent/machine"
+)
 
 // authorizedKeys is what a system knows of the keys of a user.
 type authorizedKeys struct {
-	keys []authorizedKey
+	keys []machine.PublicKey
 	// unknown says that there may be others: from a command, by certificates, in files that cannot be read.
 	unknown bool
 }
 
-func (a authorizedKeys) has(fingerprint string) (authorizedKey, bool) {
+func (a authorizedKeys) has(fingerprint string) (machine.PublicKey, bool) {
 	for _, k := range a.keys {
-		if k.fingerprint == fingerprint {
+		if k.Fingerprint == fingerprint {
 			return k, true
 		}
 	}
-	return authorizedKey{}, false
+	return machine.PublicKey{}, false
 }
 
 // userKeys reads the keys of a user by the settings of the system's sshd.
-func (v etcView) userKeys(l login, settings sshdSettings) authorizedKeys {
+func (v etcView) userKeys(l machine.Login, settings sshdSettings) authorizedKeys {
 	var all authorizedKeys
 	for _, keyword := range []string{"authorizedkeyscommand", "trustedusercakeys"} {
 		if value, known := settings.first(keyword, "none"); !known || value != "none" {
@@ -53,10 +47,10 @@ func (v etcView) userKeys(l login, settings sshdSettings) authorizedKeys {
 		}
 		text, found := v.absolute(name)
 		// The user's own files are the same before and after; the store is where home managers keep theirs.
-		if found != present && l.home != "/" && below(name, []string{l.home}) {
-			text, found = v.files.read(name, l.home, storeFolder)
+		if found != machine.Present && l.Home != "/" && machine.Below(name, []string{l.Home}) {
+			text, found = v.files.Read(name, l.Home, machine.StoreFolder)
 		}
-		if found == unreadable {
+		if found == machine.Unreadable {
 			all.unknown = true
 		}
 		keys, ok := parseAuthorizedKeys(text)
@@ -67,7 +61,7 @@ func (v etcView) userKeys(l login, settings sshdSettings) authorizedKeys {
 }
 
 // expandKeyFile makes an absolute path of a word of AuthorizedKeysFile.
-func expandKeyFile(name string, l login) (string, bool) {
+func expandKeyFile(name string, l machine.Login) (string, bool) {
 	var b strings.Builder
 	for i := 0; i < len(name); i++ {
 		if name[i] != '%' {
@@ -81,37 +75,37 @@ func expandKeyFile(name string, l login) (string, bool) {
 		case '%':
 			b.WriteByte('%')
 		case 'h':
-			b.WriteString(l.home)
+			b.WriteString(l.Home)
 		case 'u':
-			b.WriteString(l.user)
+			b.WriteString(l.User)
 		case 'U':
-			b.WriteString(strconv.Itoa(l.uid))
+			b.WriteString(strconv.Itoa(l.UID))
 		default:
 			return "", false
 		}
 	}
 	name = b.String()
 	if !path.IsAbs(name) {
-		name = l.home + "/" + name
+		name = l.Home + "/" + name
 	}
-	return path.Clean(name), path.IsAbs(l.home)
+	return path.Clean(name), path.IsAbs(l.Home)
 }
 
 // parseAuthorizedKeys reads the lines of authorized_keys that let someone run any command. It is not complete if
 // certificates may log in too.
-func parseAuthorizedKeys(text string) (keys []authorizedKey, complete bool) {
+func parseAuthorizedKeys(text string) (keys []machine.PublicKey, complete bool) {
 	complete = true
 	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)
 		if line == "" || line[0] == '#' {
 			continue
 		}
-		if k, ok := parseKey(line); ok {
+		if k, ok := machine.ParseKey(line); ok {
 			keys = append(keys, k)
 			continue
 		}
 		options, rest := cutOptions(line)
-		k, ok := parseKey(rest)
+		k, ok := machine.ParseKey(rest)
 		switch {
 		case !ok:
 			continue
@@ -122,22 +116,6 @@ func parseAuthorizedKeys(text string) (keys []authorizedKey, complete bool) {
 		}
 	}
 	return keys, complete
-}
-
-// parseKey reads "TYPE BASE64 COMMENT".
-func parseKey(s string) (authorizedKey, bool) {
-	kind, rest, _ := strings.Cut(strings.TrimSpace(s), " ")
-	if !strings.HasPrefix(kind, "ssh-") && !strings.HasPrefix(kind, "ecdsa-") && !strings.HasPrefix(kind, "sk-") &&
-		!strings.HasPrefix(kind, "webauthn-") {
-		return authorizedKey{}, false
-	}
-	encoded, comment, _ := strings.Cut(strings.TrimSpace(rest), " ")
-	blob, err := base64.StdEncoding.DecodeString(encoded)
-	if err != nil || len(blob) == 0 {
-		return authorizedKey{}, false
-	}
-	sum := sha256.Sum256(blob)
-	return authorizedKey{"SHA256:" + base64.RawStdEncoding.EncodeToString(sum[:]), strings.TrimSpace(comment)}, true
 }
 
 // cutOptions cuts a line after its options, in which a quoted value may have blanks.

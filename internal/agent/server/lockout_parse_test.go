@@ -5,6 +5,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"ferry/internal/agent/machine"
+	"ferry/internal/agent/machine/machinetest"
 )
 
 // TestSudoersAreReadLikeSudo locks what rules are taken for; what is not understood is never a no.
@@ -49,12 +52,12 @@ func TestSudoersAreReadLikeSudo(t *testing.T) {
 		"@include sudoers":                                                    {perhaps, perhaps},
 		"#includedir /etc/rules.d":                                            {yes, yes},
 	} {
-		m := &fakeMachine{t: t, root: root{dir: t.TempDir()}}
-		m.write("/etc/sudoers", text+"\n")
-		m.write("/etc/more", "alice ALL=(ALL) ALL\n")
-		m.write("/etc/rules.d/10-alice", "alice ALL=(ALL) NOPASSWD: ALL\n")
-		m.write("/etc/rules.d/old.bak", "alice ALL=(ALL) !ALL\n")
-		v := etcView{files: newInspectedFiles(m.root), toplevel: string(newSystem)}
+		m := &fakeMachine{machinetest.New(t)}
+		m.Write("/etc/sudoers", text+"\n")
+		m.Write("/etc/more", "alice ALL=(ALL) ALL\n")
+		m.Write("/etc/rules.d/10-alice", "alice ALL=(ALL) NOPASSWD: ALL\n")
+		m.Write("/etc/rules.d/old.bak", "alice ALL=(ALL) !ALL\n")
+		v := etcView{files: machine.NewFiles(m.Root), toplevel: string(newSystem)}
 		rules, _ := v.readSudoers("sudoers")
 		who := asker{user: "alice", uid: 1000, groups: []string{"users", "wheel"}, groupsKnown: true}
 		if got := rules.give(who); got != want {
@@ -90,15 +93,15 @@ func TestDoasRulesAreReadLikeDoas(t *testing.T) {
 
 // TestSSHDConfigIsReadLikeSSHD locks which line counts, and what is not sure.
 func TestSSHDConfigIsReadLikeSSHD(t *testing.T) {
-	m := &fakeMachine{t: t, root: root{dir: t.TempDir()}}
-	m.write("/etc/ssh/sshd_config", "# PermitRootLogin yes\nPermitRootLogin=no # a comment\nPermitRootLogin yes\nPORT 22\nport \"2222\"\n"+
+	m := &fakeMachine{machinetest.New(t)}
+	m.Write("/etc/ssh/sshd_config", "# PermitRootLogin yes\nPermitRootLogin=no # a comment\nPermitRootLogin yes\nPORT 22\nport \"2222\"\n"+
 		"Include sshd_config.d/*.conf\nAllowUsers alice bob\nMatch User bob\nPubkeyAuthentication no\nMatch all\nUseDNS yes\n")
-	m.write("/etc/ssh/sshd_config.d/1.conf", "AllowUsers carol\nMatch Address 10.0.0.0/8\nPasswordAuthentication no\n")
-	m.write("/etc/ssh/sshd_config.d/2.conf", "PrintMotd no\n")
-	m.write("/etc/ssh/sshd_config.d/3.off", "PermitEmptyPasswords yes\n")
-	v := etcView{files: newInspectedFiles(m.root), toplevel: string(newSystem)}
+	m.Write("/etc/ssh/sshd_config.d/1.conf", "AllowUsers carol\nMatch Address 10.0.0.0/8\nPasswordAuthentication no\n")
+	m.Write("/etc/ssh/sshd_config.d/2.conf", "PrintMotd no\n")
+	m.Write("/etc/ssh/sshd_config.d/3.off", "PermitEmptyPasswords yes\n")
+	v := etcView{files: machine.NewFiles(m.Root), toplevel: string(newSystem)}
 	s, found, outside := v.readSSHDConfig()
-	if found != present || !outside || s.incomplete {
+	if found != machine.Present || !outside || s.incomplete {
 		t.Errorf("%v, %v, %+v", found, outside, s)
 	}
 	for keyword, want := range map[string]string{
@@ -114,7 +117,7 @@ func TestSSHDConfigIsReadLikeSSHD(t *testing.T) {
 			t.Errorf("%s: %q, want %q", keyword, got, want)
 		}
 	}
-	m.write("/etc/ssh/sshd_config", "Include /var/x*/y\nInclude sshd_config\n")
+	m.Write("/etc/ssh/sshd_config", "Include /var/x*/y\nInclude sshd_config\n")
 	if s, _, _ := v.readSSHDConfig(); !s.incomplete {
 		t.Error("what cannot be read is taken for nothing")
 	}
@@ -170,17 +173,17 @@ func accepts(all []endpoint, known bool) func(four, six netip.AddrPort) string {
 
 // TestAuthorizedKeysAreReadWithTheirOptions locks which keys count.
 func TestAuthorizedKeysAreReadWithTheirOptions(t *testing.T) {
-	text := "# " + otherKey + "\n\n" + aliceKey + "\nfrom=\"10.0.0.0/8,!10.1.0.0/16\",environment=\"A=, command=x\" " + otherKey + "\n" +
-		"command=\"echo \\\"ssh-rsa AAAA\\\"\",no-pty " + aliceKey + "\nssh-ed25519 notbase64!\nnonsense\n"
+	text := "# " + otherKey + "\n\n" + machinetest.AliceKey + "\nfrom=\"10.0.0.0/8,!10.1.0.0/16\",environment=\"A=, command=x\" " + otherKey + "\n" +
+		"command=\"echo \\\"ssh-rsa AAAA\\\"\",no-pty " + machinetest.AliceKey + "\nssh-ed25519 notbase64!\nnonsense\n"
 	keys, complete := parseAuthorizedKeys(text)
-	if len(keys) != 2 || keys[0].comment != "alice@laptop" || keys[1].comment != "alice@desk" || !complete {
+	if len(keys) != 2 || keys[0].Comment != "alice@laptop" || keys[1].Comment != "alice@desk" || !complete {
 		t.Errorf("%+v, %v", keys, complete)
 	}
-	if _, complete := parseAuthorizedKeys("cert-authority,principals=\"alice\" " + aliceKey); complete {
+	if _, complete := parseAuthorizedKeys("cert-authority,principals=\"alice\" " + machinetest.AliceKey); complete {
 		t.Error("certificates are not seen")
 	}
-	if k, _ := parseKey("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl github"); k.fingerprint != "SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU" {
-		t.Errorf("the fingerprint is %s", k.fingerprint)
+	if k, _ := machine.ParseKey("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl github"); k.Fingerprint != "SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU" {
+		t.Errorf("the fingerprint is %s", k.Fingerprint)
 	}
 }
 
@@ -234,13 +237,13 @@ func TestGroupsAfterFollowNixOSsRules(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newLoginMachine(t)
-			m.write("/etc/group", "root:x:0:\nwheel:x:1:alice,bob\nusers:x:100:\nops:x:500:bob\n")
-			m.write("/etc/passwd", m.read("/etc/passwd")+"bob:x:1001:100::/home/bob:/bin/sh\n")
+			m.Write("/etc/group", "root:x:0:\nwheel:x:1:alice,bob\nusers:x:100:\nops:x:500:bob\n")
+			m.Write("/etc/passwd", m.Read("/etc/passwd")+"bob:x:1001:100::/home/bob:/bin/sh\n")
 			before, after := plain("20.09"), plain("20.09")
 			before.accounts, after.accounts, after.mutable, after.wheel = c.kind, c.kind, c.mutable, c.members
 			before.build(m, string(oldSystem))
 			after.build(m, string(newSystem))
-			i := newInspection(m.root, nil, login{user: c.user}, string(oldSystem), string(newSystem))
+			i := newInspection(m.Root, nil, machine.Login{User: c.user}, string(oldSystem), string(newSystem))
 			i.before, i.after, i.machine = i.old.accounts(), i.new.accounts(), i.readMachine()
 			groups, known := i.groupsAfter()
 			slices.Sort(groups)
@@ -265,18 +268,18 @@ func FuzzSSHDConfig(f *testing.F) {
 	f.Add("Match all\nListenAddress [::]:22\nPort=\"\"\nAllowUsers *@10.0.0.0/8\nAuthorizedKeysFile %h/%\nInclude")
 	f.Fuzz(func(t *testing.T, text string) {
 		s := sshdSettings{values: map[string][]string{}, unsure: map[string]bool{}}
-		v := etcView{files: newInspectedFiles(root{dir: "/nonexistent"}), toplevel: string(newSystem)}
+		v := etcView{files: machine.NewFiles(machine.Root{Dir: "/nonexistent"}), toplevel: string(newSystem)}
 		v.parseSSHD(&s, text, false, 0)
 		s.endpoints()
-		s.admits(login{user: "alice"}, []string{"wheel"}, true)
-		v.userKeys(login{user: "alice", home: "/home/alice"}, s)
+		s.admits(machine.Login{User: "alice"}, []string{"wheel"}, true)
+		v.userKeys(machine.Login{User: "alice", Home: "/home/alice"}, s)
 		parseSSHDDump(text)
 		parseSocket(text)
 	})
 }
 
 func FuzzAuthorizedKeys(f *testing.F) {
-	f.Add(aliceKey)
+	f.Add(machinetest.AliceKey)
 	f.Add("command=\"a\\\"b\",cert-authority " + otherKey)
 	f.Add("a=\"\\")
 	f.Fuzz(func(t *testing.T, text string) { parseAuthorizedKeys(text) })

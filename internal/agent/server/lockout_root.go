@@ -7,11 +7,12 @@ import (
 	"strings"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine"
 )
 
 // inspectRoot looks whether sudo, or doas, will still make root of the user.
 func (i *inspection) inspectRoot() {
-	program, user := i.login.elevate, i.login.user
+	program, user := i.login.Elevate, i.login.User
 	was, _ := i.rules(i.old, program, i.groupsBefore)
 	will, found := i.rules(i.new, program, i.groupsAfter)
 	switch {
@@ -19,7 +20,7 @@ func (i *inspection) inspectRoot() {
 		i.unsure = append(i.unsure, fmt.Sprintf("whether %s could still make %s root: its rules cannot be read without root, or could not be parsed", program, user))
 	case was.allowed != yes:
 		// It is allowed by something that is not known here.
-	case found == absent:
+	case found == machine.Absent:
 		i.risk(agent.RiskSudo, fmt.Sprintf("%s has no rules in the new system: %s cannot become root with it", program, user))
 	case will.allowed == no:
 		reason := "none of its rules is for this user"
@@ -35,18 +36,18 @@ func (i *inspection) inspectRoot() {
 }
 
 // rules gives what a program's rules in a system's /etc give the user.
-func (i *inspection) rules(v etcView, program string, groups func() ([]string, bool)) (grant, presence) {
-	who := asker{user: i.login.user, uid: i.login.uid}
+func (i *inspection) rules(v etcView, program string, groups func() ([]string, bool)) (grant, machine.Presence) {
+	who := asker{user: i.login.User, uid: i.login.UID}
 	who.groups, who.groupsKnown = groups()
 	if program == "doas" {
 		text, found := v.read("doas.conf")
-		if found == unreadable {
+		if found == machine.Unreadable {
 			return grant{perhaps, perhaps}, found
 		}
 		return giveDoas(text, who), found
 	}
 	rules, found := v.readSudoers("sudoers")
-	if found == unreadable {
+	if found == machine.Unreadable {
 		return grant{perhaps, perhaps}, found
 	}
 	return rules.give(who), found
@@ -69,7 +70,7 @@ func (i *inspection) onlyPasswords(program string) bool {
 
 func (v etcView) onlyPasswords(service string, depth int) bool {
 	text, found := v.read("pam.d/" + service)
-	if found != present || depth > maxIncludes {
+	if found != machine.Present || depth > maxIncludes {
 		return false
 	}
 	for line := range strings.Lines(text) {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine"
 	"ferry/internal/run"
 )
 
@@ -32,9 +33,9 @@ func (v etcView) sshdUnit() sshdUnit {
 	for _, name := range sshdUnits {
 		text, found := v.unit(name)
 		_, isWanted := slices.BinarySearch(wanted, name)
-		switch masked := found == present && text == ""; {
+		switch masked := found == machine.Present && text == ""; {
 		case masked, !isWanted:
-		case found == unreadable && strings.HasSuffix(name, ".socket"):
+		case found == machine.Unreadable && strings.HasSuffix(name, ".socket"):
 			return sshdUnit{}
 		default:
 			return sshdUnit{name, text, true}
@@ -53,7 +54,7 @@ func (v etcView) listens(unit sshdUnit, settings sshdSettings) (all []endpoint, 
 	}
 	texts := []string{unit.text}
 	names, found := v.names("systemd/system/" + unit.name + ".d")
-	if found == unreadable {
+	if found == machine.Unreadable {
 		return nil, false
 	}
 	for _, name := range names {
@@ -61,7 +62,7 @@ func (v etcView) listens(unit sshdUnit, settings sshdSettings) (all []endpoint, 
 			continue
 		}
 		text, found := v.unit(unit.name + ".d/" + name)
-		if found == unreadable {
+		if found == machine.Unreadable {
 			return nil, false
 		}
 		texts = append(texts, text)
@@ -81,7 +82,7 @@ func (i *inspection) inspectSSHD(ctx context.Context) {
 		return
 	}
 	settings, found, outside := i.new.readSSHDConfig()
-	if found != present {
+	if found != machine.Present {
 		return
 	}
 	if !outside {
@@ -99,14 +100,14 @@ func (i *inspection) inspectSSHD(ctx context.Context) {
 
 // servedBy tells whether the login came through the system's own sshd, and not through another one beside it.
 func (i *inspection) servedBy(unit sshdUnit) bool {
-	name, _, _ := strings.Cut(i.login.unit, "@")
+	name, _, _ := strings.Cut(i.login.Unit, "@")
 	name = strings.TrimSuffix(name, ".service")
 	return name == "" || strings.TrimSuffix(strings.TrimSuffix(unit.name, ".socket"), ".service") == name
 }
 
 // inspectPort compares where sshd listens with where this connection came in.
 func (i *inspection) inspectPort(before, after sshdUnit, oldSettings, settings sshdSettings) {
-	at := i.login.server
+	at := i.login.Server
 	if !at.IsValid() || after.name == "" {
 		return
 	}
@@ -136,7 +137,7 @@ func (i *inspection) inspectAuthentication(settings sshdSettings) {
 	l := i.login
 	groups, groupsKnown := i.groupsAfter()
 	if why, admitted := settings.admits(l, groups, groupsKnown); !admitted {
-		i.risk(agent.RiskLogin, fmt.Sprintf("%s of sshd keeps %s out in the new system", why, l.user))
+		i.risk(agent.RiskLogin, fmt.Sprintf("%s of sshd keeps %s out in the new system", why, l.User))
 	}
 	root, rootKnown := settings.first("permitrootlogin", "prohibit-password")
 	password, passwordKnown := settings.first("passwordauthentication", "yes")
@@ -145,18 +146,18 @@ func (i *inspection) inspectAuthentication(settings sshdSettings) {
 		keyboard, keyboardKnown = settings.first("challengeresponseauthentication", "yes")
 	}
 	keys, keysKnown := settings.first("pubkeyauthentication", "yes")
-	byPassword := l.method == "password" || strings.HasPrefix(l.method, "keyboard-interactive")
+	byPassword := l.Method == "password" || strings.HasPrefix(l.Method, "keyboard-interactive")
 	noPasswords := passwordKnown && password == "no" && keyboardKnown && keyboard == "no"
 	switch {
-	case rootKnown && l.uid == 0 && root == "no":
+	case rootKnown && l.UID == 0 && root == "no":
 		i.risk(agent.RiskLogin, "root may not log in over ssh in the new system")
-	case rootKnown && l.uid == 0 && root == "forced-commands-only":
+	case rootKnown && l.UID == 0 && root == "forced-commands-only":
 		i.risk(agent.RiskLogin, "root may run only its keys' own commands over ssh in the new system")
-	case rootKnown && l.uid == 0 && byPassword && (root == "prohibit-password" || root == "without-password"):
+	case rootKnown && l.UID == 0 && byPassword && (root == "prohibit-password" || root == "without-password"):
 		i.risk(agent.RiskLogin, "root may not log in by password in the new system, as this login did")
 	case byPassword && noPasswords:
 		i.risk(agent.RiskLogin, "sshd takes no passwords in the new system, and this login used one")
-	case l.method == "publickey" && keysKnown && keys == "no":
+	case l.Method == "publickey" && keysKnown && keys == "no":
 		i.risk(agent.RiskLogin, "sshd takes no keys in the new system, and this login used one")
 	}
 }
@@ -164,58 +165,58 @@ func (i *inspection) inspectAuthentication(settings sshdSettings) {
 // inspectKeys looks whether the key in use, or if that is not known the user's keys, are still there.
 func (i *inspection) inspectKeys(oldSettings, settings sshdSettings) {
 	l := i.login
-	if l.method != "" && l.method != "publickey" || l.certificate {
+	if l.Method != "" && l.Method != "publickey" || l.Certificate {
 		return
 	}
 	before, after := i.old.userKeys(l, oldSettings), i.new.userKeys(l, settings)
 	if after.unknown || len(before.keys) == 0 {
 		return
 	}
-	if l.key != "" {
-		k, was := before.has(l.key)
-		if _, is := after.has(l.key); was && !is {
-			name := k.fingerprint
-			if k.comment != "" {
-				name += ", " + k.comment
+	if l.Key != "" {
+		k, was := before.has(l.Key)
+		if _, is := after.has(l.Key); was && !is {
+			name := k.Fingerprint
+			if k.Comment != "" {
+				name += ", " + k.Comment
 			}
-			i.risk(agent.RiskKey, fmt.Sprintf("the key that this login used (%s) is not %s's in the new system", name, l.user))
+			i.risk(agent.RiskKey, fmt.Sprintf("the key that this login used (%s) is not %s's in the new system", name, l.User))
 		}
 		return
 	}
 	gone := 0
 	for _, k := range before.keys {
-		if _, is := after.has(k.fingerprint); !is {
+		if _, is := after.has(k.Fingerprint); !is {
 			gone++
 		}
 	}
 	switch {
 	case len(after.keys) == 0:
-		i.risk(agent.RiskKey, fmt.Sprintf("%s has no ssh key in the new system", l.user))
+		i.risk(agent.RiskKey, fmt.Sprintf("%s has no ssh key in the new system", l.User))
 	case gone > 0:
 		i.risk(agent.RiskKey, fmt.Sprintf("%d of the %d ssh keys of %s are gone in the new system, and it is not known which one this login used",
-			gone, len(before.keys), l.user))
+			gone, len(before.keys), l.User))
 	}
 }
 
 // askSSHD lets the new system's own sshd say its settings for this login, which is more exact than reading them.
 func (i *inspection) askSSHD(ctx context.Context) (sshdSettings, bool) {
-	config, found := i.files.resolve(i.new.toplevel + "/etc/ssh/sshd_config")
+	config, found := i.files.Resolve(i.new.toplevel + "/etc/ssh/sshd_config")
 	program, ok := i.sshdProgram()
-	if found != present || !ok || !below(config, []string{storeFolder}) {
+	if found != machine.Present || !ok || !machine.Below(config, []string{machine.StoreFolder}) {
 		return sshdSettings{}, false
 	}
-	ctx, cancel := context.WithTimeout(ctx, asking)
+	ctx, cancel := context.WithTimeout(ctx, machine.AskLimit)
 	defer cancel()
 	l := i.login
-	about := fmt.Sprintf("user=%s,host=%s,addr=%s", l.user, l.client.Addr(), l.client.Addr())
-	if strings.ContainsAny(l.user, ", ") || !l.client.IsValid() || !l.server.IsValid() {
+	about := fmt.Sprintf("user=%s,host=%s,addr=%s", l.User, l.Client.Addr(), l.Client.Addr())
+	if strings.ContainsAny(l.User, ", ") || !l.Client.IsValid() || !l.Server.IsValid() {
 		return sshdSettings{}, false
 	}
-	about += fmt.Sprintf(",laddr=%s,lport=%d", l.server.Addr(), l.server.Port())
+	about += fmt.Sprintf(",laddr=%s,lport=%d", l.Server.Addr(), l.Server.Port())
 	out, err := i.runner.Output(ctx, run.Command{
-		Argv: []string{i.root.path(program), "-T", "-f", i.root.path(config), "-C", about}, Grace: time.Second,
+		Argv: []string{i.root.Path(program), "-T", "-f", i.root.Path(config), "-C", about}, Grace: time.Second,
 	})
-	if err != nil || len(out) > maxInspected {
+	if err != nil || len(out) > machine.MaxFile {
 		return sshdSettings{}, false
 	}
 	settings := parseSSHDDump(string(out))
@@ -232,7 +233,7 @@ func (i *inspection) sshdProgram() (string, bool) {
 			if !ok || len(words) == 0 || path.Base(words[0]) != "sshd" {
 				continue
 			}
-			if resolved, found := i.files.resolve(words[0]); found == present && below(resolved, []string{storeFolder}) {
+			if resolved, found := i.files.Resolve(words[0]); found == machine.Present && machine.Below(resolved, []string{machine.StoreFolder}) {
 				return words[0], true
 			}
 		}

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"ferry/internal/agent/machine"
 )
 
 // sshdSettings are the settings of an sshd for one login, by keyword in lower case.
@@ -61,10 +63,10 @@ const maxIncludes = 8
 
 // readSSHDConfig reads an sshd_config and what it includes. outside tells that something was included that is not of the
 // store, so that sshd itself, asked now, would read another file than then.
-func (v etcView) readSSHDConfig() (settings sshdSettings, found presence, outside bool) {
+func (v etcView) readSSHDConfig() (settings sshdSettings, found machine.Presence, outside bool) {
 	text, found := v.read("ssh/sshd_config")
 	settings = sshdSettings{values: map[string][]string{}, unsure: map[string]bool{}}
-	if found == present {
+	if found == machine.Present {
 		outside = v.parseSSHD(&settings, text, false, 0)
 	}
 	return settings, found, outside
@@ -96,7 +98,7 @@ func (v etcView) parseSSHD(s *sshdSettings, text string, conditional bool, depth
 }
 
 func (v etcView) includeSSHD(s *sshdSettings, pattern string, conditional bool, depth int) (outside bool) {
-	outside = !strings.HasPrefix(pattern, storeFolder+"/")
+	outside = !strings.HasPrefix(pattern, machine.StoreFolder+"/")
 	if depth >= maxIncludes {
 		s.incomplete = true
 		return outside
@@ -109,7 +111,7 @@ func (v etcView) includeSSHD(s *sshdSettings, pattern string, conditional bool, 
 			return outside
 		}
 		names, found := v.names(name)
-		if found == unreadable {
+		if found == machine.Unreadable {
 			s.incomplete = true
 		}
 		files = nil
@@ -122,9 +124,9 @@ func (v etcView) includeSSHD(s *sshdSettings, pattern string, conditional bool, 
 	for _, file := range files {
 		text, found := v.absolute(file)
 		switch found {
-		case unreadable:
+		case machine.Unreadable:
 			s.incomplete = true
-		case present:
+		case machine.Present:
 			// A Match in an included file ends with it.
 			outside = v.parseSSHD(s, text, conditional, depth+1) || outside
 		}
@@ -273,7 +275,7 @@ func parseSocket(texts ...string) (all []endpoint, known bool) {
 }
 
 // admits tells whether sshd's lists of users and groups let the login in, as far as that can be known; if not, why.
-func (s sshdSettings) admits(l login, groups []string, groupsKnown bool) (why string, admitted bool) {
+func (s sshdSettings) admits(l machine.Login, groups []string, groupsKnown bool) (why string, admitted bool) {
 	deny, denyKnown := s.words("denyusers")
 	allow, allowKnown := s.words("allowusers")
 	denyGroups, denyGroupsKnown := s.words("denygroups")
@@ -305,19 +307,19 @@ func negates(list []string) bool {
 }
 
 // matchUser matches USER or USER@HOST. A host's name is not known here: then the answer is unknownHost.
-func matchUser(pattern string, l login, unknownHost bool) bool {
+func matchUser(pattern string, l machine.Login, unknownHost bool) bool {
 	at := strings.LastIndexByte(pattern, '@')
 	if at < 0 {
-		return matchPattern(pattern, l.user)
+		return matchPattern(pattern, l.User)
 	}
-	if !matchPattern(pattern[:at], l.user) {
+	if !matchPattern(pattern[:at], l.User) {
 		return false
 	}
 	host := pattern[at+1:]
 	if prefix, err := netip.ParsePrefix(host); err == nil {
-		return prefix.Contains(l.client.Addr())
+		return prefix.Contains(l.Client.Addr())
 	}
-	if matchPattern(host, l.client.Addr().String()) {
+	if matchPattern(host, l.Client.Addr().String()) {
 		return true
 	}
 	if _, err := netip.ParseAddr(host); err == nil {

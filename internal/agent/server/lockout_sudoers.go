@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"ferry/internal/agent/machine"
 )
 
 // verdict is an answer that may not be known.
@@ -49,18 +51,18 @@ type sudoers struct {
 }
 
 // readSudoers reads a sudoers file by its path below /etc. found is that of the file itself.
-func (v etcView) readSudoers(name string) (s sudoers, found presence) {
+func (v etcView) readSudoers(name string) (s sudoers, found machine.Presence) {
 	found = v.addSudoers(&s, "/etc/"+name, 0)
 	return s, found
 }
 
-func (v etcView) addSudoers(s *sudoers, file string, depth int) presence {
+func (v etcView) addSudoers(s *sudoers, file string, depth int) machine.Presence {
 	if depth > maxIncludes {
 		s.incomplete = true
-		return unreadable
+		return machine.Unreadable
 	}
 	text, found := v.absolute(file)
-	if found == unreadable {
+	if found == machine.Unreadable {
 		s.incomplete = true
 	}
 	for _, line := range sudoersLines(text) {
@@ -90,7 +92,7 @@ func (v etcView) addSudoersFolder(s *sudoers, folder string, depth int) {
 		return
 	}
 	names, found := v.names(name)
-	if found == unreadable {
+	if found == machine.Unreadable {
 		s.incomplete = true
 	}
 	for _, n := range names {

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine"
+	"ferry/internal/agent/machine/machinetest"
 	"ferry/internal/nix"
 )
 
@@ -16,7 +18,7 @@ func TestAChangeThatLocksNobodyOutIsNoRisk(t *testing.T) {
 	for name, c := range map[string]struct {
 		from, to string
 		change   func(n *nixos)
-		who      func(l *login)
+		who      func(l *machine.Login)
 		before   func(n *nixos)
 	}{
 		"the same":            {"20.09", "20.09", nil, nil, nil},
@@ -24,8 +26,8 @@ func TestAChangeThatLocksNobodyOutIsNoRisk(t *testing.T) {
 		"20.09 to 24.11":      {"20.09", "24.11", nil, nil, nil},
 		"24.11 to 17.09":      {"24.11", "17.09", nil, nil, nil},
 		"one more port":       {"20.09", "20.09", func(n *nixos) { n.config = "Port 2222\n" + n.config }, nil, nil},
-		"one more key":        {"17.09", "17.09", func(n *nixos) { n.keys = []string{otherKey, aliceKey} }, nil, nil},
-		"another key gone":    {"20.09", "20.09", nil, nil, func(n *nixos) { n.keys = []string{aliceKey, otherKey} }},
+		"one more key":        {"17.09", "17.09", func(n *nixos) { n.keys = []string{otherKey, machinetest.AliceKey} }, nil, nil},
+		"another key gone":    {"20.09", "20.09", nil, nil, func(n *nixos) { n.keys = []string{machinetest.AliceKey, otherKey} }},
 		"a socket":            {"20.09", "24.11", func(n *nixos) { n.sshd, n.listen = "socket", []string{"22"} }, nil, nil},
 		"a socket by address": {"20.09", "24.11", func(n *nixos) { n.sshd, n.listen = "socket", []string{"192.0.2.7:22"} }, nil, nil},
 		"its address":         {"20.09", "20.09", func(n *nixos) { n.config += "ListenAddress 192.0.2.7\nListenAddress [::1]:2222\n" }, nil, nil},
@@ -41,8 +43,8 @@ func TestAChangeThatLocksNobodyOutIsNoRisk(t *testing.T) {
 		}, nil, nil},
 		"a rule that may be": {"20.09", "20.09", func(n *nixos) { n.sudoers = "+admins ALL=(ALL) ALL\n" }, nil, nil},
 		"rules elsewhere":    {"20.09", "20.09", func(n *nixos) { n.sudoers = "@includedir /var/sudoers\n" }, nil, nil},
-		"by hand in wheel": {"20.09", "20.09", func(n *nixos) { n.wheel = nil; n.users = nil }, func(l *login) {
-			l.user, l.uid, l.method, l.key = "bob", 1001, "password", ""
+		"by hand in wheel": {"20.09", "20.09", func(n *nixos) { n.wheel = nil; n.users = nil }, func(l *machine.Login) {
+			l.User, l.UID, l.Method, l.Key = "bob", 1001, "password", ""
 		}, nil},
 		"an address more": {"20.09", "20.09", func(n *nixos) { n.static = map[string][]string{"eth0": {"10.0.0.1/8", "192.0.2.7/24"}} }, nil, nil},
 		"a bridge":        {"20.09", "20.09", func(n *nixos) { n.static = map[string][]string{"br0": {"192.0.2.7/24"}} }, nil, nil},
@@ -53,8 +55,8 @@ func TestAChangeThatLocksNobodyOutIsNoRisk(t *testing.T) {
 		"NetworkManager": {"20.09", "24.11", func(n *nixos) { n.static = nil; n.units = map[string]string{"NetworkManager.service": "[Service]\n"} }, nil, nil},
 		"sysusers":       {"20.09", "24.11", func(n *nixos) { n.users, n.accounts = nil, "sysusers" }, nil, nil},
 		"userborn comes": {"20.09", "24.11", func(n *nixos) { n.users, n.accounts = nil, "userborn" }, nil, nil},
-		"another server": {"20.09", "20.09", func(n *nixos) { n.sshd = "" }, func(l *login) { l.unit = "dropbear.service" }, nil},
-		"no connection":  {"20.09", "20.09", func(n *nixos) { n.sshd, n.keys, n.static = "", nil, nil }, func(l *login) { l.ssh = false }, nil},
+		"another server": {"20.09", "20.09", func(n *nixos) { n.sshd = "" }, func(l *machine.Login) { l.Unit = "dropbear.service" }, nil},
+		"no connection":  {"20.09", "20.09", func(n *nixos) { n.sshd, n.keys, n.static = "", nil, nil }, func(l *machine.Login) { l.SSH = false }, nil},
 		"something else": {"20.09", "20.09", func(n *nixos) { n.sudoers = "alice ALL=(ALL) ALL\n" }, nil, nil},
 		"a password for sudo": {"24.11", "24.11", func(n *nixos) {
 			n.sudoers, n.mutable, n.users = "%wheel ALL=(ALL) ALL\n", false, map[string]any{"hashedPasswordFile": "/run/secrets/alice"}
@@ -74,8 +76,8 @@ func TestAChangeThatLocksNobodyOutIsNoRisk(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newLoginMachine(t)
-			m.write("/etc/group", "root:x:0:\nwheel:x:1:alice,bob\nusers:x:100:\n")
-			m.write("/etc/passwd", m.read("/etc/passwd")+"bob:x:1001:100::/home/bob:/bin/sh\n")
+			m.Write("/etc/group", "root:x:0:\nwheel:x:1:alice,bob\nusers:x:100:\n")
+			m.Write("/etc/passwd", m.Read("/etc/passwd")+"bob:x:1001:100::/home/bob:/bin/sh\n")
 			l, before, after := aliceAt(t), plain(c.from), plain(c.to)
 			if c.before != nil {
 				c.before(&before)
@@ -98,7 +100,7 @@ type lockoutCase struct {
 	release string
 	before  func(n *nixos) // applied to both systems
 	change  func(n *nixos)
-	who     func(l *login)
+	who     func(l *machine.Login)
 	want    string
 }
 
@@ -115,7 +117,7 @@ func (c lockoutCase) run(t *testing.T) {
 	if c.who != nil {
 		c.who(&l)
 	}
-	want := strings.ReplaceAll(c.want, "SHA256:KEY", l.key)
+	want := strings.ReplaceAll(c.want, "SHA256:KEY", l.Key)
 	if got := show(m.compare(l, before, after)); got != want {
 		t.Errorf("got:\n%s\nwant:\n%s", got, want)
 	}
@@ -123,8 +125,8 @@ func (c lockoutCase) run(t *testing.T) {
 
 // TestWhatSSHDWouldRefuseIsSaid locks each risk of the server, its settings and keys, and its words.
 func TestWhatSSHDWouldRefuseIsSaid(t *testing.T) {
-	asRoot := func(l *login) { l.user, l.uid, l.home, l.elevate = "root", 0, "/root", "" }
-	byPassword := func(l *login) { l.method, l.key = "password", "" }
+	asRoot := func(l *machine.Login) { l.User, l.UID, l.Home, l.Elevate = "root", 0, "/root", "" }
+	byPassword := func(l *machine.Login) { l.Method, l.Key = "password", "" }
 	for name, c := range map[string]lockoutCase{
 		"sshd gone":     {"17.09", nil, func(n *nixos) { n.sshd = "" }, nil, "sshd: sshd is off in the new system"},
 		"sshd masked":   {"20.09", nil, func(n *nixos) { n.sshd = "masked" }, nil, "sshd: sshd is off in the new system"},
@@ -148,7 +150,7 @@ func TestWhatSSHDWouldRefuseIsSaid(t *testing.T) {
 		"denied groups": {"24.11", nil, func(n *nixos) { n.config += "DenyGroups users\n" }, nil, "login: DenyGroups of sshd keeps alice out in the new system"},
 		"no root": {"17.09", nil, func(n *nixos) { n.config = "PermitRootLogin no\n" + n.config }, asRoot,
 			"login: root may not log in over ssh in the new system"},
-		"no root by password": {"17.09", nil, nil, func(l *login) { asRoot(l); byPassword(l) },
+		"no root by password": {"17.09", nil, nil, func(l *machine.Login) { asRoot(l); byPassword(l) },
 			"login: root may not log in by password in the new system, as this login did"},
 		"no passwords": {"17.09", nil, func(n *nixos) {
 			n.config = "PasswordAuthentication no\nChallengeResponseAuthentication no\n" + n.config
@@ -160,10 +162,10 @@ func TestWhatSSHDWouldRefuseIsSaid(t *testing.T) {
 			"key: the key that this login used (SHA256:KEY, alice@laptop) is not alice's in the new system"},
 		"its file not read": {"20.09", nil, func(n *nixos) { n.config = "AuthorizedKeysFile %h/.ssh/authorized_keys\n" + n.config }, nil,
 			"key: the key that this login used (SHA256:KEY, alice@laptop) is not alice's in the new system"},
-		"no key left": {"17.09", nil, func(n *nixos) { n.keys = nil }, func(l *login) { l.method, l.key = "", "" },
+		"no key left": {"17.09", nil, func(n *nixos) { n.keys = nil }, func(l *machine.Login) { l.Method, l.Key = "", "" },
 			"key: alice has no ssh key in the new system"},
-		"fewer keys": {"17.09", func(n *nixos) { n.keys = []string{aliceKey, otherKey} }, func(n *nixos) { n.keys = []string{otherKey} },
-			func(l *login) { l.key = "" },
+		"fewer keys": {"17.09", func(n *nixos) { n.keys = []string{machinetest.AliceKey, otherKey} }, func(n *nixos) { n.keys = []string{otherKey} },
+			func(l *machine.Login) { l.Key = "" },
 			"key: 1 of the 2 ssh keys of alice are gone in the new system, and it is not known which one this login used"},
 	} {
 		t.Run(name, c.run)
@@ -206,7 +208,7 @@ func TestWhatTakesTheUserRootOrTheAddressIsSaid(t *testing.T) {
 		"no doas": {"24.11", func(n *nixos) {
 			n.doas = "permit persist setenv { SSH_AUTH_SOCK TERMINFO } :wheel\npermit nopass keepenv root\n"
 		},
-			func(n *nixos) { n.doas = "permit nopass keepenv root\n" }, func(l *login) { l.elevate = "doas" },
+			func(n *nixos) { n.doas = "permit nopass keepenv root\n" }, func(l *machine.Login) { l.Elevate = "doas" },
 			"sudo: doas does not let alice become root in the new system: none of its rules is for this user"},
 		"another IP": {"17.09", nil, func(n *nixos) { n.static = map[string][]string{"eth0": {"192.0.2.9/24"}} }, nil,
 			"address: eth0 has 192.0.2.9 in the new system, and this connection uses 192.0.2.7"},
@@ -248,8 +250,8 @@ func TestTheNewSystemsOwnSSHDIsAsked(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m := newLoginMachine(t)
 			after := plain("24.11")
-			after.program = m.store("openssh/bin/sshd", "")
-			m.program(after.program, "#!/bin/sh\n"+c.script+"\n")
+			after.program = m.AddToStore("openssh/bin/sshd", "")
+			m.Program(after.program, "#!/bin/sh\n"+c.script+"\n")
 			after.config += c.config
 			if got := show(m.compare(aliceAt(t), plain("24.11"), after)); got != c.want {
 				t.Errorf("got:\n%s\nwant:\n%s", got, c.want)
@@ -261,18 +263,18 @@ func TestTheNewSystemsOwnSSHDIsAsked(t *testing.T) {
 // TestTheMachinesOwnFilesCountBesideTheSystems locks what /etc is on a machine that is not wholly NixOS's.
 func TestTheMachinesOwnFilesCountBesideTheSystems(t *testing.T) {
 	m := newLoginMachine(t)
-	m.write("/etc/sudoers", "root ALL=(ALL) ALL\n@includedir /etc/sudoers.d\n")
-	m.write("/etc/sudoers.d/own", "alice ALL=(ALL) ALL\n")
+	m.Write("/etc/sudoers", "root ALL=(ALL) ALL\n@includedir /etc/sudoers.d\n")
+	m.Write("/etc/sudoers.d/own", "alice ALL=(ALL) ALL\n")
 	before, after := plain("20.09"), plain("20.09")
 	before.sudoers, after.sudoers = "", ""
 	after.wheel = nil
 	if got := show(m.compare(aliceAt(t), before, after)); got != "" {
 		t.Errorf("risks: %s", got)
 	}
-	m.write("/etc/sudoers.d/own", "bob ALL=(ALL) ALL\n")
-	i := newInspection(m.root, nil, aliceAt(t), string(oldSystem), string(newSystem))
+	m.Write("/etc/sudoers.d/own", "bob ALL=(ALL) ALL\n")
+	i := newInspection(m.Root, nil, aliceAt(t), string(oldSystem), string(newSystem))
 	i.machine = i.readMachine()
-	if g, found := i.rules(i.new, "sudo", i.groupsAfter); g.allowed != no || found != present {
+	if g, found := i.rules(i.new, "sudo", i.groupsAfter); g.allowed != no || found != machine.Present {
 		t.Errorf("%+v, %v", g, found)
 	}
 }
@@ -280,27 +282,27 @@ func TestTheMachinesOwnFilesCountBesideTheSystems(t *testing.T) {
 // TestNothingOutsideOfTheSystemsIsRead locks where links may lead.
 func TestNothingOutsideOfTheSystemsIsRead(t *testing.T) {
 	m := newLoginMachine(t)
-	m.write("/root/secret", "secret")
-	m.write("/etc/own", "own")
-	m.write("/home/alice/file", "file")
-	m.write(string(newSystem)+"/etc/plain", "plain")
-	m.link("/root/secret", string(newSystem)+"/etc/absolute")
-	m.link("../../../../root/secret", string(newSystem)+"/etc/relative")
-	m.link("/etc/own", string(newSystem)+"/etc/machine")
-	m.link("/root", string(newSystem)+"/etc/folder")
-	m.link("loop", string(newSystem)+"/etc/loop")
-	m.link("plain", string(newSystem)+"/etc/link")
-	m.link("nowhere", string(newSystem)+"/etc/dangling")
-	m.link("/dev/null", string(newSystem)+"/etc/masked")
-	m.write(string(newSystem)+"/etc/large", strings.Repeat("x", maxInspected+1))
-	v := etcView{files: newInspectedFiles(m.root), toplevel: string(newSystem), before: string(oldSystem)}
+	m.Write("/root/secret", "secret")
+	m.Write("/etc/own", "own")
+	m.Write("/home/alice/file", "file")
+	m.Write(string(newSystem)+"/etc/plain", "plain")
+	m.Link("/root/secret", string(newSystem)+"/etc/absolute")
+	m.Link("../../../../root/secret", string(newSystem)+"/etc/relative")
+	m.Link("/etc/own", string(newSystem)+"/etc/machine")
+	m.Link("/root", string(newSystem)+"/etc/folder")
+	m.Link("loop", string(newSystem)+"/etc/loop")
+	m.Link("plain", string(newSystem)+"/etc/link")
+	m.Link("nowhere", string(newSystem)+"/etc/dangling")
+	m.Link("/dev/null", string(newSystem)+"/etc/masked")
+	m.Write(string(newSystem)+"/etc/large", strings.Repeat("x", machine.MaxFile+1))
+	v := etcView{files: machine.NewFiles(m.Root), toplevel: string(newSystem), before: string(oldSystem)}
 	for name, want := range map[string]struct {
 		text  string
-		found presence
+		found machine.Presence
 	}{
-		"plain": {"plain", present}, "link": {"plain", present}, "own": {"own", present}, "masked": {"", present},
-		"absolute": {"", unreadable}, "relative": {"", unreadable}, "machine": {"", unreadable}, "folder/secret": {"", unreadable},
-		"loop": {"", unreadable}, "large": {"", unreadable}, "dangling": {"", absent}, "missing": {"", absent}, "../root/secret": {"", unreadable},
+		"plain": {"plain", machine.Present}, "link": {"plain", machine.Present}, "own": {"own", machine.Present}, "masked": {"", machine.Present},
+		"absolute": {"", machine.Unreadable}, "relative": {"", machine.Unreadable}, "machine": {"", machine.Unreadable}, "folder/secret": {"", machine.Unreadable},
+		"loop": {"", machine.Unreadable}, "large": {"", machine.Unreadable}, "dangling": {"", machine.Absent}, "missing": {"", machine.Absent}, "../root/secret": {"", machine.Unreadable},
 	} {
 		if text, found := v.read(name); text != want.text || found != want.found {
 			t.Errorf("%s: %q, %v", name, text, found)
@@ -311,7 +313,7 @@ func TestNothingOutsideOfTheSystemsIsRead(t *testing.T) {
 			t.Errorf("%s: %q", p, text)
 		}
 	}
-	if _, found := v.names("folder"); found != unreadable {
+	if _, found := v.names("folder"); found != machine.Unreadable {
 		t.Errorf("a folder outside is %v", found)
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"ferry/internal/agent/machine"
 )
 
 // accounts are the users and groups that a system declares.
@@ -59,7 +61,7 @@ var (
 // accounts reads what the system declares. Not known is what another program does, such as systemd-sysusers, which
 // removes nobody.
 func (v etcView) accounts() accounts {
-	script, _ := v.files.read(v.toplevel+"/activate", v.toplevel, storeFolder)
+	script, _ := v.files.Read(v.toplevel+"/activate", v.toplevel, machine.StoreFolder)
 	if name := usersGroupsFile.FindString(script); name != "" {
 		a := parseAccounts(v.storeText(name))
 		a.keepsOthers = a.Mutable
@@ -75,7 +77,7 @@ func (v etcView) accounts() accounts {
 }
 
 func (v etcView) storeText(name string) string {
-	text, _ := v.files.read(name, storeFolder)
+	text, _ := v.files.Read(name, machine.StoreFolder)
 	return text
 }
 
@@ -83,8 +85,8 @@ func (v etcView) storeText(name string) string {
 func (v etcView) usersAsBefore() bool {
 	_, sysusers := v.read("sysusers.d/00-nixos.conf")
 	_, userborn := v.unit("userborn.service")
-	script, _ := v.files.read(v.toplevel+"/activate", v.toplevel, storeFolder)
-	return sysusers == absent && userborn == absent && !strings.Contains(script, "users-groups")
+	script, _ := v.files.Read(v.toplevel+"/activate", v.toplevel, machine.StoreFolder)
+	return sysusers == machine.Absent && userborn == machine.Absent && !strings.Contains(script, "users-groups")
 }
 
 func parseAccounts(text string) accounts {
@@ -114,9 +116,9 @@ type machineAccounts struct {
 
 func (i *inspection) readMachine() machineAccounts {
 	m := machineAccounts{groups: map[string][]string{}, numbers: map[string]string{}, main: map[string]string{}}
-	group, groupFound := i.files.read("/etc/group", passwordFolders...)
-	passwd, passwdFound := i.files.read("/etc/passwd", passwordFolders...)
-	m.known = groupFound == present && passwdFound == present
+	group, groupFound := i.files.Read("/etc/group", machine.PasswordFolders...)
+	passwd, passwdFound := i.files.Read("/etc/passwd", machine.PasswordFolders...)
+	m.known = groupFound == machine.Present && passwdFound == machine.Present
 	for line := range strings.Lines(group) {
 		if f := strings.Split(strings.TrimSpace(line), ":"); len(f) == 4 {
 			m.groups[f[0]] = strings.Split(f[3], ",")
@@ -128,8 +130,8 @@ func (i *inspection) readMachine() machineAccounts {
 			m.main[f[0]] = f[3]
 		}
 	}
-	users, _ := i.files.read("/var/lib/nixos/declarative-users", "/var/lib/nixos")
-	groups, _ := i.files.read("/var/lib/nixos/declarative-groups", "/var/lib/nixos")
+	users, _ := i.files.Read("/var/lib/nixos/declarative-users", "/var/lib/nixos")
+	groups, _ := i.files.Read("/var/lib/nixos/declarative-groups", "/var/lib/nixos")
 	m.declaredUsers, m.declaredGroups = strings.Fields(users), strings.Fields(groups)
 	return m
 }
@@ -151,7 +153,7 @@ func (m machineAccounts) groupsOf(user string) []string {
 
 // hasPasswordAfter tells whether the user will have a password to give to sudo.
 func (i *inspection) hasPasswordAfter() (has, known bool) {
-	account, declared := i.after.user(i.login.user)
+	account, declared := i.after.user(i.login.User)
 	switch {
 	case i.after.userborn:
 		// Its file does not say whether passwords may be changed by hand.
@@ -173,12 +175,12 @@ func (i *inspection) lacksPassword() bool {
 
 // hasPassword tells whether the user has a password now.
 func (i *inspection) hasPassword() (has, known bool) {
-	shadow, found := i.files.read("/etc/shadow", passwordFolders...)
-	if found != present {
+	shadow, found := i.files.Read("/etc/shadow", machine.PasswordFolders...)
+	if found != machine.Present {
 		return false, false
 	}
 	for line := range strings.Lines(shadow) {
-		if f := strings.Split(line, ":"); len(f) > 1 && f[0] == i.login.user {
+		if f := strings.Split(line, ":"); len(f) > 1 && f[0] == i.login.User {
 			return unlocked(f[1]), true
 		}
 	}

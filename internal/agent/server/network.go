@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"ferry/internal/agent/machine"
 	"ferry/internal/run"
 )
 
@@ -195,7 +196,7 @@ func (g *guard) mendNetwork(ctx context.Context) string {
 	}
 	ctx, stop := context.WithTimeout(ctx, mendLimit)
 	defer stop()
-	units := unitsLike(g.root.path(g.state.Before.Current+"/etc/systemd/system"), networkUnits[:])
+	units := unitsLike(g.root.Path(g.state.Before.Current+"/etc/systemd/system"), networkUnits[:])
 	g.say("%s: restarting %s", wrong, orWord(strings.Join(units, ", "), "nothing"))
 	for _, unit := range units {
 		if err := g.runner.Run(ctx, run.Command{Argv: []string{"systemctl", "restart", "--", unit}}); err != nil {
@@ -255,20 +256,20 @@ func unitsLike(folder string, patterns []string) []string {
 
 // findConnection looks for the ssh connection that this agent was started over. sudo takes SSH_CONNECTION away, so it is read
 // from the processes above.
-func findConnection(r root) sshConnection {
-	for pid, steps := os.Getpid(), 0; pid > 1 && steps < maxAncestors; steps++ {
-		if value := r.environ(pid)["SSH_CONNECTION"]; value != "" {
-			client, server := parseConnection(value)
+func findConnection(r machine.Root) sshConnection {
+	for pid, steps := os.Getpid(), 0; pid > 1 && steps < machine.MaxAncestors; steps++ {
+		if value := r.Environ(pid)["SSH_CONNECTION"]; value != "" {
+			client, server := machine.ParseConnection(value)
 			if !client.IsValid() || !server.IsValid() {
 				return sshConnection{}
 			}
 			return sshConnection{Client: client.String(), Server: server.String()}
 		}
-		p, ok := r.process(pid)
+		p, ok := r.Process(pid)
 		if !ok {
 			break
 		}
-		pid = p.parent
+		pid = p.Parent
 	}
 	return sshConnection{}
 }

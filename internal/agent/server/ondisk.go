@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine"
 	"ferry/internal/nix"
 	"ferry/internal/run"
 )
@@ -30,7 +31,7 @@ func (s *server) onDisk(ctx context.Context, r agent.Request) (*agent.OnDiskResu
 	}
 	result := &agent.OnDiskResult{Paths: len(infos)}
 	for _, info := range infos {
-		wrong, err := s.root().wrongOf(ctx, info, r.Contents || doubt.before[info.Path])
+		wrong, err := wrongOf(s.root(), ctx, info, r.Contents || doubt.before[info.Path])
 		if err != nil {
 			return nil, err
 		}
@@ -50,7 +51,7 @@ func (s *server) onDisk(ctx context.Context, r agent.Request) (*agent.OnDiskResu
 // lackingNow is how many paths of the deployed bundle are not on the disk or in doubt, as far as that is known: ferry may find
 // that there is nothing else to do. It is no request of its own, which would cost a round trip, and one process as long as others.
 func (s *server) lackingNow(ctx context.Context) int {
-	bundle := s.root().currentBundle()
+	bundle := currentBundle(s.root())
 	if s.lock == nil || bundle == "" {
 		return 0
 	}
@@ -59,13 +60,13 @@ func (s *server) lackingNow(ctx context.Context) int {
 		return 0
 	}
 	var doubtful map[nix.StorePath]bool
-	if a, err := s.root().arriving(); err == nil {
+	if a, err := readArriving(s.root()); err == nil {
 		doubtful = setOf(a.Doubtful)
 	}
 	lacking := 0
 	for line := range strings.Lines(string(out)) {
 		p := strings.TrimSuffix(line, "\n")
-		if _, err := os.Lstat(s.root().path(p)); errors.Is(err, os.ErrNotExist) || doubtful[nix.StorePath(p)] {
+		if _, err := os.Lstat(s.root().Path(p)); errors.Is(err, os.ErrNotExist) || doubtful[nix.StorePath(p)] {
 			lacking++
 		}
 	}
@@ -74,9 +75,9 @@ func (s *server) lackingNow(ctx context.Context) int {
 
 // wrongOf tells what is wrong with a path on the disk; nil: nothing. Its content is looked at only if contents says so. An error
 // says that it is not known.
-func (r root) wrongOf(ctx context.Context, info nix.PathInfo, contents bool) (*agent.WrongPath, error) {
+func wrongOf(r machine.Root, ctx context.Context, info nix.PathInfo, contents bool) (*agent.WrongPath, error) {
 	wrong := &agent.WrongPath{Path: info.Path, NarHash: info.NarHash}
-	switch _, err := os.Lstat(r.path(string(info.Path))); {
+	switch _, err := os.Lstat(r.Path(string(info.Path))); {
 	case errors.Is(err, os.ErrNotExist):
 		wrong.Gone = true
 		return wrong, nil
@@ -85,7 +86,7 @@ func (r root) wrongOf(ctx context.Context, info nix.PathInfo, contents bool) (*a
 	case !contents:
 		return nil, nil
 	}
-	hash, err := narHash(ctx, r.path(string(info.Path)))
+	hash, err := narHash(ctx, r.Path(string(info.Path)))
 	switch {
 	case ctx.Err() != nil:
 		return nil, ctx.Err()

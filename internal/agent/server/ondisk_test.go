@@ -16,9 +16,9 @@ func TestWhatIsGoneFromTheDiskIsToldAndPutBack(t *testing.T) {
 	m := newMachine(t)
 	store := useRealNix(t, m)
 	// The agent looks at the disk where this Nix has its store.
-	m.root = store
+	m.Root = store
 	for _, folder := range []string{"/etc", "/run", "/var/lib", "/var/log"} {
-		if err := os.MkdirAll(m.path(folder), 0o755); err != nil {
+		if err := os.MkdirAll(m.Path(folder), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -41,7 +41,7 @@ func TestWhatIsGoneFromTheDiskIsToldAndPutBack(t *testing.T) {
 		}
 		return string(text)
 	}
-	place := func(i item) string { return store.path(string(i.header.Path)) }
+	place := func(i item) string { return store.Path(string(i.header.Path)) }
 	restore := func(text []byte) agent.Response {
 		return f.request(agent.Request{Method: agent.MethodRestore}, compress(t, text))
 	}
@@ -69,7 +69,7 @@ func TestWhatIsGoneFromTheDiskIsToldAndPutBack(t *testing.T) {
 		if r := restore(c.text); r.Error == nil || !strings.Contains(r.Error.Text, c.says) {
 			t.Errorf("%s: %v", name, r.Error)
 		}
-		if store.exists(string(first.header.Path)) {
+		if store.Exists(string(first.header.Path)) {
 			t.Fatalf("%s: it is taken", name)
 		}
 	}
@@ -80,7 +80,7 @@ func TestWhatIsGoneFromTheDiskIsToldAndPutBack(t *testing.T) {
 	if got := wrong(true); got != "null" {
 		t.Errorf("at last: %s", got)
 	}
-	if left, err := filepath.Glob(store.path("/nix/store/.ferry-*")); err != nil || left != nil {
+	if left, err := filepath.Glob(store.Path("/nix/store/.ferry-*")); err != nil || left != nil {
 		t.Errorf("it leaves %q, %v", left, err)
 	}
 	if err := os.Chmod(place(second), 0o644); err != nil {
@@ -111,7 +111,7 @@ func TestWhatTheDeployedSystemLacksIsSaidAtOnce(t *testing.T) {
 		t.Fatal(r.Error)
 	}
 	f.leaves()
-	m.link(string(bundle.header.Path), currentRoot)
+	m.Link(string(bundle.header.Path), currentRoot)
 	lacks := func(opts Options) int {
 		t.Helper()
 		f := m.connect(opts)
@@ -121,19 +121,19 @@ func TestWhatTheDeployedSystemLacksIsSaidAtOnce(t *testing.T) {
 	if n := lacks(locked("s2")); n != 0 {
 		t.Errorf("at first it lacks %d", n)
 	}
-	if err := m.expect([]nix.StorePath{bundle.header.Path}); err != nil {
+	if err := expectPaths(m.Root, []nix.StorePath{bundle.header.Path}); err != nil {
 		t.Fatal(err)
 	}
 	if n := lacks(locked("s2")); n != 0 {
 		t.Errorf("what comes in this boot counts: %d", n)
 	}
-	if err := os.Remove(m.path(bootMark)); err != nil {
+	if err := os.Remove(m.Path(bootMark)); err != nil {
 		t.Fatal(err)
 	}
 	if n := lacks(locked("s2")); n != 1 {
 		t.Errorf("of what is in doubt %d count", n)
 	}
-	if err := os.Remove(m.path(string(first.header.Path))); err != nil {
+	if err := os.Remove(m.Path(string(first.header.Path))); err != nil {
 		t.Fatal(err)
 	}
 	if n := lacks(locked("s2")); n != 2 {

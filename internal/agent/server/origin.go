@@ -2,44 +2,44 @@ package server
 
 import (
 	"encoding/json"
-	"io"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine"
 )
 
 // addOrigin adds to facts where what the target runs and boots is from: the bundle's manifest, the generation, the journal.
-func (r root) addOrigin(facts *agent.Facts) {
-	p := r.readProfile()
+func addOrigin(r machine.Root, facts *agent.Facts) {
+	p := readProfile(r)
 	facts.Generation = p.generation
-	facts.ProfileTime = r.modified(generationPath(p.generation))
-	facts.Version = r.nixosVersion(facts.Current)
-	facts.Deployed = r.manifest(facts.Bundle)
-	if pending := r.storePath(filepath.Join(gcRoots, "pending")); pending != "" {
-		facts.Pending = r.storePath(pending + "/profile")
+	facts.ProfileTime = r.Modified(generationPath(p.generation))
+	facts.Version = nixosVersion(r, facts.Current)
+	facts.Deployed = readManifest(r, facts.Bundle)
+	if pending := r.StorePath(filepath.Join(machine.GCRoots, "pending")); pending != "" {
+		facts.Pending = r.StorePath(pending + "/profile")
 	}
 	if facts.Current != "" && facts.Current != facts.Profile {
-		facts.CurrentGeneration = r.generationOf(facts.Current)
-		facts.Specialisation = r.specialisation(facts.Profile, facts.Current)
+		facts.CurrentGeneration = generationOf(r, facts.Current)
+		facts.Specialisation = specialisationOf(r, facts.Profile, facts.Current)
 	}
-	r.addJournal(facts)
+	addJournal(r, facts)
 	if facts.Previous == nil {
 		// A reboot may empty /var/log, and not /nix.
-		facts.Previous = r.previous()
+		facts.Previous = previousState(r)
 	} else {
-		facts.Previous.Bundle = r.madeOf(*facts.Previous)
+		facts.Previous.Bundle = madeOf(r, *facts.Previous)
 	}
 }
 
 // madeOf is the bundle whose system ran in a state, or "". It is the one that was committed last, or another one if what ran had
 // only been tried.
-func (r root) madeOf(state agent.JournalState) string {
+func madeOf(r machine.Root, state agent.JournalState) string {
 	isIts := func(bundle string) bool {
-		profile := r.storePath(bundle + "/profile")
-		return bundle != "" && profile != "" && (profile == state.Current || r.specialisation(profile, state.Current) != "")
+		profile := r.StorePath(bundle + "/profile")
+		return bundle != "" && profile != "" && (profile == state.Current || specialisationOf(r, profile, state.Current) != "")
 	}
 	if state.Current == "" {
 		return ""
@@ -48,7 +48,7 @@ func (r root) madeOf(state agent.JournalState) string {
 		return state.Bundle
 	}
 	seen := 0
-	for e := range r.journal() {
+	for e := range journalEntries(r) {
 		if e.Toplevel == state.Current && isIts(e.Bundle) {
 			return e.Bundle
 		}
@@ -60,9 +60,9 @@ func (r root) madeOf(state agent.JournalState) string {
 }
 
 // addJournal adds what the journal has.
-func (r root) addJournal(facts *agent.Facts) {
+func addJournal(r machine.Root, facts *agent.Facts) {
 	seen := 0
-	for e := range r.journal() {
+	for e := range journalEntries(r) {
 		if facts.Last == nil {
 			facts.Last = &e
 		}
@@ -81,18 +81,18 @@ func (r root) addJournal(facts *agent.Facts) {
 // maxLookBack is how many deployments ferry's hello may wait for.
 const maxLookBack = 256
 
-// state is what the machine runs and boots now, for the journal.
-func (r root) state() agent.JournalState {
-	p := r.readProfile()
+// currentState is what the machine runs and boots now, for the journal.
+func currentState(r machine.Root) agent.JournalState {
+	p := readProfile(r)
 	return agent.JournalState{
-		Current: r.storePath("/run/current-system"), Profile: p.toplevel, Generation: p.generation, Bundle: r.currentBundle(),
+		Current: r.StorePath("/run/current-system"), Profile: p.toplevel, Generation: p.generation, Bundle: currentBundle(r),
 	}
 }
 
-// manifest is what a bundle's ferry.json says; the zero value if there is none.
-func (r root) manifest(bundle string) agent.Manifest {
+// readManifest is what a bundle's ferry.json says; the zero value if there is none.
+func readManifest(r machine.Root, bundle string) agent.Manifest {
 	var m agent.Manifest
-	if bundle == "" || json.Unmarshal(r.head(bundle+"/ferry.json"), &m) != nil {
+	if bundle == "" || json.Unmarshal(r.Head(bundle+"/ferry.json"), &m) != nil {
 		return agent.Manifest{}
 	}
 	m.Clean()
@@ -100,44 +100,27 @@ func (r root) manifest(bundle string) agent.Manifest {
 }
 
 // nixosVersion is the version that a toplevel says it is.
-func (r root) nixosVersion(toplevel string) string {
+func nixosVersion(r machine.Root, toplevel string) string {
 	if toplevel == "" {
 		return ""
 	}
-	line, _, _ := strings.Cut(string(r.head(toplevel+"/nixos-version")), "\n")
+	line, _, _ := strings.Cut(string(r.Head(toplevel+"/nixos-version")), "\n")
 	return strings.TrimSpace(line)
 }
 
-// head is the beginning of a small file.
-func (r root) head(name string) []byte { return r.beginning(name, 64<<10) }
-
-// beginning is at most limit bytes of a file.
-func (r root) beginning(name string, limit int64) []byte {
-	file, err := os.Open(r.path(name))
-	if err != nil {
-		return nil
-	}
-	defer file.Close()
-	text, err := io.ReadAll(io.LimitReader(file, limit))
-	if err != nil {
-		return nil
-	}
-	return text
-}
-
-// specialisation is the name of the one of a toplevel's specialisations that is system, or "".
-func (r root) specialisation(toplevel, system string) string {
+// specialisationOf is the name of the one of a toplevel's specialisations that is system, or "".
+func specialisationOf(r machine.Root, toplevel, system string) string {
 	if toplevel == "" {
 		return ""
 	}
 	// The second is their name before 20.09.
 	for _, folder := range []string{toplevel + "/specialisation", toplevel + "/fine-tune"} {
-		entries, err := os.ReadDir(r.path(folder))
+		entries, err := os.ReadDir(r.Path(folder))
 		if err != nil {
 			continue
 		}
 		for _, e := range entries {
-			if r.storePath(filepath.Join(folder, e.Name())) == system {
+			if r.StorePath(filepath.Join(folder, e.Name())) == system {
 				return e.Name()
 			}
 		}
@@ -147,12 +130,3 @@ func (r root) specialisation(toplevel, system string) string {
 
 // generationPath is the link that keeps a generation of the system profile.
 func generationPath(number int) string { return systemProfile + "-" + strconv.Itoa(number) + "-link" }
-
-// modified is when a link was made, in seconds since 1970; 0 if there is none.
-func (r root) modified(link string) int64 {
-	info, err := os.Lstat(r.path(link))
-	if err != nil {
-		return 0
-	}
-	return info.ModTime().Unix()
-}

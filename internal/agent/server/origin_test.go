@@ -8,33 +8,34 @@ import (
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine"
 )
 
 // origin are the facts that say where the system is from.
 func (m *fakeMachine) origin() agent.Facts {
-	m.t.Helper()
+	m.T.Helper()
 	facts := agent.Facts{
-		Current: m.storePath("/run/current-system"), Profile: m.storePath(systemProfile), Bundle: m.storePath(currentConfiguration),
+		Current: m.StorePath("/run/current-system"), Profile: m.StorePath(systemProfile), Bundle: m.StorePath(currentConfiguration),
 	}
-	m.addOrigin(&facts)
+	addOrigin(m.Root, &facts)
 	return facts
 }
 
 // again replaces a link.
 func (m *fakeMachine) again(to, name string) {
-	m.t.Helper()
-	_ = os.Remove(m.path(name))
-	m.link(to, name)
+	m.T.Helper()
+	_ = os.Remove(m.Path(name))
+	m.Link(to, name)
 }
 
 // TestFactsSayWhereTheSystemIsFrom reads manifest, version, generation and journal of a target.
 func TestFactsSayWhereTheSystemIsFrom(t *testing.T) {
 	m := newMachine(t)
-	m.write(string(oldBundle)+"/ferry.json", `{"node": "pi", "revision": "0123456789abcdef", "dirty": true, "format": 1,
+	m.Write(string(oldBundle)+"/ferry.json", `{"node": "pi", "revision": "0123456789abcdef", "dirty": true, "format": 1,
   "source": "`+string(newSystem)+`", "nixpkgsVersion": "24.05"}`)
-	m.write(string(oldSystem)+"/nixos-version", "24.05.1234\n")
+	m.Write(string(oldSystem)+"/nixos-version", "24.05.1234\n")
 	made := time.Unix(1_700_000_000, 0)
-	mustAppend(t, m.root, entryOf("only"))
+	mustAppend(t, m.Root, entryOf("only"))
 	facts := m.origin()
 	if want := (agent.Manifest{Node: "pi", Revision: "0123456789abcdef", Dirty: true, Source: string(newSystem), Version: "24.05"}); facts.Deployed != want {
 		t.Errorf("the manifest: %+v", facts.Deployed)
@@ -68,21 +69,21 @@ func TestWhatRanBeforeIsNamedByItsOwnBundle(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newMachine(t)
-			m.write(thirdBundle+"/.keep", "")
-			m.write(third+"/.keep", "")
-			m.link(third, thirdBundle+"/profile")
-			m.write("/nix/store/66666666666666666666666666666666-special/.keep", "")
-			m.link("/nix/store/66666666666666666666666666666666-special", string(oldSystem)+"/specialisation/special")
+			m.Write(thirdBundle+"/.keep", "")
+			m.Write(third+"/.keep", "")
+			m.Link(third, thirdBundle+"/profile")
+			m.Write("/nix/store/66666666666666666666666666666666-special/.keep", "")
+			m.Link("/nix/store/66666666666666666666666666666666-special", string(oldSystem)+"/specialisation/special")
 			last := entryOf("last")
 			last.Before = agent.JournalState{Current: c.ran, Profile: string(oldSystem), Bundle: string(oldBundle)}
 			for _, e := range append(c.entries, last) {
-				mustAppend(t, m.root, e)
+				mustAppend(t, m.Root, e)
 			}
 			if facts := m.origin(); facts.Previous == nil || facts.Previous.Current != c.ran || facts.Previous.Bundle != c.want {
 				t.Errorf("%+v", facts.Previous)
 			}
-			m.keepPrevious(last.Before, Job{Toplevel: newSystem, Bundle: newBundle})
-			if got := m.storePath(gcRoots + "/" + previousBundle); got != c.want {
+			keepPrevious(m.Root, last.Before, Job{Toplevel: newSystem, Bundle: newBundle})
+			if got := m.StorePath(machine.GCRoots + "/" + previousBundle); got != c.want {
 				t.Errorf("it keeps %q", got)
 			}
 		})
@@ -127,7 +128,7 @@ func TestFactsFindTheDeploymentsThatMatter(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m := newMachine(t)
 			for _, e := range c.entries {
-				mustAppend(t, m.root, e)
+				mustAppend(t, m.Root, e)
 			}
 			facts := m.origin()
 			last, commit, previous := "", "", ""
@@ -154,9 +155,9 @@ func TestFactsFindTheDeploymentsThatMatter(t *testing.T) {
 // TestFactsNameASystemThatIsNotTheProfiles finds an older generation, a specialisation and a cut off deployment.
 func TestFactsNameASystemThatIsNotTheProfiles(t *testing.T) {
 	m := newMachine(t)
-	m.link(string(newSystem), systemProfile+"-7-link")
+	m.Link(string(newSystem), systemProfile+"-7-link")
 	m.again("system-7-link", systemProfile)
-	m.link(string(newBundle), gcRoots+"/pending")
+	m.Link(string(newBundle), machine.GCRoots+"/pending")
 	facts := m.origin()
 	if facts.Generation != 7 || facts.CurrentGeneration != 1 || facts.Specialisation != "" || facts.Pending != string(newSystem) {
 		t.Errorf("%+v", facts)
@@ -166,7 +167,7 @@ func TestFactsNameASystemThatIsNotTheProfiles(t *testing.T) {
 		if got := m.origin().Specialisation; got != "quiet" {
 			t.Errorf("%s: %q", folder, got)
 		}
-		if err := os.Remove(m.path(string(newSystem) + folder)); err != nil {
+		if err := os.Remove(m.Path(string(newSystem) + folder)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -183,8 +184,8 @@ func TestAManifestOfAnotherKindIsNone(t *testing.T) {
 		"empty": "", "no JSON": "node=pi", "a list": "[]", "another type": `{"node": 3}`, "endless": `{"node": "` + strings.Repeat("x", 1<<20) + `"}`,
 		"an option as revision": `{"revision": "--output=/etc/passwd"}`,
 	} {
-		m.write(string(oldBundle)+"/ferry.json", text)
-		if got := m.manifest(string(oldBundle)); got != (agent.Manifest{}) {
+		m.Write(string(oldBundle)+"/ferry.json", text)
+		if got := readManifest(m.Root, string(oldBundle)); got != (agent.Manifest{}) {
 			t.Errorf("%s: %+v", name, got)
 		}
 	}
@@ -198,9 +199,9 @@ func TestTheHelloDoesNotReadAWholeJournal(t *testing.T) {
 	for i := range maxLookBack + 10 {
 		e.ID = fmt.Sprint(i)
 		if i == 5 {
-			mustAppend(t, m.root, entryOf("changed"))
+			mustAppend(t, m.Root, entryOf("changed"))
 		}
-		mustAppend(t, m.root, e)
+		mustAppend(t, m.Root, e)
 	}
 	if facts := m.origin(); facts.Previous != nil || facts.Last == nil {
 		t.Errorf("%+v", facts.Previous)

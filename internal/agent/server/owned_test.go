@@ -5,20 +5,20 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine"
 )
 
 // modes gives the mode of all that is in a folder of the machine, below the folder that it is in.
 func (m *fakeMachine) modes(folder string) map[string]string {
-	m.t.Helper()
+	m.T.Helper()
 	modes := map[string]string{}
-	err := filepath.WalkDir(m.path(folder), func(path string, entry fs.DirEntry, err error) error {
+	err := filepath.WalkDir(m.Path(folder), func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -26,12 +26,12 @@ func (m *fakeMachine) modes(folder string) map[string]string {
 		if err != nil {
 			return err
 		}
-		name, err := filepath.Rel(filepath.Dir(m.path(folder)), path)
+		name, err := filepath.Rel(filepath.Dir(m.Path(folder)), path)
 		modes[name] = fmt.Sprintf("%o", info.Mode().Perm())
 		return err
 	})
 	if err != nil {
-		m.t.Fatal(err)
+		m.T.Fatal(err)
 	}
 	return modes
 }
@@ -49,11 +49,11 @@ func TestNothingOfASwitchIsForOthers(t *testing.T) {
 	for _, mask := range []int{0, 0o022, 0o077} {
 		t.Run(fmt.Sprintf("umask %03o", mask), func(t *testing.T) {
 			m := newMachine(t).withSystemd()
-			if err := os.MkdirAll(m.path("/run"), 0o755); err != nil {
+			if err := os.MkdirAll(m.Path("/run"), 0o755); err != nil {
 				t.Fatal(err)
 			}
 			withUmask(t, mask)
-			if err := os.Mkdir(m.path(jobsFolder), 0o777); err != nil {
+			if err := os.Mkdir(m.Path(machine.RunFolder), 0o777); err != nil {
 				t.Fatal(err)
 			}
 			f := m.connect(locked("s1"))
@@ -64,7 +64,7 @@ func TestNothingOfASwitchIsForOthers(t *testing.T) {
 			public := map[string]string{"ferry": "755", dir: "711", dir + "/" + shownFile: "644"}
 			are := func(when string, there ...string) {
 				t.Helper()
-				got := m.modes(jobsFolder)
+				got := m.modes(machine.RunFolder)
 				for name, mode := range got {
 					if want := public[name]; want != "" && mode != want || want == "" && !strings.HasSuffix(mode, "00") {
 						t.Errorf("%s: %s is %s", when, name, mode)
@@ -89,21 +89,21 @@ func TestNothingOfASwitchIsForOthers(t *testing.T) {
 // TestTheFolderOfTheTokenIsTheLoginUsers has alice as who deploys.
 func TestTheFolderOfTheTokenIsTheLoginUsers(t *testing.T) {
 	m := newMachine(t).withSystemd()
-	m.addProcess(os.Getpid(), 77, 0, "ferry-agent", "0::/")
-	m.addProcess(77, 1, 1234, "sshd", "0::/")
+	m.AddProcess(os.Getpid(), 77, 0, "ferry-agent", "0::/")
+	m.AddProcess(77, 1, 1234, "sshd", "0::/")
 	r, _ := m.connect(locked("s1")).ask(guarded("switch"))
 	waits(t, r)
-	info, err := os.Stat(m.path(agent.ConfirmFolder(job)))
-	if err != nil || info.Mode().Perm() != 0o700 || ownerOf(info) != 1234 {
+	info, err := os.Stat(m.Path(agent.ConfirmFolder(job)))
+	if err != nil || info.Mode().Perm() != 0o700 || machine.OwnerOf(info) != 1234 {
 		t.Errorf("%v, %v", info, err)
 	}
 	// Written by her, with nothing but a file of hers.
 	m.confirm(tokenName, tokenText)
-	if err := os.Chown(m.path(filepath.Join(agent.ConfirmFolder(job), tokenName)), 1234, -1); err != nil {
+	if err := os.Chown(m.Path(filepath.Join(agent.ConfirmFolder(job), tokenName)), 1234, -1); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "it is committed", func() bool { return hasEnded(m.path(filepath.Dir(agent.ConfirmFolder(job)))) })
-	if status, _, err := readStatus(m.path(filepath.Dir(agent.ConfirmFolder(job)))); err != nil || status.Outcome != agent.SwitchCommitted {
+	until(t, "it is committed", func() bool { return hasEnded(m.Path(filepath.Dir(agent.ConfirmFolder(job)))) })
+	if status, _, err := readStatus(m.Path(filepath.Dir(agent.ConfirmFolder(job)))); err != nil || status.Outcome != agent.SwitchCommitted {
 		t.Errorf("%+v, %v", status, err)
 	}
 }
@@ -115,21 +115,21 @@ func TestAFolderOfSomebodyElsesIsRefused(t *testing.T) {
 		says string
 	}{
 		"another user's": {func(m *fakeMachine) {
-			m.write(jobsFolder+"/.keep", "")
-			if err := os.Chown(m.path(jobsFolder), 1234, -1); err != nil {
-				m.t.Fatal(err)
+			m.Write(machine.RunFolder+"/.keep", "")
+			if err := os.Chown(m.Path(machine.RunFolder), 1234, -1); err != nil {
+				m.T.Fatal(err)
 			}
 		}, "belongs to the user with the number 1234"},
-		"a file": {func(m *fakeMachine) { m.write(jobsFolder, "") }, "not a directory"},
-		"a link": {func(m *fakeMachine) { m.write("/elsewhere/.keep", ""); m.link(m.path("/elsewhere"), jobsFolder) }, "is no folder"},
+		"a file": {func(m *fakeMachine) { m.Write(machine.RunFolder, "") }, "not a directory"},
+		"a link": {func(m *fakeMachine) { m.Write("/elsewhere/.keep", ""); m.Link(m.Path("/elsewhere"), machine.RunFolder) }, "is no folder"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newMachine(t)
 			c.make(m)
-			if _, _, err := takeLock(m.root, locked("s1"), time.Now()); err == nil || !strings.Contains(err.Error(), c.says) {
+			if _, _, err := takeLock(m.Root, locked("s1"), time.Now()); err == nil || !strings.Contains(err.Error(), c.says) {
 				t.Errorf("got %v", err)
 			}
-			if left, err := os.ReadDir(m.path("/elsewhere")); err == nil && len(left) != 1 {
+			if left, err := os.ReadDir(m.Path("/elsewhere")); err == nil && len(left) != 1 {
 				t.Errorf("made there: %v", left)
 			}
 		})

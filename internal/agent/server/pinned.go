@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine"
 	"ferry/internal/nix"
 	"ferry/internal/run"
 )
@@ -30,13 +31,13 @@ type pins map[[sha256.Size]byte][]pinned
 // with the same hash.
 func (s *server) nixpkgsOf(ctx context.Context, bundle string) pinned {
 	r := s.root()
-	if told := strings.TrimSpace(string(r.head(bundle + "/nixpkgs/.git-revision"))); told != "" {
+	if told := strings.TrimSpace(string(r.Head(bundle + "/nixpkgs/.git-revision"))); told != "" {
 		return pinned{revision: told}
 	}
-	tree := r.storePath(bundle + "/nixpkgs")
+	tree := r.StorePath(bundle + "/nixpkgs")
 	found := pins{}
-	for _, file := range r.pinFiles(bundle + "/source") {
-		text := r.beginning(file, maxPinFile)
+	for _, file := range pinFiles(r, bundle+"/source") {
+		text := r.Beginning(file, maxPinFile)
 		if path.Ext(file) == ".nix" {
 			found.readNix(string(text))
 		} else {
@@ -76,10 +77,10 @@ const (
 )
 
 // pinFiles are the files of a source in which people have pins: their own, and those of flakes, npins and niv.
-func (r root) pinFiles(source string) []string {
+func pinFiles(r machine.Root, source string) []string {
 	var files []string
 	for _, folder := range []string{source, source + "/npins", source + "/nix"} {
-		entries, err := os.ReadDir(r.path(folder))
+		entries, err := os.ReadDir(r.Path(folder))
 		if err != nil {
 			continue
 		}

@@ -61,7 +61,7 @@ func TestAPinSaysWhichNixpkgsRuns(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newMachine(t).withNixpkgs()
-			m.write("/nix/store/44444444444444444444444444444444-source/"+c.file, c.text)
+			m.Write("/nix/store/44444444444444444444444444444444-source/"+c.file, c.text)
 			if got := m.looked(); got.NixpkgsRevision != c.want.revision || got.NixpkgsDate != c.want.date {
 				t.Errorf("%q, %d: want %+v", got.NixpkgsRevision, got.NixpkgsDate, c.want)
 			}
@@ -72,8 +72,8 @@ func TestAPinSaysWhichNixpkgsRuns(t *testing.T) {
 // TestATreeThatSaysItsRevisionIsBelieved even against a pin.
 func TestATreeThatSaysItsRevisionIsBelieved(t *testing.T) {
 	m := newMachine(t).withNixpkgs()
-	m.write("/nix/store/44444444444444444444444444444444-source/flake.lock", flakeLock(treeSRI, commit))
-	m.write("/nix/store/55555555555555555555555555555555-source/.git-revision", otherCommit+"\n")
+	m.Write("/nix/store/44444444444444444444444444444444-source/flake.lock", flakeLock(treeSRI, commit))
+	m.Write("/nix/store/55555555555555555555555555555555-source/.git-revision", otherCommit+"\n")
 	if got := m.looked(); got.NixpkgsRevision != otherCommit {
 		t.Errorf("%+v", got)
 	}
@@ -82,7 +82,7 @@ func TestATreeThatSaysItsRevisionIsBelieved(t *testing.T) {
 // TestADateFromAPinHasAYear that can be written down.
 func TestADateFromAPinHasAYear(t *testing.T) {
 	m := newMachine(t).withNixpkgs()
-	m.write("/nix/store/44444444444444444444444444444444-source/flake.lock", strings.Replace(flakeLock(treeSRI, commit), "1750000000", "1e300", 1))
+	m.Write("/nix/store/44444444444444444444444444444444-source/flake.lock", strings.Replace(flakeLock(treeSRI, commit), "1750000000", "1e300", 1))
 	if got := m.looked(); got.NixpkgsRevision != commit || got.NixpkgsDate != agent.MaxDate {
 		t.Errorf("%+v", got)
 	}
@@ -96,9 +96,9 @@ func flakeLock(hash, revision string) string {
 // withNixpkgs gives the machine a bundle with a source and a tree of nixpkgs, and a Nix that knows the tree's hash. The links can
 // be followed without knowing where the machine's root is.
 func (m *fakeMachine) withNixpkgs() *fakeMachine {
-	m.link("../44444444444444444444444444444444-source", string(oldBundle)+"/source")
-	m.link("../55555555555555555555555555555555-source", string(oldBundle)+"/nixpkgs")
-	m.write("/nix/store/55555555555555555555555555555555-source/nixos/default.nix", "")
-	m.program("/bin/nix-store", "#!/bin/sh\n"+`[ "$*" = "--query --hash /nix/store/55555555555555555555555555555555-source" ] && echo `+treeBase32+"\n")
+	m.Link("../44444444444444444444444444444444-source", string(oldBundle)+"/source")
+	m.Link("../55555555555555555555555555555555-source", string(oldBundle)+"/nixpkgs")
+	m.Write("/nix/store/55555555555555555555555555555555-source/nixos/default.nix", "")
+	m.Program("/bin/nix-store", "#!/bin/sh\n"+`[ "$*" = "--query --hash /nix/store/55555555555555555555555555555555-source" ] && echo `+treeBase32+"\n")
 	return m
 }

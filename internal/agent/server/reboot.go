@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine"
 	"ferry/internal/nix"
 	"ferry/internal/run"
 )
@@ -44,11 +45,9 @@ type trial struct {
 	Returning bool `json:"returning,omitempty"`
 }
 
-func (r root) bootID() string { return r.line("/proc/sys/kernel/random/boot_id") }
-
 // readTrial gives what is being tried; nil: nothing.
-func readTrial(r root) (*trial, error) {
-	name := r.path(filepath.Join(trialFolder, trialFile))
+func readTrial(r machine.Root) (*trial, error) {
+	name := r.Path(filepath.Join(trialFolder, trialFile))
 	text, err := os.ReadFile(name)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
@@ -64,16 +63,16 @@ func readTrial(r root) (*trial, error) {
 }
 
 // write writes t down so that it is on the disk, whole.
-func (t *trial) write(r root) error {
+func (t *trial) write(r machine.Root) error {
 	text, err := json.Marshal(t)
 	if err != nil {
 		return err
 	}
-	folder := r.path(trialFolder)
-	if err := r.disk.MkdirAll(folder, 0o755); err != nil {
+	folder := r.Path(trialFolder)
+	if err := r.Disk.MkdirAll(folder, 0o755); err != nil {
 		return err
 	}
-	return r.disk.WriteFile(filepath.Join(folder, trialFile), text, 0o644)
+	return r.Disk.WriteFile(filepath.Join(folder, trialFile), text, 0o644)
 }
 
 func (s *server) bootOnce(ctx context.Context, r agent.Request) (*agent.BootOnceResult, error) {
@@ -129,7 +128,7 @@ func (s *server) booted(ctx context.Context, r agent.Request) (*agent.BootedResu
 		}
 	}
 	result.Failed = systemManager(s.runner, s.root()).troubledAfter(ctx, 0, nil)
-	if t, err := readTrial(s.root()); err == nil && t != nil && s.root().storePath("/run/booted-system") == t.New {
+	if t, err := readTrial(s.root()); err == nil && t != nil && s.root().StorePath("/run/booted-system") == t.New {
 		result.Before = t.Failed
 	}
 	return result, nil
@@ -139,9 +138,9 @@ func (s *server) booted(ctx context.Context, r agent.Request) (*agent.BootedResu
 const rebootLimit = time.Minute
 
 // rebootJob tells the machine to reboot. Someone who holds a reboot off is not overruled.
-func rebootJob(ctx context.Context, r root, log *os.File) jobStatus {
+func rebootJob(ctx context.Context, r machine.Root, log *os.File) jobStatus {
 	argv := []string{"reboot"}
-	if r.exists(systemdRuns) {
+	if r.Exists(machine.SystemdRuns) {
 		argv = []string{"systemctl", "reboot"}
 	}
 	limited, stop := context.WithTimeout(ctx, rebootLimit)
@@ -155,7 +154,7 @@ func rebootJob(ctx context.Context, r root, log *os.File) jobStatus {
 // bootOnceJob reboots into the new system, which the boot loader boots once. NixOS's menus are made of the system profile's
 // generations, and their default is what switch-to-configuration is called from: the old system is, after the new one has
 // got a generation that the profile does not stand for. What fails is undone, and nothing waits for anybody in between.
-func bootOnceJob(ctx context.Context, r root, job Job, log *os.File) jobStatus {
+func bootOnceJob(ctx context.Context, r machine.Root, job Job, log *os.File) jobStatus {
 	w := &trier{root: r, runner: new(run.Runner), job: job, log: log}
 	var status jobStatus
 	err, late := within(ctx, job.limit(), func(ctx context.Context) (err error) {
@@ -183,7 +182,7 @@ func bootOnceJob(ctx context.Context, r root, job Job, log *os.File) jobStatus {
 }
 
 // bootForgetJob undoes what is left of a trial.
-func bootForgetJob(ctx context.Context, r root, job Job, log *os.File) jobStatus {
+func bootForgetJob(ctx context.Context, r machine.Root, job Job, log *os.File) jobStatus {
 	w := &trier{root: r, runner: new(run.Runner), job: job, log: log}
 	if err := w.forget(ctx); err != nil {
 		return jobStatus{Status: 1, Error: run.Clean(err.Error()), Unclean: true}
@@ -193,7 +192,7 @@ func bootForgetJob(ctx context.Context, r root, job Job, log *os.File) jobStatus
 
 // trier begins and undoes a trial.
 type trier struct {
-	root   root
+	root   machine.Root
 	runner *run.Runner
 	job    Job
 	log    *os.File
@@ -202,7 +201,7 @@ type trier struct {
 }
 
 func (w *trier) prepare(ctx context.Context) (jobStatus, error) {
-	before := w.root.readProfile()
+	before := readProfile(w.root)
 	switch {
 	case before.toplevel == "" || before.generation == 0:
 		return jobStatus{}, errors.New("the system profile is no generation, so there is nothing that could stay the default")
@@ -216,13 +215,13 @@ func (w *trier) prepare(ctx context.Context) (jobStatus, error) {
 			return jobStatus{}, err
 		}
 	}
-	w.trial = trial{Old: before.toplevel, New: string(w.job.Toplevel), Failed: w.job.Failed, BootID: w.root.bootID()}
+	w.trial = trial{Old: before.toplevel, New: string(w.job.Toplevel), Failed: w.job.Failed, BootID: w.root.BootID()}
 	w.begun = true
 	// First, so that it tidies up after a power cut at any moment.
-	if stuck := w.root.armWayBack(w.trial.New, w.job.Within); stuck != "" {
+	if stuck := armWayBack(w.root, w.trial.New, w.job.Within); stuck != "" {
 		w.say("if the new system comes up and cannot be reached, only a power cycle brings the old one back: " + stuck)
 	}
-	if problem := w.root.keepAccountsOfTrial(w.trial); problem != "" {
+	if problem := keepAccountsOfTrial(w.root, w.trial); problem != "" {
 		w.say(problem)
 	}
 	if err := w.addGeneration(); err != nil {
@@ -243,7 +242,7 @@ func (w *trier) prepare(ctx context.Context) (jobStatus, error) {
 	if err := loader.once(ctx, w.runner, entry, w.log); err != nil {
 		return jobStatus{}, err
 	}
-	if err := w.root.toDisk(ctx); err != nil {
+	if err := toDisk(w.root, ctx); err != nil {
 		return jobStatus{}, err
 	}
 	w.say(fmt.Sprintf("%s boots %q once", loader.name(), entry))
@@ -273,23 +272,23 @@ func (w *trier) addGeneration() error {
 		return err
 	}
 	for name, toplevel := range map[string]string{"reboot-old": w.trial.Old, "reboot-new": w.trial.New} {
-		if err := w.root.keep(name, toplevel); err != nil {
+		if err := w.root.Keep(name, toplevel); err != nil {
 			return err
 		}
 	}
 	if !w.trial.Made {
 		return nil
 	}
-	if err := os.Symlink(w.trial.New, w.root.path(generationPath(number))); err != nil {
+	if err := os.Symlink(w.trial.New, w.root.Path(generationPath(number))); err != nil {
 		return fmt.Errorf("make generation %d: %w", number, err)
 	}
-	return w.root.disk.SyncFolder(w.root.path(profiles))
+	return w.root.Disk.SyncFolder(w.root.Path(profiles))
 }
 
 // lastGeneration is the highest number of a generation of the system profile, and its toplevel.
-func lastGeneration(r root) (number int, toplevel string) {
+func lastGeneration(r machine.Root) (number int, toplevel string) {
 	// The pattern is well formed.
-	links, _ := filepath.Glob(r.path(systemProfile + "-*-link"))
+	links, _ := filepath.Glob(r.Path(systemProfile + "-*-link"))
 	for _, link := range links {
 		if m := generationLink.FindStringSubmatch(filepath.Base(link)); m != nil {
 			if n, err := strconv.Atoi(m[1]); err == nil && n > number {
@@ -297,14 +296,14 @@ func lastGeneration(r root) (number int, toplevel string) {
 			}
 		}
 	}
-	return number, r.storePath(generationPath(number))
+	return number, r.StorePath(generationPath(number))
 }
 
 // find finds the boot loader whose menu has just been written: it boots the old system by default, and has an entry for the
 // new one. A menu that is limited to one system would have only the new one.
 func (w *trier) find() (bootLoader, string, error) {
 	problem := errors.New("there is no boot loader that can boot a system once")
-	for _, l := range w.root.bootLoaders() {
+	for _, l := range bootLoaders(w.root) {
 		entry, err := l.entry(w.trial.New)
 		if err == nil {
 			var boots string
@@ -350,7 +349,7 @@ func (w *trier) undo(ctx context.Context) error {
 		problems = append(problems, err)
 	}
 	// What remembers the trial goes last: a boot loader that was cut off before it forgot would boot the new system once more.
-	problems = append(problems, w.root.toDisk(ctx), endTrial(ctx, w.runner, w.root))
+	problems = append(problems, toDisk(w.root, ctx), endTrial(ctx, w.runner, w.root))
 	return errors.Join(problems...)
 }
 
@@ -358,11 +357,11 @@ func (w *trier) undo(ctx context.Context) error {
 // unless the profile stands for something else meanwhile.
 func (w *trier) dropGeneration(ctx context.Context) error {
 	link := generationPath(w.trial.Generation)
-	before := w.root.readProfile()
-	if !w.trial.Made || before.generation == w.trial.Generation || w.root.storePath(link) != w.trial.New {
+	before := readProfile(w.root)
+	if !w.trial.Made || before.generation == w.trial.Generation || w.root.StorePath(link) != w.trial.New {
 		return nil
 	}
-	if err := errors.Join(os.Remove(w.root.path(link)), w.root.disk.SyncFolder(w.root.path(profiles))); err != nil {
+	if err := errors.Join(os.Remove(w.root.Path(link)), w.root.Disk.SyncFolder(w.root.Path(profiles))); err != nil {
 		return err
 	}
 	if before.toplevel != w.trial.Old {
@@ -375,7 +374,7 @@ func (w *trier) dropGeneration(ctx context.Context) error {
 }
 
 // takeBack makes the boot loader forget the entry that it was told to boot once.
-func (t *trial) takeBack(ctx context.Context, runner *run.Runner, r root, log *os.File) error {
+func (t *trial) takeBack(ctx context.Context, runner *run.Runner, r machine.Root, log *os.File) error {
 	for _, l := range []bootLoader{systemdBoot{r}, grub{r}} {
 		if l.name() == t.Loader {
 			if err := l.once(ctx, runner, "", log); err != nil {
@@ -387,18 +386,18 @@ func (t *trial) takeBack(ctx context.Context, runner *run.Runner, r root, log *o
 }
 
 // endTrial removes what a trial consists of, the way back first.
-func endTrial(ctx context.Context, runner *run.Runner, r root) error {
-	err := errors.Join(r.removeWayBack(ctx, runner), r.endAccountsOfTrial(),
-		r.release("reboot-old"), r.release("reboot-new"), os.RemoveAll(r.path(trialFolder)))
+func endTrial(ctx context.Context, runner *run.Runner, r machine.Root) error {
+	err := errors.Join(removeWayBack(r, ctx, runner), endAccountsOfTrial(r),
+		r.Release("reboot-old"), r.Release("reboot-new"), os.RemoveAll(r.Path(trialFolder)))
 	// A trial that comes again with the next boot would be in the way of that.
-	for _, folder := range []string{gcRoots, agent.Folder} {
-		err = errors.Join(err, r.disk.SyncFolder(r.path(folder)))
+	for _, folder := range []string{machine.GCRoots, agent.Folder} {
+		err = errors.Join(err, r.Disk.SyncFolder(r.Path(folder)))
 	}
 	return err
 }
 
 // committing tells whether a system may be committed: not one that is tried and has been given up.
-func committing(r root, toplevel string) error {
+func committing(r machine.Root, toplevel string) error {
 	t, err := readTrial(r)
 	if err == nil && t != nil && t.New == toplevel && t.Returning {
 		return errors.New("it was not committed in time, and the target is on its way back to the old system")
@@ -407,7 +406,7 @@ func committing(r root, toplevel string) error {
 }
 
 // committed ends the trial of a system that has become the default.
-func committed(ctx context.Context, runner *run.Runner, r root, toplevel string) error {
+func committed(ctx context.Context, runner *run.Runner, r machine.Root, toplevel string) error {
 	t, err := readTrial(r)
 	if err != nil || t == nil || t.New != toplevel {
 		return err

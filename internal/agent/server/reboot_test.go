@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine"
 	"ferry/internal/nix"
 	"ferry/internal/run"
 )
@@ -40,86 +41,86 @@ printf '%s' "$2" >"$FERRY_TEST_ROOT/oneshot"
 func newTriable(t *testing.T) *fakeMachine {
 	t.Helper()
 	m := newMachine(t)
-	m.write("/run/systemd/system/.keep", "")
-	m.write("/proc/sys/kernel/random/boot_id", "boot-1\n")
-	m.write("/boot/loader/loader.conf", "default nixos-generation-1.conf\n")
-	m.write("/boot/loader/entries/nixos-generation-1.conf", entryText(oldSystem, false))
-	m.program("/bin/bootctl", bootctlScript)
-	m.program("/bin/systemctl", "#!/bin/sh\necho \"systemctl $*\" >>\"$FERRY_TEST_ROOT/calls\"\n")
+	m.Write("/run/systemd/system/.keep", "")
+	m.Write("/proc/sys/kernel/random/boot_id", "boot-1\n")
+	m.Write("/boot/loader/loader.conf", "default nixos-generation-1.conf\n")
+	m.Write("/boot/loader/entries/nixos-generation-1.conf", entryText(oldSystem, false))
+	m.Program("/bin/bootctl", bootctlScript)
+	m.Program("/bin/systemctl", "#!/bin/sh\necho \"systemctl $*\" >>\"$FERRY_TEST_ROOT/calls\"\n")
 	for _, system := range []nix.StorePath{oldSystem, newSystem} {
-		m.program(string(system)+"/bin/switch-to-configuration", strings.ReplaceAll(menuScript, "SYSTEM", string(system)))
+		m.Program(string(system)+"/bin/switch-to-configuration", strings.ReplaceAll(menuScript, "SYSTEM", string(system)))
 	}
 	return m
 }
 
 // work runs a job's work in this process.
-func (m *fakeMachine) work(do func(context.Context, root, Job, *os.File) jobStatus) (jobStatus, string) {
-	m.t.Helper()
-	log, err := os.Create(m.path("/control/log"))
+func (m *fakeMachine) work(do func(context.Context, machine.Root, Job, *os.File) jobStatus) (jobStatus, string) {
+	m.T.Helper()
+	log, err := os.Create(m.Path("/control/log"))
 	if err != nil {
-		m.t.Fatal(err)
+		m.T.Fatal(err)
 	}
 	defer log.Close()
-	status := do(m.t.Context(), m.root, Job{Toplevel: newSystem, Bundle: newBundle, Action: "boot", Within: 60}, log)
-	return status, m.read("/control/log")
+	status := do(m.T.Context(), m.Root, Job{Toplevel: newSystem, Bundle: newBundle, Action: "boot", Within: 60}, log)
+	return status, m.Read("/control/log")
 }
 
 // reboots starts the machine again with a system.
 func (m *fakeMachine) reboots(system nix.StorePath) {
-	m.t.Helper()
-	m.write("/proc/sys/kernel/random/boot_id", m.bootID()+"+\n")
+	m.T.Helper()
+	m.Write("/proc/sys/kernel/random/boot_id", m.BootID()+"+\n")
 	for _, link := range []string{"/run/booted-system", "/run/current-system"} {
-		if err := m.disk.Link(string(system), m.path(link)); err != nil {
-			m.t.Fatal(err)
+		if err := m.Disk.Link(string(system), m.Path(link)); err != nil {
+			m.T.Fatal(err)
 		}
 	}
-	m.write("/oneshot", "")
-	m.write("/calls", "")
+	m.Write("/oneshot", "")
+	m.Write("/calls", "")
 }
 
 // timer lets the timer of the way back run out.
 func (m *fakeMachine) timer() {
-	m.t.Helper()
-	if err := rebootBack(m.t.Context(), m.root, new(run.Runner), time.Minute, time.Millisecond); err != nil {
-		m.t.Error(err)
+	m.T.Helper()
+	if err := rebootBack(m.T.Context(), m.Root, new(run.Runner), time.Minute, time.Millisecond); err != nil {
+		m.T.Error(err)
 	}
 }
 
 // listing is what is on the disk of a trial and of the system's generations.
 func (m *fakeMachine) listing() []string {
-	m.t.Helper()
+	m.T.Helper()
 	var found []string
 	for _, pattern := range []string{
-		controlFolder + "*", controlFolder + "/*", controlFolder + "/*/*", trialFolder + "/*", gcRoots + "/*", systemProfile + "-*", "/boot/loader/entries/*",
+		controlFolder + "*", controlFolder + "/*", controlFolder + "/*/*", trialFolder + "/*", machine.GCRoots + "/*", systemProfile + "-*", "/boot/loader/entries/*",
 	} {
-		files, _ := filepath.Glob(m.path(pattern))
+		files, _ := filepath.Glob(m.Path(pattern))
 		for _, file := range files {
-			found = append(found, strings.TrimPrefix(file, m.dir))
+			found = append(found, strings.TrimPrefix(file, m.Dir))
 		}
 	}
 	return found
 }
 
 func (m *fakeMachine) defaultIs(system nix.StorePath) {
-	m.t.Helper()
-	if boots, err := (systemdBoot{m.root}).boots(); boots != string(system) || err != nil {
-		m.t.Errorf("%q boots by default, %v", boots, err)
+	m.T.Helper()
+	if boots, err := (systemdBoot{m.Root}).boots(); boots != string(system) || err != nil {
+		m.T.Errorf("%q boots by default, %v", boots, err)
 	}
 }
 
 // untouched makes sure that nothing of a trial is there.
 func (m *fakeMachine) untouched() {
-	m.t.Helper()
+	m.T.Helper()
 	m.defaultIs(oldSystem)
 	want := []string{systemProfile + "-1-link", "/boot/loader/entries/nixos-generation-1.conf"}
 	if found := m.listing(); !slices.Equal(found, want) {
-		m.t.Errorf("there is %q", found)
+		m.T.Errorf("there is %q", found)
 	}
-	if p := m.readProfile(); p.generation != 1 || p.toplevel != string(oldSystem) {
-		m.t.Errorf("the profile is %+v", p)
+	if p := readProfile(m.Root); p.generation != 1 || p.toplevel != string(oldSystem) {
+		m.T.Errorf("the profile is %+v", p)
 	}
-	if once := m.read("/oneshot"); once != "" {
-		m.t.Errorf("it will boot %q once", once)
+	if once := m.Read("/oneshot"); once != "" {
+		m.T.Errorf("it will boot %q once", once)
 	}
 }
 
@@ -131,10 +132,10 @@ func TestATrialLeavesTheDefaultAlone(t *testing.T) {
 		t.Fatalf("%+v\n%s", status, log)
 	}
 	m.defaultIs(oldSystem)
-	if once := m.read("/oneshot"); once != "nixos-generation-2.conf" {
+	if once := m.Read("/oneshot"); once != "nixos-generation-2.conf" {
 		t.Errorf("it will boot %q once", once)
 	}
-	if p := m.readProfile(); p.generation != 1 {
+	if p := readProfile(m.Root); p.generation != 1 {
 		t.Errorf("the profile is %+v", p)
 	}
 	if calls := m.calls(); !slices.Equal(calls, []string{"0-old boot", "bootctl set-oneshot nixos-generation-2.conf", "systemctl reboot"}) {
@@ -143,16 +144,16 @@ func TestATrialLeavesTheDefaultAlone(t *testing.T) {
 	want := []string{
 		controlFolder, controlFolder + "/" + wayBackUnit, controlFolder + "/" + wayBackTimer, controlFolder + "/" + wayBackWants,
 		controlFolder + "/" + wayBackWants + "/" + wayBackTimer, trialFolder + "/agent", trialFolder + "/trial.json",
-		gcRoots + "/reboot-new", gcRoots + "/reboot-old", systemProfile + "-1-link", systemProfile + "-2-link",
+		machine.GCRoots + "/reboot-new", machine.GCRoots + "/reboot-old", systemProfile + "-1-link", systemProfile + "-2-link",
 		"/boot/loader/entries/nixos-generation-1.conf", "/boot/loader/entries/nixos-generation-2.conf",
 	}
 	if found := m.listing(); !slices.Equal(found, want) {
 		t.Errorf("there is %q", found)
 	}
-	if text := m.read(controlFolder + "/" + wayBackTimer); !strings.Contains(text, "\nOnActiveSec=60\n") || !strings.Contains(text, "DefaultDependencies=no") {
+	if text := m.Read(controlFolder + "/" + wayBackTimer); !strings.Contains(text, "\nOnActiveSec=60\n") || !strings.Contains(text, "DefaultDependencies=no") {
 		t.Errorf("the timer is\n%s", text)
 	}
-	if text := m.read(controlFolder + "/" + wayBackWants + "/" + wayBackTimer); !strings.Contains(text, "[Timer]") {
+	if text := m.Read(controlFolder + "/" + wayBackWants + "/" + wayBackTimer); !strings.Contains(text, "[Timer]") {
 		t.Errorf("the timer is not wanted: %q", text)
 	}
 }
@@ -163,21 +164,21 @@ func TestATrialThatCannotBePreparedIsUndone(t *testing.T) {
 		make  func(*fakeMachine)
 		error string
 	}{
-		"the boot loader cannot be written": {func(m *fakeMachine) { m.write("/control/status-boot", "1") }, "exit status 1"},
-		"the menu has room for one system":  {func(m *fakeMachine) { m.write("/control/limit", "1") }, "systemd-boot's default entry"},
+		"the boot loader cannot be written": {func(m *fakeMachine) { m.Write("/control/status-boot", "1") }, "exit status 1"},
+		"the menu has room for one system":  {func(m *fakeMachine) { m.Write("/control/limit", "1") }, "systemd-boot's default entry"},
 		"the menu is another loader's": {func(m *fakeMachine) {
-			m.program(string(oldSystem)+"/bin/switch-to-configuration", "#!/bin/sh\n")
+			m.Program(string(oldSystem)+"/bin/switch-to-configuration", "#!/bin/sh\n")
 		}, "no entry"},
-		"bootctl fails": {func(m *fakeMachine) { m.write("/control/bootctl-fails", "") }, "Not booted with"},
+		"bootctl fails": {func(m *fakeMachine) { m.Write("/control/bootctl-fails", "") }, "Not booted with"},
 		"somebody holds the reboot off": {func(m *fakeMachine) {
-			m.program("/bin/systemctl", "#!/bin/sh\n[ \"$1\" != reboot ] || { echo 'it is held off' >&2; exit 1; }\n")
+			m.Program("/bin/systemctl", "#!/bin/sh\n[ \"$1\" != reboot ] || { echo 'it is held off' >&2; exit 1; }\n")
 		}, "held off"},
-		"there is no such loader": {func(m *fakeMachine) { _ = os.Remove(m.path("/bin/bootctl")) }, "no boot loader"},
-		"nothing can be kept":     {func(m *fakeMachine) { m.write("/nix/var/nix/gcroots", "no folder") }, "not a directory"},
+		"there is no such loader": {func(m *fakeMachine) { _ = os.Remove(m.Path("/bin/bootctl")) }, "no boot loader"},
+		"nothing can be kept":     {func(m *fakeMachine) { m.Write("/nix/var/nix/gcroots", "no folder") }, "not a directory"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newTriable(t)
-			t.Setenv("PATH", m.path("/bin")+":/usr/bin:/bin")
+			t.Setenv("PATH", m.Path("/bin")+":/usr/bin:/bin")
 			c.make(m)
 			status, _ := m.work(bootOnceJob)
 			if status.Status == 0 || !strings.Contains(status.Error, c.error) {
@@ -200,7 +201,7 @@ func TestThereIsNothingToTry(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newTriable(t)
-			m.link(string(newSystem), systemProfile+"-2-link")
+			m.Link(string(newSystem), systemProfile+"-2-link")
 			c.make(m)
 			if status, _ := m.work(bootOnceJob); status.Status == 0 || !strings.Contains(status.Error, c.error) {
 				t.Errorf("%+v", status)
@@ -213,9 +214,9 @@ func TestThereIsNothingToTry(t *testing.T) {
 }
 
 func replace(m *fakeMachine, to, link string) {
-	m.t.Helper()
-	if err := m.disk.Link(to, m.path(link)); err != nil {
-		m.t.Fatal(err)
+	m.T.Helper()
+	if err := m.Disk.Link(to, m.Path(link)); err != nil {
+		m.T.Fatal(err)
 	}
 }
 
@@ -238,8 +239,8 @@ func TestATrialIsForgotten(t *testing.T) {
 // TestAForgottenTrialLeavesWhatWasThereBefore locks that a generation, and files that are not ferry's, stay.
 func TestAForgottenTrialLeavesWhatWasThereBefore(t *testing.T) {
 	m := newTriable(t)
-	m.link(string(newSystem), systemProfile+"-2-link")
-	m.write(controlFolder+"/web.service.d/50-MemoryMax.conf", "[Service]\n")
+	m.Link(string(newSystem), systemProfile+"-2-link")
+	m.Write(controlFolder+"/web.service.d/50-MemoryMax.conf", "[Service]\n")
 	if status, log := m.work(bootOnceJob); status.Status != 0 {
 		t.Fatalf("%+v\n%s", status, log)
 	}
@@ -267,12 +268,12 @@ func TestATrialThatIsCommittedIsOver(t *testing.T) {
 		t.Fatalf("%+v\n%s", status, log)
 	}
 	m.defaultIs(newSystem)
-	for _, left := range []string{controlFolder, trialFolder, gcRoots + "/reboot-old", gcRoots + "/reboot-new"} {
-		if m.exists(left) {
+	for _, left := range []string{controlFolder, trialFolder, machine.GCRoots + "/reboot-old", machine.GCRoots + "/reboot-new"} {
+		if m.Exists(left) {
 			t.Errorf("%s is left", left)
 		}
 	}
-	m.write("/calls", "")
+	m.Write("/calls", "")
 	m.timer()
 	if calls := m.calls(); calls != nil {
 		t.Errorf("the timer ran %q", calls)
@@ -288,7 +289,7 @@ func TestATrialThatIsNotCommittedGoesBackOnce(t *testing.T) {
 	if status, log := m.work(bootOnceJob); status.Status != 0 {
 		t.Fatalf("%+v\n%s", status, log)
 	}
-	m.write("/calls", "")
+	m.Write("/calls", "")
 	m.timer()
 	if calls := m.calls(); calls != nil {
 		t.Errorf("in the boot before the trial it ran %q", calls)
@@ -338,23 +339,23 @@ func TestATrialThatIsCutOffIsTidiedUp(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m := newTriable(t)
 			// A power cut undoes nothing: the boot loader's failure stands for it, without what follows.
-			w := &trier{root: m.root, runner: new(run.Runner), job: Job{Toplevel: newSystem, Within: 60}, log: os.Stderr}
+			w := &trier{root: m.Root, runner: new(run.Runner), job: Job{Toplevel: newSystem, Within: 60}, log: os.Stderr}
 			switch at {
 			case "":
-				m.write("/nix/var/nix/gcroots", "no folder")
+				m.Write("/nix/var/nix/gcroots", "no folder")
 			case "boot":
-				m.write("/control/status-boot", "1")
+				m.Write("/control/status-boot", "1")
 			case "bootctl":
-				m.write("/control/bootctl-fails", "")
+				m.Write("/control/bootctl-fails", "")
 			}
 			if _, err := w.prepare(t.Context()); err == nil {
 				t.Fatal("it was prepared")
 			}
 			if at == "" {
-				_ = os.Remove(m.path("/nix/var/nix/gcroots"))
+				_ = os.Remove(m.Path("/nix/var/nix/gcroots"))
 			}
-			_ = os.Remove(m.path("/control/status-boot"))
-			_ = os.Remove(m.path("/control/bootctl-fails"))
+			_ = os.Remove(m.Path("/control/status-boot"))
+			_ = os.Remove(m.Path("/control/bootctl-fails"))
 			m.reboots(oldSystem)
 			m.timer()
 			m.untouched()
@@ -366,8 +367,8 @@ func TestATrialThatIsCutOffIsTidiedUp(t *testing.T) {
 // does not come up a second time.
 func TestAMenuThatWasCutOffIsWrittenAgain(t *testing.T) {
 	m := newTriable(t)
-	m.write("/control/limit", "1")
-	w := &trier{root: m.root, runner: new(run.Runner), job: Job{Toplevel: newSystem, Within: 60}, log: os.Stderr}
+	m.Write("/control/limit", "1")
+	w := &trier{root: m.Root, runner: new(run.Runner), job: Job{Toplevel: newSystem, Within: 60}, log: os.Stderr}
 	if _, err := w.prepare(t.Context()); err == nil {
 		t.Fatal("it was prepared")
 	}
@@ -386,7 +387,7 @@ func TestACommitThatWasCutOffIsNotGoneBackFrom(t *testing.T) {
 	for name, make := range map[string]func(*fakeMachine){
 		"before the boot loader": func(m *fakeMachine) { replace(m, "system-2-link", systemProfile) },
 		"after it": func(m *fakeMachine) {
-			m.write("/boot/loader/loader.conf", "default nixos-generation-2.conf\n")
+			m.Write("/boot/loader/loader.conf", "default nixos-generation-2.conf\n")
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -400,7 +401,7 @@ func TestACommitThatWasCutOffIsNotGoneBackFrom(t *testing.T) {
 			if calls := m.calls(); slices.Contains(calls, rebootNow) {
 				t.Errorf("it ran %q", calls)
 			}
-			if m.exists(controlFolder) {
+			if m.Exists(controlFolder) {
 				t.Error("the way back is left")
 			}
 		})
@@ -414,13 +415,13 @@ func TestTheWayBackWaitsForADeployment(t *testing.T) {
 		t.Fatalf("%+v\n%s", status, log)
 	}
 	m.reboots(newSystem)
-	held, holder, err := takeLock(m.root, locked("s1"), time.Now())
+	held, holder, err := takeLock(m.Root, locked("s1"), time.Now())
 	if err != nil || holder != nil {
 		t.Fatal(holder, err)
 	}
 	ended := make(chan error, 1)
 	go func() {
-		ended <- rebootBack(context.WithoutCancel(t.Context()), m.root, new(run.Runner), time.Minute, time.Millisecond)
+		ended <- rebootBack(context.WithoutCancel(t.Context()), m.Root, new(run.Runner), time.Minute, time.Millisecond)
 	}()
 	if status, log := m.work(commitJob); status.Status != 0 || status.Error != "" {
 		t.Fatalf("%+v\n%s", status, log)
@@ -441,9 +442,9 @@ func TestATrialSaysThatItMayGetStuck(t *testing.T) {
 		stuck string
 	}{
 		"an /etc in memory": {func(m *fakeMachine) {
-			m.write("/proc/self/mountinfo", "20 1 0:30 / / rw - tmpfs none rw\n21 20 8:1 / /nix rw - ext4 /dev/sda1 rw\n")
+			m.Write("/proc/self/mountinfo", "20 1 0:30 / / rw - tmpfs none rw\n21 20 8:1 / /nix rw - ext4 /dev/sda1 rw\n")
 		}, "does not outlive a reboot"},
-		"an /etc that is read-only": {func(m *fakeMachine) { m.write("/etc/systemd", "no folder") }, "not a directory"},
+		"an /etc that is read-only": {func(m *fakeMachine) { m.Write("/etc/systemd", "no folder") }, "not a directory"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newTriable(t)
@@ -458,10 +459,10 @@ func TestATrialSaysThatItMayGetStuck(t *testing.T) {
 // TestATrialAndARebootAreAskedForOverTheWire locks the requests and their answers, on a machine without systemd.
 func TestATrialAndARebootAreAskedForOverTheWire(t *testing.T) {
 	m := newTriable(t)
-	if err := os.RemoveAll(m.path("/run/systemd")); err != nil {
+	if err := os.RemoveAll(m.Path("/run/systemd")); err != nil {
 		t.Fatal(err)
 	}
-	m.program("/bin/reboot", "#!/bin/sh\necho reboot >>\"$FERRY_TEST_ROOT/calls\"\n[ ! -e \"$FERRY_TEST_ROOT/control/no-reboot\" ] || { echo 'somebody holds it off' >&2; exit 1; }\n")
+	m.Program("/bin/reboot", "#!/bin/sh\necho reboot >>\"$FERRY_TEST_ROOT/calls\"\n[ ! -e \"$FERRY_TEST_ROOT/control/no-reboot\" ] || { echo 'somebody holds it off' >&2; exit 1; }\n")
 	f := m.connect(locked("s1"))
 	if f.hello.Facts.BootOnce != "" {
 		t.Errorf("without systemd, bootctl cannot know set-oneshot: %q", f.hello.Facts.BootOnce)
@@ -483,7 +484,7 @@ func TestATrialAndARebootAreAskedForOverTheWire(t *testing.T) {
 	if calls := m.calls(); !slices.Equal(calls, want) {
 		t.Errorf("ran %q", calls)
 	}
-	m.write("/control/no-reboot", "")
+	m.Write("/control/no-reboot", "")
 	if r, _ := f.ask(agent.Request{Method: agent.MethodReboot, Job: job + "2"}); r.Error == nil || !strings.Contains(r.Error.Text, "holds it off") {
 		t.Errorf("%v", r.Error)
 	}

@@ -39,7 +39,7 @@ func (s *server) ship(ctx context.Context, r agent.Request, stream *agent.DataRe
 	}
 	if err == nil {
 		// Nix does not: after a power cut its database would have paths whose files are empty, which nothing ships again.
-		err = s.root().arrived(ctx)
+		err = arrived(s.root(), ctx)
 	}
 	if err == nil && r.Root != "" {
 		err = keepPending(s.root(), r.Root)
@@ -56,7 +56,7 @@ func (s *server) expect(p nix.StorePath) error {
 		return nil
 	}
 	paths := append(slices.Clone(s.lacking), p)
-	if err := s.root().expect(paths); err != nil {
+	if err := expectPaths(s.root(), paths); err != nil {
 		return err
 	}
 	for _, p := range paths {

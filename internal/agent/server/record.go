@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine"
 )
 
 // record adds the switch to the target's journal. That it cannot be written is no reason to fail.
@@ -16,7 +17,7 @@ func (g *guard) record(status jobStatus) {
 		agent.SwitchRolledBack: agent.JournalRolledBack, agent.SwitchStranded: agent.JournalFailed,
 		agent.SwitchOvertaken: agent.JournalFailed,
 	}
-	e := g.root.entry(g.job, g.state.Before.JournalState, outcomes[status.Outcome], joined(status.Reason, status.Trouble))
+	e := journalEntry(g.root, g.job, g.state.Before.JournalState, outcomes[status.Outcome], joined(status.Reason, status.Trouble))
 	e.ID = strings.TrimSuffix(filepath.Base(g.dir), "-"+string(JobSwitch))
 	e.UserUnits = status.UserUnits
 	if err := appendJournal(g.root, e); err != nil {
@@ -25,27 +26,27 @@ func (g *guard) record(status jobStatus) {
 }
 
 // recordCommit adds a commit without a switch to the journal: an action boot, or a configuration that makes the same system.
-func recordCommit(r root, job Job, before agent.JournalState, status jobStatus, log io.Writer) {
+func recordCommit(r machine.Root, job Job, before agent.JournalState, status jobStatus, log io.Writer) {
 	outcome, reason := agent.JournalFailed, commitReason(status)
 	if status.Status == 0 && status.Error == "" {
 		outcome, reason = agent.JournalInstalled, ""
-		if r.storePath("/run/current-system") == string(job.Toplevel) {
+		if r.StorePath("/run/current-system") == string(job.Toplevel) {
 			outcome = agent.JournalCommitted
 		}
 	}
-	e := r.entry(job, before, outcome, reason)
+	e := journalEntry(r, job, before, outcome, reason)
 	e.ID = job.Session
 	if err := appendJournal(r, e); err != nil {
 		_, _ = fmt.Fprintf(log, "ferry: %v\n", err)
 	}
 }
 
-// entry is the journal's of a job that is over.
-func (r root) entry(job Job, before agent.JournalState, outcome agent.JournalOutcome, reason string) agent.JournalEntry {
-	m := r.manifest(string(job.Bundle))
+// journalEntry is the journal's of a job that is over.
+func journalEntry(r machine.Root, job Job, before agent.JournalState, outcome agent.JournalOutcome, reason string) agent.JournalEntry {
+	m := readManifest(r, string(job.Bundle))
 	return agent.JournalEntry{
 		Who: job.Who, From: job.Server.clientHost(), Action: orWord(job.Record.Action, job.Action), Node: orWord(m.Node, job.Record.Node),
-		Bundle: string(job.Bundle), Toplevel: string(job.Toplevel), Revision: m.Revision, Dirty: m.Dirty, Version: r.nixosVersion(string(job.Toplevel)),
-		Before: before, After: r.state(), Outcome: outcome, Reason: reason,
+		Bundle: string(job.Bundle), Toplevel: string(job.Toplevel), Revision: m.Revision, Dirty: m.Dirty, Version: nixosVersion(r, string(job.Toplevel)),
+		Before: before, After: currentState(r), Outcome: outcome, Reason: reason,
 	}
 }

@@ -54,7 +54,7 @@ func (s *server) restore(ctx context.Context, stream *agent.DataReader) (*agent.
 	}
 	if len(doubt.whole) > 0 {
 		// The names, too, before it is forgotten that something else was there.
-		if err := s.root().storeToDisk(ctx); err != nil {
+		if err := storeToDisk(s.root(), ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -86,13 +86,13 @@ func (s *server) restorePath(ctx context.Context, header *agent.ShipHeader, doub
 	case infos[0].NarHash != header.NarHash || infos[0].NarSize != header.NarSize:
 		return fmt.Errorf("%s is another build than the one that the target's Nix has registered", p)
 	}
-	if !doubtful && s.root().exists(string(p)) {
+	if !doubtful && s.root().Exists(string(p)) {
 		if _, err = io.Copy(io.Discard, nar); err != nil {
 			return &streamError{err}
 		}
 		return nil
 	}
-	err = withWritableStore(filepath.Dir(s.root().path(string(p))), func(folder string) error {
+	err = withWritableStore(filepath.Dir(s.root().Path(string(p))), func(folder string) error {
 		return putBack(ctx, folder, p, header.NarHash, nar)
 	})
 	switch {

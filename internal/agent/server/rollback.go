@@ -11,23 +11,24 @@ import (
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine"
 	"ferry/internal/nix"
 	"ferry/internal/run"
 )
 
 // backRoot keeps the system that a switch would go back to from being collected.
-const backRoot = gcRoots + "/back"
+const backRoot = machine.GCRoots + "/back"
 
-func keepBack(r root, toplevel string) error {
+func keepBack(r machine.Root, toplevel string) error {
 	if toplevel == "" {
 		return nil
 	}
-	return r.keep(filepath.Base(backRoot), toplevel)
+	return r.Keep(filepath.Base(backRoot), toplevel)
 }
 
 // removeOldBack removes backRoot where no switch needs it any more: the target's power was cut in the middle of one.
-func removeOldBack(r root) {
-	jobs, err := filepath.Glob(r.path(jobsFolder) + "/*-" + string(JobSwitch) + "/" + jobFile)
+func removeOldBack(r machine.Root) {
+	jobs, err := filepath.Glob(r.Path(machine.RunFolder) + "/*-" + string(JobSwitch) + "/" + jobFile)
 	if err != nil {
 		return
 	}
@@ -36,7 +37,7 @@ func removeOldBack(r root) {
 			return
 		}
 	}
-	_ = os.Remove(r.path(backRoot))
+	_ = os.Remove(r.Path(backRoot))
 }
 
 // wayBackLimit is what the activation of the old system may take at least: whoever gives the new one a few seconds means the
@@ -93,7 +94,7 @@ func (g *guard) tryBack(ctx context.Context, reason string) jobStatus {
 	status.Trouble = troubleWith(ended)
 	// With 4 some of its units have failed again. What else it says means that it is not whole: systemd may go on with units of
 	// the other system.
-	back := g.root.storePath("/run/current-system") == old && (ended.Status == 0 || ended.Status == 4)
+	back := g.root.StorePath("/run/current-system") == old && (ended.Status == 0 || ended.Status == 4)
 	if !back && status.Trouble == "" {
 		status.Trouble = "the old system does not run"
 	}
@@ -146,9 +147,9 @@ func joined(a, b string) string {
 
 // RunRollback is the process that the timer of a switch starts: it succeeds a guard that has been killed, or that hangs. A
 // guard that is at work in time is left alone.
-func RunRollback(ctx context.Context, dir string) error { return rollBackIn(ctx, root{}, dir) }
+func RunRollback(ctx context.Context, dir string) error { return rollBackIn(ctx, machine.Root{}, dir) }
 
-func rollBackIn(ctx context.Context, r root, dir string) error {
+func rollBackIn(ctx context.Context, r machine.Root, dir string) error {
 	return succeedIn(ctx, r, dir, succession{})
 }
 
@@ -158,7 +159,7 @@ type succession struct {
 	once   bool // going back is tried once and no more
 }
 
-func succeedIn(ctx context.Context, r root, dir string, how succession) error {
+func succeedIn(ctx context.Context, r machine.Root, dir string, how succession) error {
 	leave := ctx.Done()
 	ctx = context.WithoutCancel(ctx)
 	file, err := openJobLock(dir)
@@ -217,7 +218,7 @@ func (g *guard) takeOver(ctx context.Context) jobStatus {
 	endStragglersOf(unitName(g.dir))
 	// What a successor has left that was killed, in this unit.
 	endStragglers()
-	if g.root.exists(systemdRuns) {
+	if g.root.Exists(machine.SystemdRuns) {
 		// Its unit is there, in the failed state, unless switch-to-configuration has looked into those already.
 		_ = g.runner.Run(ctx, run.Command{Argv: []string{"systemctl", "reset-failed", "--", unitName(g.dir)}})
 	}
@@ -252,7 +253,7 @@ func succeed(file *os.File, dir string) error {
 			return err
 		}
 		state, err := readState(dir)
-		if err == nil && uptime() > state.Deadline+guardSlack.Milliseconds() {
+		if err == nil && machine.Uptime() > state.Deadline+guardSlack.Milliseconds() {
 			if isAgent(state.Pid) {
 				_ = syscall.Kill(state.Pid, syscall.SIGKILL)
 			}

@@ -16,7 +16,7 @@ const runRoom = 32 << 20
 // makeRoom lets a /run that is nearly full grow, so that the way back does not depend on who has filled it. It is memory, and
 // as large as before after a reboot.
 func (g *guard) makeRoom(ctx context.Context) {
-	folder := g.root.path("/run")
+	folder := g.root.Path("/run")
 	var fs unix.Statfs_t
 	if err := unix.Statfs(folder, &fs); err != nil || fs.Type != unix.TMPFS_MAGIC {
 		return

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine"
 	"ferry/internal/nix"
 	"ferry/internal/run"
 )
@@ -32,7 +33,7 @@ type Options struct {
 	// Busy, when set, is held while a command runs that must not outlive the agent: whoever ends the agent waits for it.
 	Busy sync.Locker
 
-	root       root
+	root       machine.Root
 	beginGrace time.Duration // instead of the usual one, for tests
 	leaving    time.Duration // the same
 	opening    time.Duration // the same
@@ -65,17 +66,17 @@ type server struct {
 	// working says that ferry waits for an answer.
 	working atomic.Bool
 	// login gives the login that this agent was started by.
-	login func() login
+	login func() machine.Login
 }
 
 // root is where the target's files are.
-func (s *server) root() root { return s.opts.root }
+func (s *server) root() machine.Root { return s.opts.root }
 
 // Serve says hello and answers requests until in ends. It returns nil at the end of in.
 func Serve(ctx context.Context, in io.Reader, out io.Writer, opts Options) error {
 	s := &server{opts: opts, runner: new(run.Runner)}
 	s.failedBefore = func() []string { return troubledBefore(ctx, s.runner, s.root()) }
-	s.login = sync.OnceValue(func() login { return findLogin(ctx, s.runner, s.root(), os.Getpid()) })
+	s.login = sync.OnceValue(func() machine.Login { return machine.FindLogin(ctx, s.runner, s.root(), os.Getpid()) })
 	defer s.close()
 	widen(in)
 	if opts.Lock {
@@ -234,11 +235,11 @@ func (s *server) answer(ctx context.Context, r agent.Request) (agent.Response, *
 	case agent.MethodFinish:
 		response.Switch, err = s.finish(ctx, r)
 	case agent.MethodGenerations:
-		response.Generations, err = s.root().generations()
+		response.Generations, err = listGenerations(s.root())
 	case agent.MethodLook:
 		response.Look = s.look(ctx)
 	case agent.MethodHistory:
-		response.History, err = s.root().history(r.Limit)
+		response.History, err = readHistory(s.root(), r.Limit)
 	case agent.MethodClosure:
 		response.Closure, err = s.closure(r.Toplevel)
 	case agent.MethodOnDisk:
@@ -283,11 +284,11 @@ func (s *server) mayChange(r agent.Request) error {
 	}
 	// What comes now is not the end of a ship any more.
 	s.endKept()
-	if isNixOS := s.root().isNixOS(); !isNixOS && !r.ForceNotNixOS {
+	if isNixOS := isNixOS(s.root()); !isNixOS && !r.ForceNotNixOS {
 		return &agent.ResponseError{Kind: agent.KindNotNixOS, Text: "this is not a NixOS machine: /etc/NIXOS is missing"}
 	} else if !isNixOS && r.Action != "dry-activate" {
 		// Without the mark, the system's own switch-to-configuration refuses.
-		if err := os.WriteFile(s.root().path("/etc/NIXOS"), nil, 0o644); err != nil {
+		if err := os.WriteFile(s.root().Path("/etc/NIXOS"), nil, 0o644); err != nil {
 			return err
 		}
 	}
@@ -303,7 +304,7 @@ func (s *server) mayChange(r agent.Request) error {
 		if _, err := nix.ParseStorePath(string(p)); err != nil {
 			return &agent.ResponseError{Kind: agent.KindInvalid, Text: err.Error()}
 		}
-		if !s.root().exists(string(p)) {
+		if !s.root().Exists(string(p)) {
 			return &agent.ResponseError{Kind: agent.KindInvalid, Text: string(p) + " is not on the target (any more)"}
 		}
 	}

@@ -15,7 +15,7 @@ import (
 
 func TestNothingIsChangedWithoutTheLock(t *testing.T) {
 	m := newMachine(t)
-	held, _, err := takeLock(m.root, locked("s1"), time.Now())
+	held, _, err := takeLock(m.Root, locked("s1"), time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +77,7 @@ func TestRequestsThatMakeNoSense(t *testing.T) {
 
 func TestOnlyANixOSIsChangedUnlessForced(t *testing.T) {
 	m := newMachine(t)
-	if err := os.Remove(m.path("/etc/NIXOS")); err != nil {
+	if err := os.Remove(m.Path("/etc/NIXOS")); err != nil {
 		t.Fatal(err)
 	}
 	f := m.connect(locked("s1"))

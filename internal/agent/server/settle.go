@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine"
 	"ferry/internal/run"
 )
 
@@ -17,8 +18,8 @@ import (
 const settleLimit = 45 * time.Second
 
 // unended are the folders of the switches that have not ended, but the one in own.
-func (r root) unended(own string) []string {
-	files, err := filepath.Glob(r.path(filepath.Join(jobsFolder, "*-"+string(JobSwitch), jobFile)))
+func unended(r machine.Root, own string) []string {
+	files, err := filepath.Glob(r.Path(filepath.Join(machine.RunFolder, "*-"+string(JobSwitch), jobFile)))
 	if err != nil {
 		return nil
 	}
@@ -33,26 +34,26 @@ func (r root) unended(own string) []string {
 }
 
 // neverBegins makes sure that a switch that was only written down does not begin any more; false if it has begun.
-func (r root) neverBegins(dir string) bool {
+func neverBegins(r machine.Root, dir string) bool {
 	if !claim(dir) {
 		return false
 	}
-	_ = os.Remove(r.armedProgram(dir))
+	_ = os.Remove(armedProgram(r, dir))
 	return os.RemoveAll(dir) == nil
 }
 
 // settle waits until the switches of other deployments that nobody minds any more have ended, each by a process of its own, or
 // gives the one that has not. One that could not go back, and goes on trying, is left to the job that replaces it.
 func (s *server) settle(ctx context.Context) *agent.Lock {
-	for _, dir := range s.root().unended("") {
+	for _, dir := range unended(s.root(), "") {
 		job, err := readJob(dir)
-		if err != nil || job.Session == s.opts.Session || s.root().neverBegins(dir) {
+		if err != nil || job.Session == s.opts.Session || neverBegins(s.root(), dir) {
 			continue
 		}
 		if !broughtToEnd(ctx, s.root(), s.runner, s.opts.Program, dir, job) {
 			return &agent.Lock{
 				Who: job.Who, From: job.Server.clientHost(), Bundle: string(job.Bundle),
-				Since: s.root().modified(filepath.Join(jobsFolder, filepath.Base(dir), jobFile)),
+				Since: s.root().Modified(filepath.Join(machine.RunFolder, filepath.Base(dir), jobFile)),
 			}
 		}
 	}
@@ -61,7 +62,7 @@ func (s *server) settle(ctx context.Context) *agent.Lock {
 
 // broughtToEnd lets a process of its own bring a switch to its end that nobody minds any more, and tells whether it has, in time. One
 // that goes on trying to go back is settled as well.
-func broughtToEnd(ctx context.Context, r root, runner *run.Runner, program, dir string, job Job) bool {
+func broughtToEnd(ctx context.Context, r machine.Root, runner *run.Runner, program, dir string, job Job) bool {
 	over := func() bool {
 		state, _ := readState(dir)
 		_, ended, _ := readStatus(dir)
@@ -79,16 +80,16 @@ func broughtToEnd(ctx context.Context, r root, runner *run.Runner, program, dir 
 	return true
 }
 
-// settle ends the switches of others before the job in own begins, which holds the jobs' lock: one that nobody minds any more
+// settleJobs ends the switches of others before the job in own begins, which holds the jobs' lock: one that nobody minds any more
 // goes where it should, and one that goes on trying to go back is left, because what it goes back to is taken over.
-func (r root) settle(ctx context.Context, own string, log io.Writer) error {
-	for _, dir := range r.unended(own) {
-		if r.neverBegins(dir) {
+func settleJobs(r machine.Root, ctx context.Context, own string, log io.Writer) error {
+	for _, dir := range unended(r, own) {
+		if neverBegins(r, dir) {
 			continue
 		}
 		var err error
 		if running(dir) {
-			err = r.replace(ctx, dir)
+			err = replaceGuard(r, ctx, dir)
 		} else {
 			_, _ = fmt.Fprintf(log, "ferry: the switch %s was not ended: settling it first\n", switchName(dir))
 			err = succeedIn(ctx, r, dir, succession{locked: true, once: true})
@@ -100,8 +101,8 @@ func (r root) settle(ctx context.Context, own string, log io.Writer) error {
 	return nil
 }
 
-// replace makes a switch end that could not go back and goes on trying.
-func (r root) replace(ctx context.Context, dir string) error {
+// replaceGuard makes a switch end that could not go back and goes on trying.
+func replaceGuard(r machine.Root, ctx context.Context, dir string) error {
 	text := []byte(`{"verdict":"` + string(agent.VerdictLeave) + `","reason":"another deployment has begun"}`)
 	for end := time.Now().Add(settleLimit); ; time.Sleep(20 * time.Millisecond) {
 		switch _, ended, err := readStatus(dir); {
@@ -123,13 +124,13 @@ func (r root) replace(ctx context.Context, dir string) error {
 	}
 }
 
-// wayBackOf is what a machine goes back to that runs a system which was to be gone back from, and could not be; "" for any
+// systemBefore is what a machine goes back to that runs a system which was to be gone back from, and could not be; "" for any
 // other.
-func (r root) wayBackOf(current string) string {
-	if current == "" || current == r.storePath(systemProfile) {
+func systemBefore(r machine.Root, current string) string {
+	if current == "" || current == r.StorePath(systemProfile) {
 		return ""
 	}
-	files, err := filepath.Glob(r.path(filepath.Join(jobsFolder, "*-"+string(JobSwitch), statusFile)))
+	files, err := filepath.Glob(r.Path(filepath.Join(machine.RunFolder, "*-"+string(JobSwitch), statusFile)))
 	if err != nil {
 		return ""
 	}
@@ -143,7 +144,7 @@ func (r root) wayBackOf(current string) string {
 		if err != nil || string(job.Toplevel) != current {
 			continue
 		}
-		if state, err := readState(dir); err == nil && state.Before.Current != current && r.exists(state.Before.Current) {
+		if state, err := readState(dir); err == nil && state.Before.Current != current && r.Exists(state.Before.Current) {
 			return state.Before.Current
 		}
 	}
@@ -151,9 +152,9 @@ func (r root) wayBackOf(current string) string {
 }
 
 // RunSettle settles the switches that nobody minds any more, for a deployment that is none of ferry's.
-func RunSettle(ctx context.Context) error { return settleAll(ctx, root{}, os.Stderr) }
+func RunSettle(ctx context.Context) error { return settleAll(ctx, machine.Root{}, os.Stderr) }
 
-func settleAll(ctx context.Context, r root, log io.Writer) error {
+func settleAll(ctx context.Context, r machine.Root, log io.Writer) error {
 	if held := atWork(r); held != nil {
 		return errors.New("another deployment is at work")
 	}
@@ -161,8 +162,8 @@ func settleAll(ctx context.Context, r root, log io.Writer) error {
 	if err != nil {
 		return err
 	}
-	for _, dir := range r.unended("") {
-		if r.neverBegins(dir) {
+	for _, dir := range unended(r, "") {
+		if neverBegins(r, dir) {
 			continue
 		}
 		job, err := readJob(dir)
@@ -176,7 +177,7 @@ func settleAll(ctx context.Context, r root, log io.Writer) error {
 			return fmt.Errorf("the switch %s has not ended within %v", switchName(dir), settleLimit)
 		}
 		if running(dir) {
-			if err := r.replace(ctx, dir); err != nil {
+			if err := replaceGuard(r, ctx, dir); err != nil {
 				return fmt.Errorf("the switch %s could not be ended: %w", switchName(dir), err)
 			}
 		}

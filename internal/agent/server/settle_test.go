@@ -11,23 +11,24 @@ import (
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine"
 )
 
 // orphan begins a switch, and kills everybody who minds it.
 func (m *fakeMachine) orphan() {
-	m.t.Helper()
+	m.T.Helper()
 	f := m.connect(locked("s1"))
 	r, _ := f.ask(guarded("switch"))
-	waits(m.t, r)
+	waits(m.T, r)
 	f.leaves()
 	state, err := readState(m.jobFolder(JobSwitch))
 	if err != nil {
-		m.t.Fatal(err)
+		m.T.Fatal(err)
 	}
 	if err := syscall.Kill(state.Pid, syscall.SIGKILL); err != nil {
-		m.t.Fatal(err)
+		m.T.Fatal(err)
 	}
-	until(m.t, "it is gone", func() bool { return !running(m.jobFolder(JobSwitch)) })
+	until(m.T, "it is gone", func() bool { return !running(m.jobFolder(JobSwitch)) })
 }
 
 // TestASwitchThatNobodyMindsIsSettledFirst has the next ferry come before the timer.
@@ -48,7 +49,7 @@ func TestASwitchThatNobodyMindsIsSettledFirst(t *testing.T) {
 		t.Errorf("%+v, %v", r.Commit, r.Error)
 	}
 	// The timer is late.
-	if err := rollBackIn(t.Context(), m.root, m.jobFolder(JobSwitch)); err != nil {
+	if err := rollBackIn(t.Context(), m.Root, m.jobFolder(JobSwitch)); err != nil {
 		t.Fatal(err)
 	}
 	if want := []string{"1-new test", "0-old test", "nix-env --set 1-new", "1-new boot"}; !slices.Equal(m.calls(), want) {
@@ -62,19 +63,19 @@ func TestAJobSettlesWhatIsInItsWay(t *testing.T) {
 	m := newMachine(t).withSystemd()
 	m.orphan()
 	var said bytes.Buffer
-	if err := settleAll(t.Context(), m.root, &said); err != nil {
+	if err := settleAll(t.Context(), m.Root, &said); err != nil {
 		t.Fatal(err)
 	}
 	if status := m.hasEnded(); status.Outcome != agent.SwitchRolledBack || !strings.Contains(said.String(), "the switch deployment1 was not ended") {
 		t.Errorf("%+v, %q", status, said.String())
 	}
 	m.isOld()
-	work, err := lockWork(m.root, Job{}, time.Now())
+	work, err := lockWork(m.Root, Job{}, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer work.release()
-	if err := settleAll(t.Context(), m.root, &said); err == nil || err.Error() != "another deployment is at work" {
+	if err := settleAll(t.Context(), m.Root, &said); err == nil || err.Error() != "another deployment is at work" {
 		t.Errorf("beside another: %v", err)
 	}
 }
@@ -82,7 +83,7 @@ func TestAJobSettlesWhatIsInItsWay(t *testing.T) {
 // TestASwitchThatHasNotBegunNeverDoes has an agent that was killed between writing the job down and starting it.
 func TestASwitchThatHasNotBegunNeverDoes(t *testing.T) {
 	m := newMachine(t).withSystemd()
-	m.write(filepath.Join(jobsFolder, job+"-switch", jobFile), `{"kind":"switch","session":"s1"}`)
+	m.Write(filepath.Join(machine.RunFolder, job+"-switch", jobFile), `{"kind":"switch","session":"s1"}`)
 	m.connect(locked("s2"))
 	if _, err := os.Stat(m.jobFolder(JobSwitch)); !os.IsNotExist(err) {
 		t.Errorf("its folder: %v", err)
@@ -93,18 +94,18 @@ func TestASwitchThatHasNotBegunNeverDoes(t *testing.T) {
 func TestASystemOfSomebodyElsesIsLeftAsItIs(t *testing.T) {
 	const says = "somebody else has switched the target to third (4444444…) meanwhile, which was left as it is"
 	byHand := func(m *fakeMachine) {
-		m.write(string(thirdSystem)+"/.keep", "")
-		if err := m.disk.Link(string(thirdSystem), m.path("/run/current-system")); err != nil {
-			m.t.Fatal(err)
+		m.Write(string(thirdSystem)+"/.keep", "")
+		if err := m.Disk.Link(string(thirdSystem), m.Path("/run/current-system")); err != nil {
+			m.T.Fatal(err)
 		}
 	}
 	isThird := func(m *fakeMachine) {
-		m.t.Helper()
-		if got := m.storePath("/run/current-system"); got != string(thirdSystem) {
-			m.t.Errorf("it runs %q", got)
+		m.T.Helper()
+		if got := m.StorePath("/run/current-system"); got != string(thirdSystem) {
+			m.T.Errorf("it runs %q", got)
 		}
 		if want := []string{"1-new test"}; !slices.Equal(m.calls(), want) {
-			m.t.Errorf("ran %q", m.calls())
+			m.T.Errorf("ran %q", m.calls())
 		}
 		m.isDisarmed(profile{string(oldSystem), 1})
 	}
@@ -126,7 +127,7 @@ func TestASystemOfSomebodyElsesIsLeftAsItIs(t *testing.T) {
 		m := newMachine(t).withSystemd()
 		m.orphan()
 		byHand(m)
-		if err := rollBackIn(t.Context(), m.root, m.jobFolder(JobSwitch)); err != nil {
+		if err := rollBackIn(t.Context(), m.Root, m.jobFolder(JobSwitch)); err != nil {
 			t.Fatal(err)
 		}
 		if status := m.hasEnded(); status.Outcome != agent.SwitchOvertaken || !strings.HasSuffix(status.Reason, says) {
@@ -137,14 +138,14 @@ func TestASystemOfSomebodyElsesIsLeftAsItIs(t *testing.T) {
 	t.Run("the same system, committed by hand", func(t *testing.T) {
 		m := newMachine(t).withSystemd()
 		m.orphan()
-		m.link(string(newSystem), systemProfile+"-2-link")
-		if err := m.disk.Link("system-2-link", m.path(systemProfile)); err != nil {
+		m.Link(string(newSystem), systemProfile+"-2-link")
+		if err := m.Disk.Link("system-2-link", m.Path(systemProfile)); err != nil {
 			t.Fatal(err)
 		}
-		if err := rollBackIn(t.Context(), m.root, m.jobFolder(JobSwitch)); err != nil {
+		if err := rollBackIn(t.Context(), m.Root, m.jobFolder(JobSwitch)); err != nil {
 			t.Fatal(err)
 		}
-		if status := m.hasEnded(); status.Outcome != agent.SwitchOvertaken || m.storePath("/run/current-system") != string(newSystem) {
+		if status := m.hasEnded(); status.Outcome != agent.SwitchOvertaken || m.StorePath("/run/current-system") != string(newSystem) {
 			t.Errorf("%+v", status)
 		}
 	})
@@ -156,11 +157,11 @@ func TestWhatIsArmedKeepsItsProgram(t *testing.T) {
 	f := m.connect(locked("s1"))
 	r, _ := f.ask(guarded("switch"))
 	waits(t, r)
-	armed := m.armedProgram(m.jobFolder(JobSwitch))
-	m.program(filepath.Join(agent.Folder, "agent-old"), "")
-	m.program(filepath.Join(agent.Folder, "armed-gone"), "")
-	removeOldAgents(m.root, m.path(filepath.Join(agent.Folder, "agent-new")))
-	for name, want := range map[string]bool{armed: true, m.path(agent.Folder + "/agent-old"): false, m.path(agent.Folder + "/armed-gone"): false} {
+	armed := armedProgram(m.Root, m.jobFolder(JobSwitch))
+	m.Program(filepath.Join(agent.Folder, "agent-old"), "")
+	m.Program(filepath.Join(agent.Folder, "armed-gone"), "")
+	removeOldAgents(m.Root, m.Path(filepath.Join(agent.Folder, "agent-new")))
+	for name, want := range map[string]bool{armed: true, m.Path(agent.Folder + "/agent-old"): false, m.Path(agent.Folder + "/armed-gone"): false} {
 		if fileExists(name) != want {
 			t.Errorf("%s: %v", name, !want)
 		}

@@ -6,13 +6,14 @@ import (
 	"slices"
 	"strings"
 
+	"ferry/internal/agent/machine"
 	"ferry/internal/run"
 )
 
 // standing names the units that run now and do not end by themselves: those that wait for something, and services with a process;
 // also those that are about to. A switch-to-configuration stops some that it does not start again.
-func standing(ctx context.Context, runner *run.Runner, r root) []string {
-	if !r.exists(systemdRuns) {
+func standing(ctx context.Context, runner *run.Runner, r machine.Root) []string {
+	if !r.Exists(machine.SystemdRuns) {
 		return nil
 	}
 	out, err := runner.Output(ctx, run.Command{Argv: []string{

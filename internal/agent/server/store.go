@@ -8,22 +8,19 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine"
 	"ferry/internal/nix"
 	"ferry/internal/run"
 
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sys/unix"
 )
-
-// gcRoots is where a shipped bundle is kept from being collected until it is committed, and the committed one after that.
-const gcRoots = "/nix/var/nix/gcroots/ferry"
 
 // store is the target's Nix store, through one `nix-store --serve --write` that lives as long as the agent: while it does,
 // no path that it has been asked about or has added is collected. One that has died is started again at the next use.
@@ -154,7 +151,7 @@ func (s *store) files() (keptFiles, error) {
 	case *run.Process:
 		fd, err = unix.PidfdOpen(p.Pid(), 0)
 	case *takenProcess:
-		fd, err = unix.FcntlInt(uintptr(fdOf(p.process)), unix.F_DUPFD_CLOEXEC, 0)
+		fd, err = unix.FcntlInt(uintptr(machine.FD(p.process)), unix.F_DUPFD_CLOEXEC, 0)
 	}
 	if err != nil {
 		return keptFiles{}, fmt.Errorf("nix-store cannot be handed on: %w", err)
@@ -238,14 +235,14 @@ func (s *server) missing(ctx context.Context, r agent.Request, stream *agent.Dat
 // to the disk.
 func (s *server) substitute(ctx context.Context, serve *nix.Serve, paths, valid []nix.StorePath) ([]nix.StorePath, error) {
 	have := setOf(valid)
-	if err := s.root().expect(slices.DeleteFunc(slices.Clone(paths), func(p nix.StorePath) bool { return have[p] })); err != nil {
+	if err := expectPaths(s.root(), slices.DeleteFunc(slices.Clone(paths), func(p nix.StorePath) bool { return have[p] })); err != nil {
 		return nil, err
 	}
 	valid, err := serve.ValidPaths(paths, true, true)
 	if err != nil {
 		return nil, s.store.died(err)
 	}
-	return valid, s.root().arrived(ctx)
+	return valid, arrived(s.root(), ctx)
 }
 
 func newDecoder(r io.Reader) (*zstd.Decoder, error) {
@@ -277,30 +274,9 @@ func readPaths(r io.Reader) ([]nix.StorePath, error) {
 }
 
 // keepPending makes a GC root for a bundle that is not committed yet. One at a time is enough: the lock is held.
-func keepPending(r root, bundle nix.StorePath) error {
-	if err := r.keep("pending", string(bundle)); err != nil {
+func keepPending(r machine.Root, bundle nix.StorePath) error {
+	if err := r.Keep("pending", string(bundle)); err != nil {
 		return fmt.Errorf("keep %s from being collected: %w", bundle, err)
-	}
-	return nil
-}
-
-// keep makes a GC root of ferry's own, by name, that is a link to a store path: nothing else is one for every Nix.
-func (r root) keep(name, target string) error {
-	if err := r.disk.MkdirAll(r.path(gcRoots), 0o755); err != nil {
-		return err
-	}
-	return r.disk.Link(target, r.path(filepath.Join(gcRoots, name)))
-}
-
-// release removes one of ferry's GC roots.
-func (r root) release(name string) error {
-	return removeLink(r.path(filepath.Join(gcRoots, name)))
-}
-
-// removeLink removes what is there of a link or a file.
-func removeLink(link string) error {
-	if err := os.Remove(link); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
 	}
 	return nil
 }

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine"
 	"ferry/internal/nix"
 	"ferry/internal/run"
 
@@ -24,24 +25,24 @@ import (
 )
 
 // useRealNix gives the agents that follow this machine's Nix, with an empty store below the folder it returns.
-func useRealNix(t *testing.T, m *fakeMachine) (store root) {
+func useRealNix(t *testing.T, m *fakeMachine) (store machine.Root) {
 	t.Helper()
-	store = root{dir: t.TempDir()}
+	store = machine.Root{Dir: t.TempDir()}
 	conf := t.TempDir()
 	settings := "sandbox = false\nbuild-users-group =\nsubstituters =\n"
 	if err := os.WriteFile(filepath.Join(conf, "nix.conf"), []byte(settings), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	for _, program := range []string{"nix-store", "nix-env"} {
-		if err := os.Remove(m.path("/bin/" + program)); err != nil {
+		if err := os.Remove(m.Path("/bin/" + program)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	t.Setenv("NIX_CONF_DIR", conf)
 	t.Setenv("NIX_USER_CONF_FILES", "")
-	t.Setenv("NIX_REMOTE", "local?root="+store.dir)
+	t.Setenv("NIX_REMOTE", "local?root="+store.Dir)
 	t.Cleanup(func() {
-		paths := filepath.Join(store.dir, "nix", "store")
+		paths := filepath.Join(store.Dir, "nix", "store")
 		if _, err := os.Lstat(paths); err != nil {
 			return
 		}
@@ -180,7 +181,7 @@ func TestShipRegistersPathsWithRealNix(t *testing.T) {
 	if r.Error != nil || r.Ship.Registered != len(items) || r.Ship.Peak == 0 {
 		t.Fatalf("%+v, %v", r.Ship, r.Error)
 	}
-	if text, err := os.ReadFile(store.path(string(items[5].header.Path))); err != nil || string(text) != "3" {
+	if text, err := os.ReadFile(store.Path(string(items[5].header.Path))); err != nil || string(text) != "3" {
 		t.Errorf("in the store: %q, %v", text, err)
 	}
 	if got := f.missing(items...); got != nil {
@@ -190,10 +191,10 @@ func TestShipRegistersPathsWithRealNix(t *testing.T) {
 	if r := f.ship(compress(t, stream(t, true, a))); r.Error != nil || r.Ship.Registered != 1 {
 		t.Errorf("again: %+v, %v", r.Ship, r.Error)
 	}
-	if got := m.storePath(gcRoots + "/pending"); got != "" && got != string(a.header.Path) {
+	if got := m.StorePath(machine.GCRoots + "/pending"); got != "" && got != string(a.header.Path) {
 		t.Errorf("pending is %q", got)
 	}
-	if to, err := os.Readlink(m.path(gcRoots + "/pending")); err != nil || to != string(a.header.Path) {
+	if to, err := os.Readlink(m.Path(machine.GCRoots + "/pending")); err != nil || to != string(a.header.Path) {
 		t.Errorf("pending is %q, %v", to, err)
 	}
 }
@@ -311,10 +312,10 @@ esac
 `
 	t.Run("when ferry is gone", func(t *testing.T) {
 		m := newMachine(t)
-		m.program("/bin/nix-store", mute)
+		m.Program("/bin/nix-store", mute)
 		f := m.connect(locked("s1"))
 		for serving := false; !serving; {
-			_, err := os.Stat(filepath.Join(m.dir, "serving"))
+			_, err := os.Stat(filepath.Join(m.Dir, "serving"))
 			serving = err == nil
 			time.Sleep(10 * time.Millisecond)
 		}
@@ -329,14 +330,14 @@ esac
 	})
 	t.Run("after a while", func(t *testing.T) {
 		m := newMachine(t)
-		m.program("/bin/nix-store", mute)
+		m.Program("/bin/nix-store", mute)
 		options := locked("s1")
 		options.opening = 100 * time.Millisecond
 		r := m.connect(options).request(agent.Request{Method: agent.MethodMissing}, compress(t, nil))
 		if r.Error == nil || !strings.Contains(r.Error.Text, "has not answered within 100ms") {
 			t.Errorf("%+v", r.Error)
 		}
-		if text, err := os.ReadFile(filepath.Join(m.dir, "serving")); err != nil || bytes.Count(text, []byte("\n")) != 1 {
+		if text, err := os.ReadFile(filepath.Join(m.Dir, "serving")); err != nil || bytes.Count(text, []byte("\n")) != 1 {
 			t.Errorf("it was started as %q, %v", text, err)
 		}
 	})
@@ -357,7 +358,7 @@ func TestShipTellsWhatNixStoreSaysWhenItDies(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newMachine(t)
-			m.program("/bin/nix-store", "#!/bin/sh\n[ \"$1\" != --version ] || exit 0\n"+script+"\n")
+			m.Program("/bin/nix-store", "#!/bin/sh\n[ \"$1\" != --version ] || exit 0\n"+script+"\n")
 			f := m.connect(locked("s1"))
 			for range 2 {
 				r := f.ship(compress(t, stream(t, true, newItem(t, "a", strings.Repeat("a", 4<<20)))))

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine"
 	"ferry/internal/run"
 )
 
@@ -46,7 +47,7 @@ func (g *guard) again(ctx context.Context, failed jobStatus) jobStatus {
 		if err := g.enter(agent.Stranded, pause); err != nil {
 			g.say("%v", err)
 		}
-		v := g.pauseStranded(ctx, uptime()+pause.Milliseconds())
+		v := g.pauseStranded(ctx, machine.Uptime()+pause.Milliseconds())
 		if g.left {
 			return jobStatus{}
 		}
@@ -78,7 +79,7 @@ func (g *guard) pauseStranded(ctx context.Context, until int64) instruction {
 		if v.Verdict == agent.VerdictLeave {
 			return v
 		}
-		if now := uptime(); v.Verdict != "" || now >= until {
+		if now := machine.Uptime(); v.Verdict != "" || now >= until {
 			work, err := tryLockWork(g.root, g.job, time.Now())
 			if err == nil && work != nil {
 				g.work = work
@@ -130,7 +131,7 @@ func (g *guard) keepStranded(ctx context.Context, failed jobStatus) jobStatus {
 	}
 	status := g.activate(ctx)
 	g.state.Status = status.Status
-	if status.Error == "" && (status.Status == 0 || status.Status == 4) && g.root.storePath("/run/current-system") == string(g.job.Toplevel) {
+	if status.Error == "" && (status.Status == 0 || status.Status == 4) && g.root.StorePath("/run/current-system") == string(g.job.Toplevel) {
 		return g.keep(ctx)
 	}
 	failed.Trouble = fmt.Sprintf("the new system could not be kept: switch-to-configuration ended with status %d %s", status.Status, status.Error)
@@ -141,7 +142,7 @@ func (g *guard) keepStranded(ctx context.Context, failed jobStatus) jobStatus {
 // not for this switch to change that again.
 func (g *guard) overtaken() string {
 	before, wanted := g.state.Before.JournalState, string(g.job.Toplevel)
-	current, boots := g.root.storePath("/run/current-system"), g.root.storePath(systemProfile)
+	current, boots := g.root.StorePath("/run/current-system"), g.root.StorePath(systemProfile)
 	switch {
 	case current != "" && current != before.Current && current != g.state.Found && current != wanted:
 		return current

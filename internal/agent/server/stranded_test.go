@@ -18,17 +18,17 @@ const thirdSystem nix.StorePath = "/nix/store/44444444444444444444444444444444-t
 
 // decides is a person at the console.
 func (m *fakeMachine) decides(verdict agent.Verdict) {
-	m.t.Helper()
+	m.T.Helper()
 	if err := writeFile(filepath.Join(m.jobFolder(JobSwitch), verdictFile), []byte(`{"verdict":"`+string(verdict)+`"}`)); err != nil {
-		m.t.Fatal(err)
+		m.T.Fatal(err)
 	}
 }
 
 // fails waits until going back has failed so often.
 func (m *fakeMachine) fails(tries int) guardState {
-	m.t.Helper()
+	m.T.Helper()
 	var state guardState
-	until(m.t, "it could not go back", func() bool {
+	until(m.T, "it could not go back", func() bool {
 		state, _ = readState(m.jobFolder(JobSwitch))
 		return state.Phase == agent.Stranded && state.Tries == tries
 	})
@@ -37,18 +37,18 @@ func (m *fakeMachine) fails(tries int) guardState {
 
 // strand begins a switch that nobody confirms, on a machine whose old system fails; ferry is told when it has failed twice.
 func (m *fakeMachine) strand() (*ferry, agent.Response) {
-	m.t.Helper()
-	m.write("/control/status-old-test", "2\n")
+	m.T.Helper()
+	m.Write("/control/status-old-test", "2\n")
 	f := m.connect(locked("s1"))
 	r, _ := f.ask(guarded("switch"))
-	waits(m.t, r)
+	waits(m.T, r)
 	f.send(agent.Request{Method: agent.MethodFinish, Job: job, Verdict: agent.VerdictBack, Reason: "the page is blank"})
 	m.fails(1)
 	m.decides(agent.VerdictBack)
 	r, _ = f.answer()
 	if r.Error != nil || r.Switch.Phase != agent.Stranded || r.Switch.Outcome != agent.SwitchStranded || r.Switch.Reason != "the page is blank" ||
 		r.Switch.Trouble != "the old system's switch-to-configuration ended with status 2" || r.Switch.Left < 1 {
-		m.t.Fatalf("%+v, %v", r.Switch, r.Error)
+		m.T.Fatalf("%+v, %v", r.Switch, r.Error)
 	}
 	m.fails(2)
 	return f, r
@@ -56,9 +56,9 @@ func (m *fakeMachine) strand() (*ferry, agent.Response) {
 
 // hasEnded waits for the end of a switch that nobody follows.
 func (m *fakeMachine) hasEnded() jobStatus {
-	m.t.Helper()
+	m.T.Helper()
 	var status jobStatus
-	until(m.t, "it has ended", func() bool {
+	until(m.T, "it has ended", func() bool {
 		var ended bool
 		status, ended, _ = readStatus(m.jobFolder(JobSwitch))
 		return ended && !running(m.jobFolder(JobSwitch))
@@ -77,18 +77,18 @@ func (f *ferry) leaves() {
 func TestATargetThatCannotGoBackGoesOnTrying(t *testing.T) {
 	m := newMachine(t).withSystemd()
 	m.strand()
-	if !m.exists(backRoot) || !fileExists(m.armedProgram(m.jobFolder(JobSwitch))) {
+	if !m.Exists(backRoot) || !fileExists(armedProgram(m.Root, m.jobFolder(JobSwitch))) {
 		t.Error("what it goes back with is not kept")
 	}
-	if timers := m.read("/timers"); !strings.HasSuffix(timers, "stop ferry-rollback-deployment1-again-1.timer\n") || !strings.Contains(timers, "arm ferry-rollback-deployment1-again-2 ") {
+	if timers := m.Read("/timers"); !strings.HasSuffix(timers, "stop ferry-rollback-deployment1-again-1.timer\n") || !strings.Contains(timers, "arm ferry-rollback-deployment1-again-2 ") {
 		t.Errorf("the timers: %q", timers)
 	}
-	until(t, "others may work", func() bool { return atWork(m.root) == nil })
-	if entries := readJournal(m.root, 5); len(entries) > 0 {
+	until(t, "others may work", func() bool { return atWork(m.Root) == nil })
+	if entries := readJournal(m.Root, 5); len(entries) > 0 {
 		t.Errorf("it has not ended: %+v", entries)
 	}
 	// By itself, after the pause.
-	if err := os.Remove(m.path("/control/status-old-test")); err != nil {
+	if err := os.Remove(m.Path("/control/status-old-test")); err != nil {
 		t.Fatal(err)
 	}
 	m.decides(agent.VerdictBack)
@@ -100,13 +100,13 @@ func TestATargetThatCannotGoBackGoesOnTrying(t *testing.T) {
 
 func TestATargetThatCannotGoBackTriesAgainByItself(t *testing.T) {
 	m := newMachine(t).withSystemd()
-	m.write("/control/status-old-test", "2\n")
+	m.Write("/control/status-old-test", "2\n")
 	f := m.connect(locked("s1"))
 	r, _ := f.ask(guarded("switch"))
 	waits(t, r)
 	f.send(finish(agent.VerdictBack))
 	m.fails(1)
-	if err := os.Remove(m.path("/control/status-old-test")); err != nil {
+	if err := os.Remove(m.Path("/control/status-old-test")); err != nil {
 		t.Fatal(err)
 	}
 	if r, log := f.answer(); r.Error != nil || r.Switch.Outcome != agent.SwitchRolledBack || !strings.Contains(log, "trying again in 10s\n") {
@@ -131,8 +131,8 @@ func TestAPersonDecidesAboutATargetThatCannotGoBack(t *testing.T) {
 		if status := m.hasEnded(); status.Outcome != agent.SwitchStranded || status.Reason != "the page is blank" {
 			t.Errorf("%+v", status)
 		}
-		if !strings.HasSuffix(m.read("/timers"), "stop ferry-rollback-deployment1-again-2.timer\n") || fileExists(m.armedProgram(m.jobFolder(JobSwitch))) {
-			t.Errorf("still armed: %q", m.read("/timers"))
+		if !strings.HasSuffix(m.Read("/timers"), "stop ferry-rollback-deployment1-again-2.timer\n") || fileExists(armedProgram(m.Root, m.jobFolder(JobSwitch))) {
+			t.Errorf("still armed: %q", m.Read("/timers"))
 		}
 	})
 	t.Run("to keep it", func(t *testing.T) {
@@ -161,12 +161,12 @@ func TestAGuardThatIsKilledWhileItTriesAgainIsSucceeded(t *testing.T) {
 	if err := syscall.Kill(state.Pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Remove(m.path("/control/status-old-test")); err != nil {
+	if err := os.Remove(m.Path("/control/status-old-test")); err != nil {
 		t.Fatal(err)
 	}
 	until(t, "it is gone", func() bool { return !running(m.jobFolder(JobSwitch)) })
 	// The timer's process.
-	if err := rollBackIn(t.Context(), m.root, m.jobFolder(JobSwitch)); err != nil {
+	if err := rollBackIn(t.Context(), m.Root, m.jobFolder(JobSwitch)); err != nil {
 		t.Fatal(err)
 	}
 	if status := m.hasEnded(); status.Outcome != agent.SwitchRolledBack || status.Reason != "the page is blank" {
@@ -178,11 +178,11 @@ func TestAGuardThatIsKilledWhileItTriesAgainIsSucceeded(t *testing.T) {
 // What was to be gone back from is nothing to go back to.
 func TestADeploymentTakesTheWayBackOverFromOneThatCouldNotGoBack(t *testing.T) {
 	m := newMachine(t).withSystemd()
-	m.program(string(thirdSystem)+"/bin/switch-to-configuration", strings.ReplaceAll(strings.ReplaceAll(switchScript, string(newSystem), string(thirdSystem)), "*new*", "*third*"))
+	m.Program(string(thirdSystem)+"/bin/switch-to-configuration", strings.ReplaceAll(strings.ReplaceAll(switchScript, string(newSystem), string(thirdSystem)), "*new*", "*third*"))
 	f, _ := m.strand()
 	f.leaves()
 	// The old one has failed, and left the new one running.
-	if err := m.disk.Link(string(newSystem), m.path("/run/current-system")); err != nil {
+	if err := m.Disk.Link(string(newSystem), m.Path("/run/current-system")); err != nil {
 		t.Fatal(err)
 	}
 	next := guarded("switch")
@@ -195,7 +195,7 @@ func TestADeploymentTakesTheWayBackOverFromOneThatCouldNotGoBack(t *testing.T) {
 	if status := m.hasEnded(); status.Outcome != agent.SwitchStranded || status.Reason != "the page is blank; another deployment has begun" {
 		t.Errorf("%+v", status)
 	}
-	if err := os.Remove(m.path("/control/status-old-test")); err != nil {
+	if err := os.Remove(m.Path("/control/status-old-test")); err != nil {
 		t.Fatal(err)
 	}
 	r, _ = f.ask(agent.Request{Method: agent.MethodFinish, Job: "deployment2", Verdict: agent.VerdictBack})

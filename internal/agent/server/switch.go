@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine"
 	"ferry/internal/run"
 )
 
@@ -21,7 +22,7 @@ func (s *server) beginSwitch(ctx context.Context, r agent.Request) (*agent.Switc
 	if r.Switch == nil {
 		return s.attach(ctx, r)
 	}
-	if r.Record.Action == agent.ActionRollback && !s.root().exists(string(r.Bundle)) {
+	if r.Record.Action == agent.ActionRollback && !s.root().Exists(string(r.Bundle)) {
 		// Collected since: what it was made of is not known any more, but it runs all the same.
 		r.Bundle = ""
 	}
@@ -34,7 +35,7 @@ func (s *server) beginSwitch(ctx context.Context, r agent.Request) (*agent.Switc
 	if err := checkLimits(r.Switch.Limits); err != nil {
 		return nil, err
 	}
-	if !s.root().exists(systemdRuns) && !r.Switch.Unsafe {
+	if !s.root().Exists(machine.SystemdRuns) && !r.Switch.Unsafe {
 		return nil, &agent.ResponseError{Kind: agent.KindUnsafe, Text: "PID 1 is not systemd there, so that no timer can be armed that goes back"}
 	}
 	dir := s.switchFolder(r.Job)
@@ -70,7 +71,7 @@ func checkLimits(l agent.Limits) error {
 }
 
 func (s *server) switchFolder(job string) string {
-	return s.root().path(filepath.Join(jobsFolder, job+"-"+string(JobSwitch)))
+	return s.root().Path(filepath.Join(machine.RunFolder, job+"-"+string(JobSwitch)))
 }
 
 // startSwitch makes the folder where the login user writes its token, and starts the job.
@@ -78,7 +79,7 @@ func (s *server) startSwitch(ctx context.Context, dir string, job Job, token *ag
 	err := makeJobFolder(dir)
 	if err == nil {
 		confirm := filepath.Join(dir, confirmFolder)
-		err = ownFolder(confirm, 0o700)
+		err = machine.OwnFolder(confirm, 0o700)
 		// The last step: from here on it is not root's any more.
 		if err == nil && job.LoginUID != os.Geteuid() {
 			err = os.Lchown(confirm, job.LoginUID, -1)
@@ -222,7 +223,7 @@ func (s *server) followSwitch(ctx context.Context, dir string, job Job, offset i
 	}
 	result := &agent.SwitchResult{
 		Job: strings.TrimSuffix(filepath.Base(dir), "-"+string(JobSwitch)), Phase: state.Phase, Status: state.Status,
-		Current: s.root().storePath("/run/current-system"), Log: filepath.Join(dir, logFile), Failed: state.Failed,
+		Current: s.root().StorePath("/run/current-system"), Log: filepath.Join(dir, logFile), Failed: state.Failed,
 		Toplevel: job.Toplevel, Bundle: job.Bundle, Action: job.Action, Who: job.Who, Before: state.Before.Current,
 	}
 	if job.Switch != nil {
@@ -231,7 +232,7 @@ func (s *server) followSwitch(ctx context.Context, dir string, job Job, offset i
 		}
 	}
 	if err != nil {
-		result.Left = int(max(0, state.Deadline-uptime()) / 1000)
+		result.Left = int(max(0, state.Deadline-machine.Uptime()) / 1000)
 		if state.Phase == agent.Stranded {
 			result.Outcome, result.Reason, result.From, result.Trouble = agent.SwitchStranded, state.Reason, state.From, state.Trouble
 		}
@@ -260,11 +261,11 @@ func (s *server) startSuccessor(ctx context.Context, dir string, job Job) {
 }
 
 // succeedNow starts a successor in a unit of its own; program is one that can do it, if none is armed.
-func succeedNow(ctx context.Context, r root, runner *run.Runner, program, dir string, job Job) {
-	if armed := r.armedProgram(dir); fileExists(armed) {
+func succeedNow(ctx context.Context, r machine.Root, runner *run.Runner, program, dir string, job Job) {
+	if armed := armedProgram(r, dir); fileExists(armed) {
 		program = armed
 	}
-	if !r.exists(systemdRuns) {
+	if !r.Exists(machine.SystemdRuns) {
 		_ = startDetached(program, "rollback", dir)
 		return
 	}

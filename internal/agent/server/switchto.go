@@ -11,12 +11,13 @@ import (
 	"strings"
 	"time"
 
+	"ferry/internal/agent/machine"
 	"ferry/internal/run"
 )
 
 // switchTo runs the toplevel's own switch-to-configuration, and looks at what it has said: its exit status alone does not tell how
 // far it came. While another one is at work it is tried again, for as long as the job is patient.
-func switchTo(ctx context.Context, r root, job Job, action string, log *os.File) jobStatus {
+func switchTo(ctx context.Context, r machine.Root, job Job, action string, log *os.File) jobStatus {
 	told, left := false, 0
 	for end := time.Now().Add(max(job.patience, stcLockWait)); ; time.Sleep(100 * time.Millisecond) {
 		// It makes sure as well that who holds the lock is root.
@@ -68,7 +69,7 @@ const leavingUsers = 5
 
 // runSwitch runs it once. Its environment is fixed, because sudo's and systemd's differ and an empty PATH has broken boot loader
 // scripts. It writes into the log itself, and not through a pipe: it dies of one whose reader is gone.
-func runSwitch(ctx context.Context, r root, job Job, action string, log *os.File) jobStatus {
+func runSwitch(ctx context.Context, r machine.Root, job Job, action string, log *os.File) jobStatus {
 	env := []string{"PATH=" + strings.Join([]string{
 		string(job.Toplevel) + "/sw/bin", "/run/current-system/sw/bin", "/run/current-system/sw/sbin", "/run/wrappers/bin",
 		"/nix/var/nix/profiles/default/bin", "/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin", "/sbin",
@@ -80,7 +81,7 @@ func runSwitch(ctx context.Context, r root, job Job, action string, log *os.File
 		env = append(env, "LOCALE_ARCHIVE="+job.Locale)
 	}
 	err := new(run.Runner).Run(ctx, run.Command{
-		Argv: []string{r.path(string(job.Toplevel)) + "/bin/switch-to-configuration", action}, Env: env, Out: log, Err: log, Dir: "/",
+		Argv: []string{r.Path(string(job.Toplevel)) + "/bin/switch-to-configuration", action}, Env: env, Out: log, Err: log, Dir: "/",
 		OwnGroup: true,
 	})
 	var failed *run.Error
@@ -94,7 +95,7 @@ func runSwitch(ctx context.Context, r root, job Job, action string, log *os.File
 }
 
 // switchWithin is switchTo with a limit: what goes on after that is ended, with everything it has started.
-func switchWithin(ctx context.Context, limit time.Duration, r root, job Job, action string, log *os.File) jobStatus {
+func switchWithin(ctx context.Context, limit time.Duration, r machine.Root, job Job, action string, log *os.File) jobStatus {
 	status, late := within(ctx, limit, func(ctx context.Context) jobStatus { return switchTo(ctx, r, job, action, log) })
 	if late && status.Refused == "" {
 		// One of 2024 waits for the lock, without a word and without end.

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine"
 )
 
 // lockScript is the beginning of a switch-to-configuration of today: it does not wait for another one.
@@ -20,33 +21,33 @@ flock -n 9 || { echo "Could not acquire lock" >&2; exit 11; }
 
 // hold holds NixOS's lock until release.
 func (m *fakeMachine) hold() (release func()) {
-	m.t.Helper()
-	m.write(switchLock, "")
-	file, err := os.OpenFile(m.path(switchLock), os.O_RDWR, 0)
+	m.T.Helper()
+	m.Write(switchLock, "")
+	file, err := os.OpenFile(m.Path(switchLock), os.O_RDWR, 0)
 	if err != nil {
-		m.t.Fatal(err)
+		m.T.Fatal(err)
 	}
 	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX); err != nil {
-		m.t.Fatal(err)
+		m.T.Fatal(err)
 	}
 	return func() { _ = file.Close() }
 }
 
 // newLocks gives both systems a switch-to-configuration that locks.
 func (m *fakeMachine) newLocks() {
-	m.t.Helper()
-	m.write("/run/nixos/.keep", "")
+	m.T.Helper()
+	m.Write("/run/nixos/.keep", "")
 	for _, system := range []string{string(oldSystem), string(newSystem)} {
-		m.program(system+"/bin/switch-to-configuration", strings.Replace(switchScript, "#!/bin/sh\n", lockScript, 1))
+		m.Program(system+"/bin/switch-to-configuration", strings.Replace(switchScript, "#!/bin/sh\n", lockScript, 1))
 	}
 }
 
 // waitsFor waits until a job waits for another switch-to-configuration.
 func (m *fakeMachine) waitsFor(kind JobKind) {
-	m.t.Helper()
-	log := filepath.Join(jobsFolder, job+"-"+string(kind), logFile)
-	until(m.t, "it waits", func() bool {
-		return strings.Contains(m.read(log), "ferry: waiting for another switch-to-configuration: process ")
+	m.T.Helper()
+	log := filepath.Join(machine.RunFolder, job+"-"+string(kind), logFile)
+	until(m.T, "it waits", func() bool {
+		return strings.Contains(m.Read(log), "ferry: waiting for another switch-to-configuration: process ")
 	})
 }
 
@@ -56,7 +57,7 @@ func TestASwitchByHandIsWaitedForEverywhere(t *testing.T) {
 		m := newMachine(t).withSystemd()
 		m.newLocks()
 		// It begins after the guard has looked, and lets go when the activation has seen it.
-		m.program("/bin/systemd-run", strings.Replace(fakeSystemdRun, `echo "arm $unit $after"`, `[ -e "$FERRY_TEST_ROOT/hold" ] || {
+		m.Program("/bin/systemd-run", strings.Replace(fakeSystemdRun, `echo "arm $unit $after"`, `[ -e "$FERRY_TEST_ROOT/hold" ] || {
 			: >"$FERRY_TEST_ROOT/hold"
 			setsid flock "$FERRY_TEST_ROOT/run/nixos/switch-to-configuration.lock" sh -c ': >"$FERRY_TEST_ROOT/held"; until grep -q waiting "$FERRY_TEST_ROOT/run/ferry/deployment1-switch/log"; do sleep 0.01; done' >/dev/null 2>&1 &
 			until [ -e "$FERRY_TEST_ROOT/held" ]; do sleep 0.01; done
@@ -100,7 +101,7 @@ func TestASwitchByHandIsWaitedForEverywhere(t *testing.T) {
 	})
 	t.Run("one that begins after the last look", func(t *testing.T) {
 		m := newMachine(t)
-		m.program(string(newSystem)+"/bin/switch-to-configuration", strings.Replace(switchScript, "#!/bin/sh\n", `#!/bin/sh
+		m.Program(string(newSystem)+"/bin/switch-to-configuration", strings.Replace(switchScript, "#!/bin/sh\n", `#!/bin/sh
 [ -e "$FERRY_TEST_ROOT/locked" ] || { echo "Could not acquire lock" >&2; : >"$FERRY_TEST_ROOT/locked"; exit 11; }
 `, 1))
 		if r, _ := m.connect(locked("s1")).ask(commitment("boot")); r.Error != nil || r.Commit.Status != 0 || r.Commit.Refused != "" {
@@ -134,7 +135,7 @@ func TestASwitchByHandThatLastsIsNamed(t *testing.T) {
 	if r.Error != nil || r.Commit.Status != 11 || !strings.HasPrefix(r.Commit.Refused, want) {
 		t.Errorf("%+v, %v", r.Commit, r.Error)
 	}
-	if p := m.readProfile(); p != (profile{string(oldSystem), 1}) {
+	if p := readProfile(m.Root); p != (profile{string(oldSystem), 1}) {
 		t.Errorf("the profile is %+v", p)
 	}
 }
@@ -142,14 +143,14 @@ func TestASwitchByHandThatLastsIsNamed(t *testing.T) {
 // TestASwitchByHandBeforeTheActivationIsLeftAsItIs has it end while ferry waits for it.
 func TestASwitchByHandBeforeTheActivationIsLeftAsItIs(t *testing.T) {
 	m := newMachine(t).withSystemd()
-	m.write(string(thirdSystem)+"/.keep", "")
-	m.program("/bin/systemd-run", strings.Replace(fakeSystemdRun, `echo "arm $unit $after"`,
+	m.Write(string(thirdSystem)+"/.keep", "")
+	m.Program("/bin/systemd-run", strings.Replace(fakeSystemdRun, `echo "arm $unit $after"`,
 		`ln -sfn `+string(thirdSystem)+` "$FERRY_TEST_ROOT/run/current-system"; echo "arm $unit $after"`, 1))
 	r, _ := m.connect(locked("s1")).ask(guarded("switch"))
 	if r.Error != nil || r.Switch.Outcome != agent.SwitchRefused || r.Switch.Reason != "somebody else has switched the target to third (4444444…) meanwhile" {
 		t.Errorf("%+v, %v", r.Switch, r.Error)
 	}
-	if len(m.calls()) > 0 || m.storePath("/run/current-system") != string(thirdSystem) {
+	if len(m.calls()) > 0 || m.StorePath("/run/current-system") != string(thirdSystem) {
 		t.Errorf("ran %q", m.calls())
 	}
 }
@@ -176,7 +177,7 @@ func TestAStatusIsJudgedByHowFarItCame(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newMachine(t).withSystemd()
-			m.program(string(newSystem)+"/bin/switch-to-configuration", fmt.Sprintf("#!/bin/sh\ncat >&2 <<END\n%s\nEND\nexit %d\n", c.says, c.status))
+			m.Program(string(newSystem)+"/bin/switch-to-configuration", fmt.Sprintf("#!/bin/sh\ncat >&2 <<END\n%s\nEND\nexit %d\n", c.says, c.status))
 			r, _ := m.connect(locked("s1")).ask(guarded("switch"))
 			if r.Error != nil || r.Switch.Outcome != c.outcome || r.Switch.Reason != c.reason {
 				t.Errorf("%+v, %v", r.Switch, r.Error)
@@ -193,7 +194,7 @@ func TestAStatusIsJudgedByHowFarItCame(t *testing.T) {
 func TestTheChecksOfASystemAreAskedOnce(t *testing.T) {
 	m := newMachine(t).withSystemd()
 	for _, system := range []string{string(oldSystem), string(newSystem)} {
-		m.program(system+"/bin/switch-to-configuration", strings.Replace(switchScript, "status=0\n", "status=0\n"+`echo "$which $1 ${NIXOS_NO_CHECK:-asks}" >>"$FERRY_TEST_ROOT/checks"
+		m.Program(system+"/bin/switch-to-configuration", strings.Replace(switchScript, "status=0\n", "status=0\n"+`echo "$which $1 ${NIXOS_NO_CHECK:-asks}" >>"$FERRY_TEST_ROOT/checks"
 `, 1))
 	}
 	f := m.connect(locked("s1"))
@@ -202,12 +203,12 @@ func TestTheChecksOfASystemAreAskedOnce(t *testing.T) {
 	if r, _ = f.ask(finish(agent.VerdictConfirm)); r.Error != nil || r.Switch.Outcome != agent.SwitchCommitted {
 		t.Errorf("%+v, %v", r.Switch, r.Error)
 	}
-	if got := m.read("/checks"); got != "new test asks\nnew boot 1\n" {
+	if got := m.Read("/checks"); got != "new test asks\nnew boot 1\n" {
 		t.Errorf("asked: %q", got)
 	}
 	// Where nothing was activated, it asks.
 	m = newMachine(t)
-	m.program(string(newSystem)+"/bin/switch-to-configuration", `#!/bin/sh
+	m.Program(string(newSystem)+"/bin/switch-to-configuration", `#!/bin/sh
 [ -n "$NIXOS_NO_CHECK" ] || { echo "Pre-switch check 'disk' failed"; echo "Pre-switch checks failed" >&2; exit 1; }
 `)
 	r, _ = m.connect(locked("s1")).ask(commitment("boot"))
@@ -219,7 +220,7 @@ func TestTheChecksOfASystemAreAskedOnce(t *testing.T) {
 // TestAUserWhoLogsOutDoesNotEndASwitch: the program asks logind about a user who has just left, and ends in the middle.
 func TestAUserWhoLogsOutDoesNotEndASwitch(t *testing.T) {
 	leaves := func(m *fakeMachine, system string, times int) {
-		m.program(system+"/bin/switch-to-configuration", strings.Replace(switchScript, "#!/bin/sh\n", fmt.Sprintf(`#!/bin/sh
+		m.Program(system+"/bin/switch-to-configuration", strings.Replace(switchScript, "#!/bin/sh\n", fmt.Sprintf(`#!/bin/sh
 echo x >>"$FERRY_TEST_ROOT/begun"
 [ "$(wc -l <"$FERRY_TEST_ROOT/begun")" -gt %d ] || {
 	echo "activating the configuration..." >&2
@@ -251,7 +252,7 @@ echo x >>"$FERRY_TEST_ROOT/begun"
 	})
 	t.Run("on the way back", func(t *testing.T) {
 		m := newMachine(t).withSystemd()
-		m.program(string(newSystem)+"/bin/switch-to-configuration", "#!/bin/sh\nln -sfn "+string(newSystem)+" $FERRY_TEST_ROOT/run/current-system\necho activating the configuration... >&2\nexit 2\n")
+		m.Program(string(newSystem)+"/bin/switch-to-configuration", "#!/bin/sh\nln -sfn "+string(newSystem)+" $FERRY_TEST_ROOT/run/current-system\necho activating the configuration... >&2\nexit 2\n")
 		leaves(m, string(oldSystem), 1)
 		r, _ := m.connect(locked("s1")).ask(guarded("switch"))
 		if r.Error != nil || r.Switch.Outcome != agent.SwitchRolledBack || r.Switch.Trouble != "" {

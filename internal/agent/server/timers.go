@@ -13,13 +13,14 @@ import (
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine"
 	"ferry/internal/run"
 )
 
 // timers arms and disarms the way back. Without systemd there is none, and only the guard itself goes back. What is armed starts
 // a program of its own, which no other version of ferry removes.
 type timers struct {
-	root    root
+	root    machine.Root
 	runner  *run.Runner
 	systemd bool
 	dir     string
@@ -44,13 +45,13 @@ func switchName(dir string) string {
 const armedAgent = "armed-"
 
 // armedProgram is the agent that the timers of the switch in dir start. It is no agent-HASH: those of other versions are removed.
-func (r root) armedProgram(dir string) string {
-	return r.path(filepath.Join(agent.Folder, armedAgent+switchName(dir)))
+func armedProgram(r machine.Root, dir string) string {
+	return r.Path(filepath.Join(agent.Folder, armedAgent+switchName(dir)))
 }
 
 // keepProgram makes the program be there that the timers start.
 func (t *timers) keepProgram() error {
-	to := t.root.armedProgram(t.dir)
+	to := armedProgram(t.root, t.dir)
 	if _, err := os.Stat(to); err == nil {
 		return nil
 	}
@@ -69,7 +70,7 @@ func (t *timers) keepProgram() error {
 }
 
 // dropProgram removes the program when nothing is left that may start it.
-func (t *timers) dropProgram() { _ = os.Remove(t.root.armedProgram(t.dir)) }
+func (t *timers) dropProgram() { _ = os.Remove(armedProgram(t.root, t.dir)) }
 
 // assume takes over what a guard that is gone may have armed.
 func (t *timers) assume(tries int) {
@@ -109,7 +110,7 @@ func (t *timers) arm(ctx context.Context, suffix string, after time.Duration) er
 		"--description=ferry: go back to what ran before " + t.job.Toplevel.Name() + ", unless it is confirmed",
 		fmt.Sprintf("--on-active=%ds", int(after.Seconds())), "--timer-property=AccuracySec=1s", "--timer-property=RemainAfterElapse=no",
 		"--property=KillMode=process", startAgain,
-		"--", t.root.armedProgram(t.dir), "rollback", t.dir,
+		"--", armedProgram(t.root, t.dir), "rollback", t.dir,
 	}})
 	if err != nil {
 		return err

@@ -7,12 +7,13 @@ import (
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine"
 	"ferry/internal/run"
 )
 
 // storeToDisk brings what was shipped to the disk: the paths, and the database that says they are there.
-func (r root) storeToDisk(ctx context.Context) error {
-	return r.disk.SyncFilesystems(ctx, r.path("/nix/store"), r.path("/nix/var/nix"))
+func storeToDisk(r machine.Root, ctx context.Context) error {
+	return r.Disk.SyncFilesystems(ctx, r.Path("/nix/store"), r.Path("/nix/var/nix"))
 }
 
 // activatedLimit is how long the guard waits for that: within guardSlack, and a disk that is slower goes on without it.
@@ -24,7 +25,7 @@ const activatedLimit = 10 * time.Second
 func (g *guard) activatedToDisk(ctx context.Context) {
 	ctx, stop := context.WithTimeout(ctx, activatedLimit)
 	defer stop()
-	if err := g.root.disk.SyncFilesystems(ctx, g.root.path("/etc"), g.root.path("/var/lib")); err != nil {
+	if err := g.root.Disk.SyncFilesystems(ctx, g.root.Path("/etc"), g.root.Path("/var/lib")); err != nil {
 		g.say("%s", run.Clean(err.Error()))
 	}
 }
@@ -32,16 +33,16 @@ func (g *guard) activatedToDisk(ctx context.Context) {
 // toDisk brings to the disks all that decides what the machine boots, and with which store, so that a power cut from here on
 // finds it. Nix does not do that, and a boot loader's own installer only for its own files, if at all. Only these file systems:
 // one that somebody else's dead server holds up must not hold up a deployment.
-func (r root) toDisk(ctx context.Context) error {
+func toDisk(r machine.Root, ctx context.Context) error {
 	folders := append([]string{"/nix/store", "/nix/var/nix", "/etc", agent.Folder}, systemdBoot{r}.partitions()...)
 	// GRUB may be on several, as /boot1 and /boot2.
-	for _, point := range r.mounts() {
+	for _, point := range r.Mounts() {
 		if (strings.HasPrefix(point, "/boot") || strings.HasPrefix(point, "/efi")) && !slices.Contains(folders, point) {
 			folders = append(folders, point)
 		}
 	}
 	for i, folder := range folders {
-		folders[i] = r.path(folder)
+		folders[i] = r.Path(folder)
 	}
-	return r.disk.SyncFilesystems(ctx, folders...)
+	return r.Disk.SyncFilesystems(ctx, folders...)
 }

@@ -8,13 +8,14 @@ import (
 	"testing"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine"
 )
 
 // traced makes what reaches the disk one of the machine's calls.
 func (m *fakeMachine) traced() *fakeMachine {
-	m.t.Helper()
-	m.disk.Trace = func(step, path string) {
-		m.write("/calls", m.read("/calls")+step+" "+strings.TrimPrefix(path, m.dir)+"\n")
+	m.T.Helper()
+	m.Disk.Trace = func(step, path string) {
+		m.Write("/calls", m.Read("/calls")+step+" "+strings.TrimPrefix(path, m.Dir)+"\n")
 	}
 	return m
 }
@@ -27,9 +28,9 @@ var stored = everything[:2]
 
 // inOrder makes sure that the calls are these.
 func (m *fakeMachine) inOrder(want ...[]string) {
-	m.t.Helper()
+	m.T.Helper()
 	if got, all := m.calls(), slices.Concat(want...); !slices.Equal(got, all) {
-		m.t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(all, "\n"))
+		m.T.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(all, "\n"))
 	}
 }
 
@@ -37,27 +38,27 @@ func (m *fakeMachine) inOrder(want ...[]string) {
 // what depends on it, and all of it before the commit is over. Whatever a power cut leaves of it boots.
 func TestACommitBringsEachStepToTheDisk(t *testing.T) {
 	m := newMachine(t).traced()
-	m.write("/boot/.keep", "")
-	m.write(agent.Folder+"/agent", "")
-	m.write(gcRoots+"/.keep", "")
+	m.Write("/boot/.keep", "")
+	m.Write(agent.Folder+"/agent", "")
+	m.Write(machine.GCRoots+"/.keep", "")
 	if status, log := m.work(commitJob); status.Status != 0 || status.Error != "" {
 		t.Fatalf("%+v\n%s", status, log)
 	}
-	m.inOrder(stored, []string{"link " + gcRoots + "/pending", "nix-env --set 1-new", "sync " + profiles, "1-new boot"}, everything, []string{
-		"link " + gcRoots + "/previous", "link " + gcRoots + "/previous-system", "link " + currentRoot, "link " + currentConfiguration,
+	m.inOrder(stored, []string{"link " + machine.GCRoots + "/pending", "nix-env --set 1-new", "sync " + profiles, "1-new boot"}, everything, []string{
+		"link " + machine.GCRoots + "/previous", "link " + machine.GCRoots + "/previous-system", "link " + currentRoot, "link " + currentConfiguration,
 	})
 }
 
 // TestACommitThatIsUndoneBringsThatToTheDisk locks the same for the way back.
 func TestACommitThatIsUndoneBringsThatToTheDisk(t *testing.T) {
 	m := newMachine(t).traced()
-	m.write("/control/status-boot", "1\n")
-	m.write("/control/old-is-well", "")
+	m.Write("/control/status-boot", "1\n")
+	m.Write("/control/old-is-well", "")
 	if status, _ := m.work(commitJob); status.Status != 1 || status.Error != "" {
 		t.Fatalf("%+v", status)
 	}
 	m.inOrder(stored, []string{
-		"mkdir " + gcRoots, "link " + gcRoots + "/pending",
+		"mkdir " + machine.GCRoots, "link " + machine.GCRoots + "/pending",
 		"nix-env --set 1-new", "sync " + profiles, "1-new boot", "nix-env --switch-generation 1", "sync " + profiles, "0-old boot",
 	}, everything[:3])
 }
@@ -78,24 +79,24 @@ func TestATrialIsOnTheDiskBeforeTheBootLoaderIsTold(t *testing.T) {
 			}
 		}
 		for _, name := range []string{"reboot-old", "reboot-new"} {
-			if call == "link "+gcRoots+"/"+name {
+			if call == "link "+machine.GCRoots+"/"+name {
 				calls[i] = "link a root"
 			}
 		}
 	}
-	m.write("/calls", strings.Join(calls, "\n"))
+	m.Write("/calls", strings.Join(calls, "\n"))
 	const note = "write " + trialFolder + "/" + trialFile
 	m.inOrder([]string{
 		"mkdir " + trialFolder, "mkdir " + controlFolder + "/" + wayBackWants, "write a unit", "write a unit",
 		"link " + controlFolder + "/" + wayBackWants + "/" + wayBackTimer,
-		note, "mkdir " + gcRoots, "link a root", "link a root", "sync " + profiles, "0-old boot",
+		note, "mkdir " + machine.GCRoots, "link a root", "link a root", "sync " + profiles, "0-old boot",
 	}, everything, []string{note, "bootctl set-oneshot nixos-generation-2.conf"}, everything, []string{"systemctl reboot"})
 
-	m.write("/calls", "")
+	m.Write("/calls", "")
 	if status, log := m.work(bootForgetJob); status.Status != 0 {
 		t.Fatalf("%+v\n%s", status, log)
 	}
-	forgotten := []string{"sync " + gcRoots, "sync " + agent.Folder}
+	forgotten := []string{"sync " + machine.GCRoots, "sync " + agent.Folder}
 	m.inOrder([]string{"bootctl set-oneshot ", "sync " + profiles, "0-old boot"}, everything, everything, []string{
 		"systemctl stop " + wayBackTimer, "systemctl daemon-reload",
 	}, forgotten)
@@ -105,16 +106,16 @@ func TestATrialIsOnTheDiskBeforeTheBootLoaderIsTold(t *testing.T) {
 // is waited for.
 func TestEachBootPartitionIsBroughtToTheDisk(t *testing.T) {
 	m := newMachine(t).traced()
-	m.write("/proc/self/mountinfo", `28 1 259:3 / /boot rw,relatime shared:1 - vfat /dev/sda1 rw
+	m.Write("/proc/self/mountinfo", `28 1 259:3 / /boot rw,relatime shared:1 - vfat /dev/sda1 rw
 29 1 259:4 / /boot2 rw,relatime shared:2 - ext4 /dev/sdb1 rw
 30 1 259:5 / /boot2/efi rw,relatime shared:3 - vfat /dev/sdb2 rw
 31 1 259:6 / /efi2 rw,relatime shared:4 - xfs /dev/sdc1 rw
 32 1 0:40 / /mnt/far rw,relatime shared:5 - nfs4 far:/ rw
 `)
 	for _, folder := range []string{"/boot", "/boot2/efi", "/efi2", "/mnt/far", agent.Folder} {
-		m.write(folder+"/.keep", "")
+		m.Write(folder+"/.keep", "")
 	}
-	if err := m.toDisk(t.Context()); err != nil {
+	if err := toDisk(m.Root, t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	got := m.calls()
@@ -129,18 +130,18 @@ func TestEachBootPartitionIsBroughtToTheDisk(t *testing.T) {
 // TestAnEntryOfTheJournalIsOnTheDisk locks that no power cut after a deployment takes its entry away.
 func TestAnEntryOfTheJournalIsOnTheDisk(t *testing.T) {
 	m := newMachine(t).traced()
-	mustAppend(t, m.root, entryOf("one"))
-	mustAppend(t, m.root, entryOf("two"))
+	mustAppend(t, m.Root, entryOf("one"))
+	mustAppend(t, m.Root, entryOf("two"))
 	m.inOrder([]string{"sync " + journalFile, "sync " + journalFile})
 }
 
 // TestATrialWithoutSystemdIsOnTheDisk locks that its folder is, too, where no way back is made before.
 func TestATrialWithoutSystemdIsOnTheDisk(t *testing.T) {
 	m := newTriable(t).traced()
-	if err := os.RemoveAll(m.path(systemdRuns)); err != nil {
+	if err := os.RemoveAll(m.Path(machine.SystemdRuns)); err != nil {
 		t.Fatal(err)
 	}
-	m.program("/bin/reboot", "#!/bin/sh\necho reboot >>\"$FERRY_TEST_ROOT/calls\"\n")
+	m.Program("/bin/reboot", "#!/bin/sh\necho reboot >>\"$FERRY_TEST_ROOT/calls\"\n")
 	if status, log := m.work(bootOnceJob); status.Status != 0 {
 		t.Fatalf("%+v\n%s", status, log)
 	}
@@ -154,10 +155,10 @@ func TestWhatCannotBeBroughtToTheDiskIsNotCommitted(t *testing.T) {
 	m := newMachine(t)
 	// Nothing there can be opened, nor made.
 	m.again("nix", "/nix/var/nix/nix")
-	if err := os.Rename(m.path("/nix/var/nix/nix"), m.path("/nix/var/loop")); err != nil {
+	if err := os.Rename(m.Path("/nix/var/nix/nix"), m.Path("/nix/var/loop")); err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(os.RemoveAll(m.path("/nix/var/nix")), os.Rename(m.path("/nix/var/loop"), m.path("/nix/var/nix"))); err != nil {
+	if err := errors.Join(os.RemoveAll(m.Path("/nix/var/nix")), os.Rename(m.Path("/nix/var/loop"), m.Path("/nix/var/nix"))); err != nil {
 		t.Fatal(err)
 	}
 	status, _ := m.work(commitJob)
@@ -167,7 +168,7 @@ func TestWhatCannotBeBroughtToTheDiskIsNotCommitted(t *testing.T) {
 	if calls := m.calls(); calls != nil {
 		t.Errorf("ran %q", calls)
 	}
-	if got := m.storePath(currentConfiguration); got != string(oldBundle) {
+	if got := m.StorePath(currentConfiguration); got != string(oldBundle) {
 		t.Errorf("the bundle is %q", got)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"ferry/internal/agent/machine"
 	"ferry/internal/run"
 )
 
@@ -18,7 +19,7 @@ import (
 // failed state for long, and looks well each time that it has just been started.
 
 // failedUnits names the system's units that are in trouble, as far as that is known.
-func failedUnits(ctx context.Context, runner *run.Runner, r root) []string {
+func failedUnits(ctx context.Context, runner *run.Runner, r machine.Root) []string {
 	return systemManager(runner, r).troubledNow(ctx)
 }
 
@@ -132,7 +133,7 @@ const restartedLately = 2 * time.Minute
 
 // troubledBefore names the units of the system and of all users that are in trouble before a switch: those that also were
 // started again lately. A switch is not blamed for them.
-func troubledBefore(ctx context.Context, runner *run.Runner, r root) []string {
+func troubledBefore(ctx context.Context, runner *run.Runner, r machine.Root) []string {
 	managers := append([]manager{systemManager(runner, r)}, userManagers(runner, r)...)
 	return askAll(managers, func(m manager) []string { return m.troubledBefore(ctx) })
 }
@@ -144,7 +145,7 @@ func (m manager) troubledBefore(ctx context.Context) []string {
 		return units
 	}
 	for _, s := range services {
-		if name := m.called(s.name); s.restarts > 0 && uptime()-s.since < restartedLately.Milliseconds() && !slices.Contains(units, name) {
+		if name := m.called(s.name); s.restarts > 0 && machine.Uptime()-s.since < restartedLately.Milliseconds() && !slices.Contains(units, name) {
 			units = append(units, name)
 		}
 	}
@@ -181,7 +182,7 @@ func (m manager) troubledAfter(ctx context.Context, from int64, known []string) 
 				units = append(units, m.called(s.name))
 				return true
 			}
-			return s.state == "active" && uptime()-s.since >= settled.Milliseconds() || s.state == "inactive"
+			return s.state == "active" && machine.Uptime()-s.since >= settled.Milliseconds() || s.state == "inactive"
 		})
 		if len(suspects) == 0 || time.Now().After(end) || ctx.Err() != nil {
 			return units

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine"
 	"ferry/internal/run"
 )
 
@@ -19,8 +20,8 @@ const (
 )
 
 // loadedUnits tells which units systemd has loaded, and what an interrupted switch has left to do; nil where that is not known.
-func loadedUnits(ctx context.Context, runner *run.Runner, r root) *agent.UnitsResult {
-	if !r.exists(systemdRuns) {
+func loadedUnits(ctx context.Context, runner *run.Runner, r machine.Root) *agent.UnitsResult {
+	if !r.Exists(machine.SystemdRuns) {
 		return nil
 	}
 	out, err := runner.Output(ctx, run.Command{Argv: []string{"systemctl", "list-units", "--all", "--plain", "--no-legend", "--no-pager", "--full"}})
@@ -54,7 +55,7 @@ func loadedUnits(ctx context.Context, runner *run.Runner, r root) *agent.UnitsRe
 		}
 	}
 	for name, into := range map[string]*[]string{"start": &result.Start, "restart": &result.Restart, "reload": &result.Reload} {
-		*into = r.switchList(name)
+		*into = switchList(r, name)
 	}
 	return result
 }
@@ -86,8 +87,8 @@ func unitFiles(ctx context.Context, runner *run.Runner, units []string) map[stri
 }
 
 // switchList reads what an interrupted switch has left to do of one kind.
-func (r root) switchList(name string) []string {
-	text, _ := newInspectedFiles(r).read(switchLists+"/"+name+"-list", switchLists)
+func switchList(r machine.Root, name string) []string {
+	text, _ := machine.NewFiles(r).Read(switchLists+"/"+name+"-list", switchLists)
 	units := strings.Fields(text)
 	return units[:min(len(units), maxUnits)]
 }

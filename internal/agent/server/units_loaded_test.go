@@ -10,7 +10,7 @@ import (
 // TestLoadedUnitsAreToldWithWhatASwitchGoesBy reads what systemctl says, and what an interrupted switch has left.
 func TestLoadedUnitsAreToldWithWhatASwitchGoesBy(t *testing.T) {
 	m := newMachine(t)
-	m.withSystemd().program("/bin/systemctl", `#!/bin/sh
+	m.withSystemd().Program("/bin/systemctl", `#!/bin/sh
 case $1 in
 list-units)
 	[ "$2" = --all ] || exit 1
@@ -22,7 +22,7 @@ show)
 	exit 1;;
 esac
 `)
-	m.write("/run/nixos/start-list", "a.service\nx.service\n")
+	m.Write("/run/nixos/start-list", "a.service\nx.service\n")
 	r, _ := m.connect(Options{}).ask(agent.Request{Method: agent.MethodUnits})
 	want := &agent.UnitsResult{Units: []agent.LoadedUnit{
 		{Name: "a.service", State: "active"}, {Name: "b@1.timer", State: "failed", From: "/etc/systemd/system/b@.timer"},

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine"
 	"ferry/internal/run"
 )
 
@@ -35,18 +36,18 @@ exit 0
 `
 
 func (m *fakeMachine) withServices(failed, count string, since int64) *fakeMachine {
-	m.t.Helper()
+	m.T.Helper()
 	m.withSystemd()
-	m.program("/bin/systemctl", countingSystemctl)
-	m.write("/control/failed", failed)
-	m.write("/control/count", count+"\n")
-	m.write("/control/since", fmt.Sprintf("%d000\n", since))
+	m.Program("/bin/systemctl", countingSystemctl)
+	m.Write("/control/failed", failed)
+	m.Write("/control/count", count+"\n")
+	m.Write("/control/since", fmt.Sprintf("%d000\n", since))
 	return m
 }
 
 func TestUnitsThatWaitToBeStartedAgainAfterAFailureAreInTrouble(t *testing.T) {
 	m := newMachine(t).withServices("● a.mount loaded failed failed A\nwaits.service loaded activating auto-restart W\nagain.service loaded activating auto-restart-queued G\n", "0", 0)
-	got := failedUnits(t.Context(), new(run.Runner), m.root)
+	got := failedUnits(t.Context(), new(run.Runner), m.Root)
 	if !slices.Equal(got, []string{"a.mount", "waits.service"}) {
 		t.Errorf("%q", got)
 	}
@@ -67,21 +68,21 @@ func TestAServiceThatIsStartedAgainAndAgainIsInTrouble(t *testing.T) {
 		"it never was":                   {false, "0", 100, nil, nil, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			m := newMachine(t).withServices("", c.count, uptime()-c.since)
-			if got := troubledBefore(t.Context(), new(run.Runner), m.root); !slices.Equal(got, c.before) {
+			m := newMachine(t).withServices("", c.count, machine.Uptime()-c.since)
+			if got := troubledBefore(t.Context(), new(run.Runner), m.Root); !slices.Equal(got, c.before) {
 				t.Errorf("before: %q", got)
 			}
 			if c.loops {
-				m.write("/control/loops", "")
+				m.Write("/control/loops", "")
 			}
-			if got := systemManager(new(run.Runner), m.root).troubledAfter(t.Context(), 0, c.known); !slices.Equal(got, c.after) {
+			if got := systemManager(new(run.Runner), m.Root).troubledAfter(t.Context(), 0, c.known); !slices.Equal(got, c.after) {
 				t.Errorf("after: %q", got)
 			}
 		})
 	}
-	m := newMachine(t).withServices("", "1", uptime()-100)
-	m.write("/control/loops", "")
-	if got := systemManager(new(run.Runner), m.root).troubledAfter(t.Context(), uptime()+1000, nil); len(got) > 0 {
+	m := newMachine(t).withServices("", "1", machine.Uptime()-100)
+	m.Write("/control/loops", "")
+	if got := systemManager(new(run.Runner), m.Root).troubledAfter(t.Context(), machine.Uptime()+1000, nil); len(got) > 0 {
 		t.Errorf("what was started again before the switch: %q", got)
 	}
 }
@@ -93,9 +94,9 @@ func TestANewCrashLoopIsNotKeptBesideAnOldFailure(t *testing.T) {
 	begin.Switch.Units = agent.Units("no-new")
 	r, _ := f.ask(begin)
 	waits(t, r)
-	m.write("/control/count", "3\n")
-	m.write("/control/since", fmt.Sprintf("%d000\n", uptime()))
-	m.write("/control/loops", "")
+	m.Write("/control/count", "3\n")
+	m.Write("/control/since", fmt.Sprintf("%d000\n", machine.Uptime()))
+	m.Write("/control/loops", "")
 	r, _ = f.ask(finish(agent.VerdictConfirm))
 	if r.Error != nil || r.Switch.Outcome != agent.SwitchRolledBack || r.Switch.Reason != "units failed: loop.service" {
 		t.Errorf("%+v, %v", r.Switch, r.Error)
@@ -129,10 +130,10 @@ func TestWhatASwitchProgramSaysOfUnitsIsRead(t *testing.T) {
 
 // open lets other users reach the machine's files.
 func (m *fakeMachine) open() {
-	m.t.Helper()
-	for _, folder := range []string{m.root.dir, filepath.Dir(m.root.dir)} {
+	m.T.Helper()
+	for _, folder := range []string{m.Root.Dir, filepath.Dir(m.Root.Dir)} {
 		if err := os.Chmod(folder, 0o755); err != nil {
-			m.t.Fatal(err)
+			m.T.Fatal(err)
 		}
 	}
 }
@@ -142,7 +143,7 @@ func TestUnitsOfUsersAreAskedOfTheirManagers(t *testing.T) {
 	m := newMachine(t).withSystemd()
 	m.open()
 	t.Setenv("SECRET", "root's")
-	m.program("/bin/systemctl", `#!/bin/sh
+	m.Program("/bin/systemctl", `#!/bin/sh
 [ "$1" != --user ] || [ "$(id -u):$(id -g):$SECRET" = "${XDG_RUNTIME_DIR##*/}:100:" ] || exit 1
 case "$1 $2 $XDG_RUNTIME_DIR" in
 '--user list-units '*/1000) printf 'u1.service loaded failed failed U\nu2.service loaded activating auto-restart U\nu3.service loaded activating auto-restart U\n';;
@@ -150,10 +151,10 @@ case "$1 $2 $XDG_RUNTIME_DIR" in
 '--user '*) sleep 60;;
 esac
 `)
-	m.write("/etc/passwd", "root:x:0:0::/root:/bin/sh\nalice:x:1000:100::/home/alice:/bin/sh\naaron:x:1001:100::/home/aaron:/bin/sh\n")
-	m.write("/run/user/1000/systemd/private", "")
-	m.write("/run/user/1001/systemd/private", "")
-	if got := troubledBefore(t.Context(), new(run.Runner), m.root); !slices.Equal(got, []string{"alice: u1.service", "alice: u2.service"}) {
+	m.Write("/etc/passwd", "root:x:0:0::/root:/bin/sh\nalice:x:1000:100::/home/alice:/bin/sh\naaron:x:1001:100::/home/aaron:/bin/sh\n")
+	m.Write("/run/user/1000/systemd/private", "")
+	m.Write("/run/user/1001/systemd/private", "")
+	if got := troubledBefore(t.Context(), new(run.Runner), m.Root); !slices.Equal(got, []string{"alice: u1.service", "alice: u2.service"}) {
 		t.Errorf("%q", got)
 	}
 }
@@ -192,16 +193,16 @@ func TestWhatASwitchProgramSaysOfUnitsIsJudged(t *testing.T) {
 			m.open()
 			// Whoever starts the agent with sudo, as the login user does.
 			t.Setenv("SUDO_UID", "1000")
-			m.write("/etc/passwd", "root:x:0:0::/root:/bin/sh\nalice:x:1000:100::/home/alice:/bin/sh\neve:x:1001:100::/home/eve:/bin/sh\n")
-			m.write("/run/user/1000/systemd/private", "")
-			m.program("/bin/systemctl", strings.Replace(fakeSystemctl, "case $1 in", "case $1 in\n--user) [ $2 != list-units ] || cat "+m.path("/control/user-failed")+";;", 1))
-			m.write("/control/user-failed", c.before)
-			m.write("/control/user-fails", c.before+c.after)
-			m.write("/control/says", c.says)
-			m.write("/control/status-test", "4\n")
-			m.program(string(newSystem)+"/bin/switch-to-configuration", strings.Replace(switchScript, `echo "done" >&2`,
+			m.Write("/etc/passwd", "root:x:0:0::/root:/bin/sh\nalice:x:1000:100::/home/alice:/bin/sh\neve:x:1001:100::/home/eve:/bin/sh\n")
+			m.Write("/run/user/1000/systemd/private", "")
+			m.Program("/bin/systemctl", strings.Replace(fakeSystemctl, "case $1 in", "case $1 in\n--user) [ $2 != list-units ] || cat "+m.Path("/control/user-failed")+";;", 1))
+			m.Write("/control/user-failed", c.before)
+			m.Write("/control/user-fails", c.before+c.after)
+			m.Write("/control/says", c.says)
+			m.Write("/control/status-test", "4\n")
+			m.Program(string(newSystem)+"/bin/switch-to-configuration", strings.Replace(switchScript, `echo "done" >&2`,
 				`cat "$FERRY_TEST_ROOT/control/says" >&2; cp "$FERRY_TEST_ROOT/control/user-fails" "$FERRY_TEST_ROOT/control/user-failed"`, 1))
-			m.write("/control/old-is-well", "")
+			m.Write("/control/old-is-well", "")
 			f := m.connect(locked("s1"))
 			begin := guarded("test")
 			begin.Switch.Units = c.policy
@@ -218,7 +219,7 @@ func TestWhatASwitchProgramSaysOfUnitsIsJudged(t *testing.T) {
 			if got := strings.Join(r.Switch.UserUnits, ", "); got != c.named {
 				t.Errorf("of others: %q", got)
 			}
-			if got := readJournal(m.root, 1); len(got) != 1 || !slices.Equal(got[0].UserUnits, r.Switch.UserUnits) {
+			if got := readJournal(m.Root, 1); len(got) != 1 || !slices.Equal(got[0].UserUnits, r.Switch.UserUnits) {
 				t.Errorf("the journal says %+v", got)
 			}
 		})

@@ -11,12 +11,13 @@ import (
 	"sync"
 	"time"
 
+	"ferry/internal/agent/machine"
 	"ferry/internal/run"
 )
 
 // manager is a service manager: the system's, or that of a user. A user's may be anything that the user has put there.
 type manager struct {
-	root   root
+	root   machine.Root
 	runner *run.Runner
 	user   string // whose it is; "": the system's
 	uid    int
@@ -24,14 +25,16 @@ type manager struct {
 	folder string // the user's runtime folder
 }
 
-func systemManager(runner *run.Runner, r root) manager { return manager{root: r, runner: runner} }
+func systemManager(runner *run.Runner, r machine.Root) manager {
+	return manager{root: r, runner: runner}
+}
 
 // userManagers are those of the users who have one, by the users' names.
-func userManagers(runner *run.Runner, r root) []manager {
+func userManagers(runner *run.Runner, r machine.Root) []manager {
 	// The pattern is well formed.
-	sockets, _ := filepath.Glob(r.path("/run/user/*/systemd/private"))
+	sockets, _ := filepath.Glob(r.Path("/run/user/*/systemd/private"))
 	var managers []manager
-	passwd, _ := newInspectedFiles(r).read("/etc/passwd", passwordFolders...)
+	passwd, _ := machine.NewFiles(r).Read("/etc/passwd", machine.PasswordFolders...)
 	for _, socket := range sockets {
 		folder := filepath.Dir(filepath.Dir(socket))
 		uid, err := strconv.Atoi(filepath.Base(folder))
@@ -67,7 +70,7 @@ const (
 
 // ask asks the manager with systemctl. A user's is not waited for, and not read without end.
 func (m manager) ask(ctx context.Context, argv ...string) (string, error) {
-	if !m.root.exists(systemdRuns) {
+	if !m.root.Exists(machine.SystemdRuns) {
 		return "", errors.New("PID 1 is not systemd")
 	}
 	if m.folder == "" {
@@ -123,13 +126,13 @@ func (g *guard) managers() (judged, others []manager) {
 
 // judgedUsers are the names of root and of the login user.
 func (g *guard) judgedUsers() []string {
-	passwd, _ := newInspectedFiles(g.root).read("/etc/passwd", passwordFolders...)
+	passwd, _ := machine.NewFiles(g.root).Read("/etc/passwd", machine.PasswordFolders...)
 	login, _ := nameOf(passwd, g.job.LoginUID)
 	return []string{"root", login}
 }
 
 // ownFailedUnits names those units of the user who asks that are in trouble.
-func ownFailedUnits(ctx context.Context, runner *run.Runner, r root) []string {
+func ownFailedUnits(ctx context.Context, runner *run.Runner, r machine.Root) []string {
 	managers := slices.DeleteFunc(userManagers(runner, r), func(m manager) bool { return m.uid != os.Geteuid() })
 	return askAll(managers, func(m manager) []string { return m.troubledNow(ctx) })
 }

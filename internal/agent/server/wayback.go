@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"ferry/internal/agent/machine"
 	"ferry/internal/nix"
 	"ferry/internal/run"
 )
@@ -39,42 +40,42 @@ func wayBackFiles(toplevel string, after int) map[string]string {
 
 // armWayBack makes the way back, which begins to count at the next boot. It gives the reason if there can be none: the
 // trial is still one, but it takes a person to end it if the new system comes up and cannot be reached.
-func (r root) armWayBack(toplevel string, after int) (stuck string) {
-	if !r.exists(systemdRuns) {
+func armWayBack(r machine.Root, toplevel string, after int) (stuck string) {
+	if !r.Exists(machine.SystemdRuns) {
 		return "the target has no systemd"
 	}
 	for _, folder := range []string{controlFolder, trialFolder} {
-		if r.inMemory(folder) {
+		if r.InMemory(folder) {
 			return folder + " does not outlive a reboot there"
 		}
 	}
-	if err := r.writeWayBack(toplevel, after); err != nil {
+	if err := writeWayBack(r, toplevel, after); err != nil {
 		return run.Clean(err.Error())
 	}
 	return ""
 }
 
-func (r root) writeWayBack(toplevel string, after int) error {
+func writeWayBack(r machine.Root, toplevel string, after int) error {
 	program, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	if err := r.disk.MkdirAll(r.path(trialFolder), 0o755); err != nil {
+	if err := r.Disk.MkdirAll(r.Path(trialFolder), 0o755); err != nil {
 		return err
 	}
-	if err := copyProgram(program, r.path(filepath.Join(trialFolder, trialAgent))); err != nil {
+	if err := copyProgram(program, r.Path(filepath.Join(trialFolder, trialAgent))); err != nil {
 		return err
 	}
-	wants := r.path(filepath.Join(controlFolder, wayBackWants))
-	if err := r.disk.MkdirAll(wants, 0o755); err != nil {
+	wants := r.Path(filepath.Join(controlFolder, wayBackWants))
+	if err := r.Disk.MkdirAll(wants, 0o755); err != nil {
 		return err
 	}
 	for name, text := range wayBackFiles(toplevel, after) {
-		if err := r.disk.WriteFile(r.path(filepath.Join(controlFolder, name)), []byte(text), 0o644); err != nil {
+		if err := r.Disk.WriteFile(r.Path(filepath.Join(controlFolder, name)), []byte(text), 0o644); err != nil {
 			return err
 		}
 	}
-	return r.disk.Link("../"+wayBackTimer, filepath.Join(wants, wayBackTimer))
+	return r.Disk.Link("../"+wayBackTimer, filepath.Join(wants, wayBackTimer))
 }
 
 // copyProgram makes a program be there under another name: as the same file where that can be.
@@ -102,8 +103,8 @@ func copyProgram(from, to string) error {
 const stopLimit = 10 * time.Second
 
 // removeWayBack removes the way back, and leaves the folders as they were found.
-func (r root) removeWayBack(ctx context.Context, runner *run.Runner) error {
-	known := r.exists(filepath.Join(controlFolder, wayBackTimer)) && r.exists(systemdRuns)
+func removeWayBack(r machine.Root, ctx context.Context, runner *run.Runner) error {
+	known := r.Exists(filepath.Join(controlFolder, wayBackTimer)) && r.Exists(machine.SystemdRuns)
 	if known {
 		// Before its file goes, so that systemd does not miss it. In the boot that it was made in, it is not known.
 		limited, stop := context.WithTimeout(ctx, stopLimit)
@@ -112,13 +113,13 @@ func (r root) removeWayBack(ctx context.Context, runner *run.Runner) error {
 	}
 	var problems []error
 	for _, name := range []string{wayBackWants + "/" + wayBackTimer, wayBackTimer, wayBackUnit} {
-		if err := os.Remove(r.path(filepath.Join(controlFolder, name))); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := os.Remove(r.Path(filepath.Join(controlFolder, name))); err != nil && !errors.Is(err, os.ErrNotExist) {
 			problems = append(problems, err)
 		}
 	}
 	// Only what is empty goes.
-	_ = os.Remove(r.path(filepath.Join(controlFolder, wayBackWants)))
-	_ = os.Remove(r.path(controlFolder))
+	_ = os.Remove(r.Path(filepath.Join(controlFolder, wayBackWants)))
+	_ = os.Remove(r.Path(controlFolder))
 	if known {
 		_ = runner.Run(ctx, run.Command{Argv: []string{"systemctl", "daemon-reload"}})
 	}
@@ -127,7 +128,7 @@ func (r root) removeWayBack(ctx context.Context, runner *run.Runner) error {
 
 // RunRebootBack is what the timer of the way back starts, in every boot until the trial is over: see rebootBack.
 func RunRebootBack(ctx context.Context) error {
-	return rebootBack(ctx, root{}, new(run.Runner), busyLimit, time.Second)
+	return rebootBack(ctx, machine.Root{}, new(run.Runner), busyLimit, time.Second)
 }
 
 // busyLimit is how long a deployment that has found the target may take with its checks before it is in time no more.
@@ -136,7 +137,7 @@ const busyLimit = 30 * time.Minute
 // rebootBack ends a trial that ferry has not ended in time: a machine that runs the system that is tried is rebooted, once,
 // and the boot loader's default, the old system, comes; where that runs, what is left of the trial is removed. It waits while
 // a deployment is at work, at most for busy: that is about to commit, or to go back by itself.
-func rebootBack(ctx context.Context, r root, runner *run.Runner, busy, pause time.Duration) error {
+func rebootBack(ctx context.Context, r machine.Root, runner *run.Runner, busy, pause time.Duration) error {
 	for end := time.Now().Add(busy); deploying(r) && time.Now().Before(end); {
 		time.Sleep(pause)
 	}
@@ -152,18 +153,18 @@ func rebootBack(ctx context.Context, r root, runner *run.Runner, busy, pause tim
 	case err != nil || t == nil:
 		// It was over, or has not begun, or nothing is known of it.
 		return errors.Join(err, endTrial(ctx, runner, r))
-	case t.BootID == r.bootID():
+	case t.BootID == r.BootID():
 		// Somebody has started the timer before the reboot.
 		return nil
 	}
 	job.Toplevel = nix.StorePath(t.New)
 	w := &trier{root: r, runner: runner, job: job, log: os.Stderr, trial: *t}
-	if r.storePath("/run/booted-system") != t.New {
+	if r.StorePath("/run/booted-system") != t.New {
 		return w.forget(ctx)
 	}
 	if t.Returning || t.isDefault(r) {
 		// It has been rebooted for this trial already, or there is no old system to come back to: never twice.
-		return r.removeWayBack(ctx, runner)
+		return removeWayBack(r, ctx, runner)
 	}
 	t.Returning = true
 	if err := t.write(r); err != nil {
@@ -187,7 +188,7 @@ func rebootBack(ctx context.Context, r root, runner *run.Runner, busy, pause tim
 	if late {
 		w.say("what boots could not be put back: " + lateText(job.backLimit()))
 	}
-	if err := r.accountsBeforeReboot(); err != nil {
+	if err := accountsBeforeReboot(r); err != nil {
 		w.say(err.Error())
 	}
 	// Nobody can be asked whether something holds the reboot off.
@@ -200,25 +201,25 @@ func rebootBack(ctx context.Context, r root, runner *run.Runner, busy, pause tim
 }
 
 // deploying tells whether an agent of a deployment is there.
-func deploying(r root) bool {
-	file, err := openLock(r.path(lockFile))
+func deploying(r machine.Root) bool {
+	file, err := openLock(r.Path(lockFile))
 	if err != nil {
 		return false
 	}
 	defer file.Close()
-	free, err := tryLock(file)
+	free, err := machine.TryLock(file)
 	return err == nil && !free
 }
 
 // isDefault tells whether the system that is tried is what boots by default: then it was committed, and only the end of that
 // was not written down.
-func (t *trial) isDefault(r root) bool {
-	return r.storePath(systemProfile) == t.New || t.Loader != "" && t.menuBoots(r, t.New)
+func (t *trial) isDefault(r machine.Root) bool {
+	return r.StorePath(systemProfile) == t.New || t.Loader != "" && t.menuBoots(r, t.New)
 }
 
 // menuBoots tells whether a boot loader's menu has a system as its default.
-func (t *trial) menuBoots(r root, toplevel string) bool {
-	return slices.ContainsFunc(r.bootLoaders(), func(l bootLoader) bool {
+func (t *trial) menuBoots(r machine.Root, toplevel string) bool {
+	return slices.ContainsFunc(bootLoaders(r), func(l bootLoader) bool {
 		boots, err := l.boots()
 		return err == nil && boots == toplevel && (t.Loader == "" || l.name() == t.Loader)
 	})
