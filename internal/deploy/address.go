@@ -25,16 +25,16 @@ func addressesOf(node inventory.Node) ([]target.Address, error) {
 
 // openAny opens a session with the agent at the first of addresses that can be reached, and tells which. Only where nothing
 // answers, the next one is tried: a host that refuses the login, or has another key than it should, is an answer.
-func openAny(ctx context.Context, dialer *target.Dialer, addresses []target.Address, options agent.Options, note func(string)) (session *agent.Session, at int, err error) {
+func openAny(ctx context.Context, dialer *target.Dialer, addresses []target.Address, options agent.Options, note func(string)) (conn *agent.Session, at int, err error) {
 	for at = range addresses {
-		session, err = agent.Open(ctx, dialer, addresses[at], options)
+		conn, err = agent.Open(ctx, dialer, addresses[at], options)
 		var unreachable *target.Error
 		if err == nil || at == len(addresses)-1 || ctx.Err() != nil || !errors.As(err, &unreachable) || !unreachable.Unreachable() {
 			break
 		}
 		note(notReached(err, addresses[at+1]))
 	}
-	return session, at, err
+	return conn, at, err
 }
 
 func notReached(err error, next target.Address) string {
@@ -47,6 +47,6 @@ func OpenAgent(ctx context.Context, node inventory.Node, dialer *target.Dialer, 
 	if err != nil {
 		return nil, err
 	}
-	session, _, err := openAny(ctx, dialer, addresses, options, note)
-	return session, err
+	conn, _, err := openAny(ctx, dialer, addresses, options, note)
+	return conn, err
 }

@@ -45,9 +45,9 @@ func (d *deployment) attach(ctx context.Context, checks health.Checks) (Result, 
 	defer release()
 	s.enter(Activate)
 	var got agent.SwitchResult
-	err = d.link.do(soft, func(session *agent.Session) error {
+	err = d.link.do(soft, func(conn *agent.Session) error {
 		var err error
-		got, err = session.Switch(soft, agent.Request{Job: s.job, Token: &s.expect, Offset: s.log.total}, s.log, s.phase)
+		got, err = conn.Switch(soft, agent.Request{Job: s.job, Token: &s.expect, Offset: s.log.total}, s.log, s.phase)
 		return err
 	})
 	if err == nil {

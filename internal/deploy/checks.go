@@ -52,9 +52,9 @@ func (n checkedNode) Dial(ctx context.Context, network, address string) (net.Con
 // Command runs a check's command on the node, again if the connection is lost before its end is known.
 func (n checkedNode) Command(ctx context.Context, c health.Command) (health.Outcome, error) {
 	var result agent.CheckResult
-	err := n.link.do(ctx, func(session *agent.Session) error {
+	err := n.link.do(ctx, func(conn *agent.Session) error {
 		var err error
-		result, err = session.Check(ctx, c.Run, c.Timeout.Duration())
+		result, err = conn.Check(ctx, c.Run, c.Timeout.Duration())
 		return err
 	})
 	return health.Outcome{Status: result.Status, Output: result.Output, TimedOut: result.TimedOut, Problem: result.Error}, err

@@ -393,9 +393,9 @@ func (d *deployment) activate(ctx context.Context, ready built, before agent.Fac
 	done := d.start(Activate)
 	log := &lineWriter{emit: func(line string) { d.emit(Event{Kind: Line, Step: Activate, Text: line}) }}
 	var result agent.ActivateResult
-	err := d.link.follow(ctx, func(session *agent.Session) error {
+	err := d.link.follow(ctx, func(conn *agent.Session) error {
 		var err error
-		result, err = session.Activate(ctx, agent.Request{
+		result, err = conn.Activate(ctx, agent.Request{
 			Job: d.job, Offset: log.total, Toplevel: ready.toplevel, Bundle: ready.bundle,
 			Action: d.opts.Action.activates(), ForceNotNixOS: d.opts.ForceNotNixOS, ActivationLimit: wholeSeconds(d.opts.Limits.Activation),
 		}, log)
@@ -449,9 +449,9 @@ func (d *deployment) commit(ctx context.Context, ready built, action string, bef
 	done := d.start(Commit)
 	log := &lineWriter{emit: func(line string) { d.emit(Event{Kind: Line, Step: Commit, Text: line}) }}
 	var result agent.CommitResult
-	err := d.link.follow(ctx, func(session *agent.Session) error {
+	err := d.link.follow(ctx, func(conn *agent.Session) error {
 		var err error
-		result, err = session.Commit(ctx, agent.Request{
+		result, err = conn.Commit(ctx, agent.Request{
 			Job: d.job, Offset: log.total, Toplevel: ready.toplevel, Bundle: ready.bundle, Action: action, ForceNotNixOS: d.opts.ForceNotNixOS,
 			Record: d.record(), ActivationLimit: wholeSeconds(d.opts.Limits.Activation),
 		}, log)

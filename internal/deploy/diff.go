@@ -120,8 +120,8 @@ func (l *look) generations(ctx context.Context) (*agent.GenerationsResult, error
 	if err := l.reach(ctx); err != nil || l.have != nil {
 		return l.have, err
 	}
-	err := l.link.do(ctx, func(session *agent.Session) error {
-		have, err := session.Generations(ctx)
+	err := l.link.do(ctx, func(conn *agent.Session) error {
+		have, err := conn.Generations(ctx)
 		l.have = &have
 		return err
 	})
@@ -292,8 +292,8 @@ func (l *look) running(ctx context.Context, before Side) (booted string, running
 		return "", nil, nil
 	}
 	var units *agent.UnitsResult
-	err = l.link.do(ctx, func(session *agent.Session) error {
-		units, err = session.Units(ctx)
+	err = l.link.do(ctx, func(conn *agent.Session) error {
+		units, err = conn.Units(ctx)
 		return err
 	})
 	if err != nil {
@@ -335,9 +335,9 @@ func (l *look) closure(ctx context.Context, s Side) ([]compare.Path, error) {
 		return nil, err
 	}
 	var result agent.ClosureResult
-	err := l.link.do(ctx, func(session *agent.Session) error {
+	err := l.link.do(ctx, func(conn *agent.Session) error {
 		var err error
-		result, err = session.Closure(ctx, s.Toplevel)
+		result, err = conn.Closure(ctx, s.Toplevel)
 		return err
 	})
 	var response *agent.ResponseError

@@ -48,7 +48,7 @@ func (x *examined) target(ctx context.Context) error {
 		}
 	}
 	begin := time.Now()
-	session, err := look.open(ctx, x.node, false)
+	conn, err := look.open(ctx, x.node, false)
 	var elevate *agent.ElevateError
 	if err != nil && !errors.As(err, &elevate) {
 		x.add(broken("ssh", err))
@@ -59,15 +59,15 @@ func (x *examined) target(ctx context.Context) error {
 		x.add(broken("sudo", sudoError(elevate)))
 		// What everyone may see is known all the same, where the agent is there.
 		look.Password = nil
-		if session, asUser := look.open(ctx, x.node, true); asUser == nil {
-			defer session.Close()
-			x.ask(ctx, session, begin, false)
+		if conn, asUser := look.open(ctx, x.node, true); asUser == nil {
+			defer conn.Close()
+			x.ask(ctx, conn, begin, false)
 		}
 		return err
 	}
-	defer session.Close()
-	ssh := well("ssh", "%s, host %s", x.node.Target, session.Hello.Facts.Host)
-	if session.Interactive() {
+	defer conn.Close()
+	ssh := well("ssh", "%s, host %s", x.node.Target, conn.Hello.Facts.Host)
+	if conn.Interactive() {
 		ssh.Attention, ssh.Text = Notice, "ssh asks a person for the login; a switch is then confirmed by less than a login"
 		ssh.Fixes = []string{"let ssh-agent have the key: ssh-add"}
 	}
@@ -77,14 +77,14 @@ func (x *examined) target(ctx context.Context) error {
 		sudo.Text = "takes the password"
 	}
 	x.add(sudo)
-	x.ask(ctx, session, begin, true)
+	x.ask(ctx, conn, begin, true)
 	return nil
 }
 
 // ask asks the agent, which was started after begin, for everything else. Without root not all of it can be known.
-func (x *examined) ask(ctx context.Context, session *agent.Session, begin time.Time, asRoot bool) {
-	facts, end := session.Hello.Facts, time.Now()
-	more, err := session.Look(ctx)
+func (x *examined) ask(ctx context.Context, conn *agent.Session, begin time.Time, asRoot bool) {
+	facts, end := conn.Hello.Facts, time.Now()
+	more, err := conn.Look(ctx)
 	if err != nil {
 		x.add(broken("agent", err))
 		return
@@ -94,9 +94,9 @@ func (x *examined) ask(ctx context.Context, session *agent.Session, begin time.T
 	x.add(clockFinding(facts, begin, end))
 	x.state(ctx, facts, more)
 	if !asRoot {
-		session = nil
+		conn = nil
 	}
-	x.disks(ctx, session, facts, more)
+	x.disks(ctx, conn, facts, more)
 }
 
 // sudoError says how to get root on a target where it cannot be had.
@@ -185,12 +185,12 @@ func unitFinding(more agent.LookResult, policy health.UnitPolicy) Finding {
 }
 
 // disks compares the room on the target with what would come, as far as that is known without a session.
-func (x *examined) disks(ctx context.Context, session *agent.Session, facts agent.Facts, more agent.LookResult) {
+func (x *examined) disks(ctx context.Context, conn *agent.Session, facts agent.Facts, more agent.LookResult) {
 	free := "its room is not known"
 	if facts.StoreFree > 0 {
 		free = prose.Size(uint64(facts.StoreFree)) + " free"
 	}
-	switch n, err := x.toShip(ctx, session); {
+	switch n, err := x.toShip(ctx, conn); {
 	case facts.Nix == "":
 	case err != nil:
 		x.add(broken("store", err))
@@ -212,8 +212,8 @@ func (x *examined) disks(ctx context.Context, session *agent.Session, facts agen
 }
 
 // toShip is how many bytes the target lacks; -1: that is not known, because nothing is built or nobody may be asked.
-func (x *examined) toShip(ctx context.Context, session *agent.Session) (int64, error) {
-	if !x.built || session == nil || session.Hello.Facts.Nix == "" {
+func (x *examined) toShip(ctx context.Context, conn *agent.Session) (int64, error) {
+	if !x.built || conn == nil || conn.Hello.Facts.Nix == "" {
 		return -1, nil
 	}
 	local, err := x.Nix.OpenServe(ctx)
@@ -221,7 +221,7 @@ func (x *examined) toShip(ctx context.Context, session *agent.Session) (int64, e
 		return 0, err
 	}
 	defer local.Close()
-	plan, err := ship.MakePlan(ctx, local.Serve, session, x.bundle, ship.Options{NoDelta: true})
+	plan, err := ship.MakePlan(ctx, local.Serve, conn, x.bundle, ship.Options{NoDelta: true})
 	if err != nil {
 		return 0, shipError(err)
 	}

@@ -41,7 +41,7 @@ func (e Exec) On(ctx context.Context, node inventory.Node) (status int, err erro
 }
 
 func (e Exec) asRoot(ctx context.Context, node inventory.Node) (int, error) {
-	session, err := OpenAgent(ctx, node, e.Dialer, agent.Options{
+	conn, err := OpenAgent(ctx, node, e.Dialer, agent.Options{
 		Elevate: elevation(node), Who: e.Who, Session: "exec",
 		Password: func(ctx context.Context, command string, attempt int) ([]byte, error) {
 			return e.Password(ctx, node.Name, command, attempt)
@@ -50,12 +50,12 @@ func (e Exec) asRoot(ctx context.Context, node inventory.Node) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer session.Close()
+	defer conn.Close()
 	if e.Connected != nil {
 		e.Connected()
 	}
 	lines := &lineWriter{emit: e.Out}
-	result, err := session.Exec(ctx, e.Argv, lines)
+	result, err := conn.Exec(ctx, e.Argv, lines)
 	lines.flush()
 	if err == nil && result.Error != "" {
 		err = errors.New(result.Error)

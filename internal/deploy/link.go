@@ -27,7 +27,7 @@ type link struct {
 	rebootPause time.Duration
 	mu          sync.Mutex
 	addresses   []target.Address // the one that it was reached at first
-	session     *agent.Session
+	conn     *agent.Session
 	password    []byte
 }
 
@@ -63,16 +63,16 @@ func (l *link) open(ctx context.Context) (agent.Facts, error) {
 	l.mu.Lock()
 	addresses := slices.Clone(l.addresses)
 	l.mu.Unlock()
-	session, at, err := openAny(ctx, l.dialer, addresses, l.options, l.note)
+	conn, at, err := openAny(ctx, l.dialer, addresses, l.options, l.note)
 	if err != nil {
 		return agent.Facts{}, err
 	}
 	reached := addresses[at]
 	addresses = slices.Insert(slices.Delete(addresses, at, at+1), 0, reached)
 	l.mu.Lock()
-	l.session, l.addresses = session, addresses
+	l.conn, l.addresses = conn, addresses
 	l.mu.Unlock()
-	return session.Hello.Facts, nil
+	return conn.Hello.Facts, nil
 }
 
 // A connection that is lost within quickLoss of its beginning for the quickLosses-th time in a row will be lost again: the
@@ -114,12 +114,12 @@ func (l *link) do(ctx context.Context, f func(*agent.Session) error) error {
 // has forgotten it.
 func (l *link) follow(ctx context.Context, f func(*agent.Session) error) error {
 	begun := false
-	return l.do(ctx, func(session *agent.Session) error {
-		if begun && !session.Hello.Resumed {
-			return &forgottenError{facts: session.Hello.Facts}
+	return l.do(ctx, func(conn *agent.Session) error {
+		if begun && !conn.Hello.Resumed {
+			return &forgottenError{facts: conn.Hello.Facts}
 		}
 		begun = true
-		return f(session)
+		return f(conn)
 	})
 }
 
@@ -168,7 +168,7 @@ func mayComeBack(err error) bool {
 func (l *link) current() *agent.Session {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.session
+	return l.conn
 }
 
 // address is where the node was reached last.

@@ -32,9 +32,9 @@ func (d *deployment) checkLockout(ctx context.Context, toplevel nix.StorePath) e
 		}()
 	}
 	var risks []agent.Risk
-	err := d.link.do(ctx, func(session *agent.Session) error {
+	err := d.link.do(ctx, func(conn *agent.Session) error {
 		var err error
-		risks, err = session.Inspect(ctx, toplevel, string(d.opts.Action))
+		risks, err = conn.Inspect(ctx, toplevel, string(d.opts.Action))
 		return err
 	})
 	if err == nil && d.opts.Action == DryActivate {

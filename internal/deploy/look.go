@@ -119,9 +119,9 @@ func wantsPerson(err error) bool {
 // the agent has to be installed.
 func History(ctx context.Context, node inventory.Node, limit int, look Look) (agent.HistoryResult, error) {
 	var result agent.HistoryResult
-	err := look.ask(ctx, node, func(session *agent.Session) error {
+	err := look.ask(ctx, node, func(conn *agent.Session) error {
 		var err error
-		result, err = session.History(ctx, limit)
+		result, err = conn.History(ctx, limit)
 		return err
 	})
 	return result, err
@@ -130,20 +130,20 @@ func History(ctx context.Context, node inventory.Node, limit int, look Look) (ag
 // Generations asks a node for the generations of its system profile. Root is needed only where the agent has to be installed.
 func Generations(ctx context.Context, node inventory.Node, look Look) (agent.GenerationsResult, error) {
 	var result agent.GenerationsResult
-	err := look.ask(ctx, node, func(session *agent.Session) error {
+	err := look.ask(ctx, node, func(conn *agent.Session) error {
 		var err error
-		result, err = session.Generations(ctx)
+		result, err = conn.Generations(ctx)
 		return err
 	})
 	return result, err
 }
 
 // ask lets f ask the agent on one node.
-func (l Look) ask(ctx context.Context, node inventory.Node, f func(session *agent.Session) error) error {
-	session, err := l.open(ctx, node, true)
+func (l Look) ask(ctx context.Context, node inventory.Node, f func(conn *agent.Session) error) error {
+	conn, err := l.open(ctx, node, true)
 	if err == nil {
-		defer session.Close()
-		err = f(session)
+		defer conn.Close()
+		err = f(conn)
 	}
 	if err != nil {
 		return &Error{Node: node.Name, Step: Connect, State: Unchanged, Err: err}

@@ -22,9 +22,9 @@ import (
 // lies must not be able to read this machine's store. Unless ours says that p was made here, nothing is sent at all.
 func (d *deployment) complete(ctx context.Context, p nix.StorePath, ours bool) error {
 	told, sent := false, map[nix.StorePath]bool{}
-	err := d.link.do(ctx, func(session *agent.Session) error {
+	err := d.link.do(ctx, func(conn *agent.Session) error {
 		for {
-			got, err := session.OnDisk(ctx, p, false)
+			got, err := conn.OnDisk(ctx, p, false)
 			if err != nil {
 				return err
 			}
@@ -47,7 +47,7 @@ func (d *deployment) complete(ctx context.Context, p nix.StorePath, ours bool) e
 				return gone
 			}
 			if err == nil {
-				err = d.restore(ctx, session, infos)
+				err = d.restore(ctx, conn, infos)
 			}
 			if err != nil {
 				return fmt.Errorf("%w: %w", gone, err)
@@ -98,15 +98,15 @@ func (d *deployment) sendable(ctx context.Context, p nix.StorePath, gone []agent
 }
 
 // restore puts paths back on the target's disk.
-func (d *deployment) restore(ctx context.Context, session *agent.Session, infos []nix.PathInfo) error {
+func (d *deployment) restore(ctx context.Context, conn *agent.Session, infos []nix.PathInfo) error {
 	var size uint64
 	for _, info := range infos {
 		size += info.NarSize
 	}
-	if err := fits(session.Hello.Facts, size); err != nil {
+	if err := fits(conn.Hello.Facts, size); err != nil {
 		return err
 	}
-	restored, err := ship.Restore(ctx, session, infos)
+	restored, err := ship.Restore(ctx, conn, infos)
 	if err == nil && restored != len(infos) {
 		err = fmt.Errorf("the agent has put back %d of %d paths", restored, len(infos))
 	}

@@ -126,8 +126,8 @@ func (l *look) first(ctx context.Context, p *Planned) error {
 
 // toShip asks what the target lacks.
 func (l *look) toShip(ctx context.Context, bundle nix.StorePath, p *Planned) error {
-	err := l.link.do(ctx, func(session *agent.Session) error {
-		plan, err := ship.MakePlan(ctx, l.local.Serve, session, bundle, ship.Options{Known: keptBy(l.facts), NoDelta: l.opts.NoDelta, Memory: l.opts.Memory})
+	err := l.link.do(ctx, func(conn *agent.Session) error {
+		plan, err := ship.MakePlan(ctx, l.local.Serve, conn, bundle, ship.Options{Known: keptBy(l.facts), NoDelta: l.opts.NoDelta, Memory: l.opts.Memory})
 		if err != nil {
 			return err
 		}

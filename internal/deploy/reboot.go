@@ -95,9 +95,9 @@ func (b *rebooting) restart(ctx context.Context, result *Result) error {
 func (b *rebooting) try(ctx context.Context) (facts agent.Facts, why string, err error) {
 	deadline := time.Now().Add(b.opts.Reboot.Timeout)
 	var got agent.BootOnceResult
-	ask := func(session *agent.Session) error {
+	ask := func(conn *agent.Session) error {
 		var err error
-		if got, err = session.BootOnce(ctx, b.request(), b.opts.Reboot.Timeout/2, b.log); err != nil {
+		if got, err = conn.BootOnce(ctx, b.request(), b.opts.Reboot.Timeout/2, b.log); err != nil {
 			return err
 		}
 		if got.Status != 0 {
@@ -249,11 +249,11 @@ func (b *rebooting) forget(ctx context.Context, why *Error) error {
 	var got agent.BootOnceResult
 	log := &lineWriter{emit: b.log.emit}
 	// It can be asked for again by whoever is connected, in whichever boot.
-	err := b.link.do(ctx, func(session *agent.Session) error {
+	err := b.link.do(ctx, func(conn *agent.Session) error {
 		request := b.request()
 		request.Offset = log.total
 		var err error
-		got, err = session.ForgetBootOnce(ctx, request, log)
+		got, err = conn.ForgetBootOnce(ctx, request, log)
 		return err
 	})
 	log.flush()
@@ -269,9 +269,9 @@ func (b *rebooting) forget(ctx context.Context, why *Error) error {
 
 // booted waits, at most for limit, until the target has finished booting, and tells its units.
 func (b *rebooting) booted(ctx context.Context, limit time.Duration) (got agent.BootedResult, err error) {
-	err = b.link.do(ctx, func(session *agent.Session) error {
+	err = b.link.do(ctx, func(conn *agent.Session) error {
 		var err error
-		got, err = session.Booted(ctx, limit)
+		got, err = conn.Booted(ctx, limit)
 		return err
 	})
 	return got, err

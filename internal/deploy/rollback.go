@@ -29,8 +29,8 @@ func Rollback(ctx context.Context, inv *inventory.Inventory, node inventory.Node
 		return Result{}, err
 	}
 	var have agent.GenerationsResult
-	err = d.link.do(ctx, func(session *agent.Session) error {
-		have, err = session.Generations(ctx)
+	err = d.link.do(ctx, func(conn *agent.Session) error {
+		have, err = conn.Generations(ctx)
 		return err
 	})
 	if err != nil {

@@ -31,14 +31,14 @@ const maxWrongBases = 4
 
 // run is the ship with one connection.
 func (s *shipment) run(ctx context.Context) func(*agent.Session) error {
-	return func(session *agent.Session) error {
+	return func(conn *agent.Session) error {
 		local, err := s.d.opts.Nix.OpenServe(ctx)
 		if err != nil {
 			return err
 		}
 		defer local.Close()
 		for {
-			err := s.round(ctx, local.Serve, session)
+			err := s.round(ctx, local.Serve, conn)
 			var wrong *ship.WrongBaseError
 			var response *agent.ResponseError
 			switch {
@@ -59,11 +59,11 @@ func (s *shipment) run(ctx context.Context) func(*agent.Session) error {
 	}
 }
 
-func (s *shipment) round(ctx context.Context, local *nix.Serve, session *agent.Session) error {
-	facts := session.Hello.Facts
-	plan, err := ship.MakePlan(ctx, local, session, s.root, ship.Options{
+func (s *shipment) round(ctx context.Context, local *nix.Serve, conn *agent.Session) error {
+	facts := conn.Hello.Facts
+	plan, err := ship.MakePlan(ctx, local, conn, s.root, ship.Options{
 		Substitute: s.d.opts.SubstituteOnTarget, Known: keptBy(facts), AskAll: s.askAll,
-		NoDelta: s.noDelta(), Whole: s.whole, Memory: s.d.opts.Memory, Kept: session.Hello.Kept, OneChannel: s.oneChannel,
+		NoDelta: s.noDelta(), Whole: s.whole, Memory: s.d.opts.Memory, Kept: conn.Hello.Kept, OneChannel: s.oneChannel,
 	})
 	if err != nil {
 		return err
@@ -75,7 +75,7 @@ func (s *shipment) round(ctx context.Context, local *nix.Serve, session *agent.S
 		return err
 	}
 	if !s.noDelta() {
-		if err := plan.Sign(ctx, session, keptBy(facts)); err != nil {
+		if err := plan.Sign(ctx, conn, keptBy(facts)); err != nil {
 			// A loss of time, and nothing else.
 			if agent.IsLost(err) || ctx.Err() != nil {
 				return err
@@ -87,7 +87,7 @@ func (s *shipment) round(ctx context.Context, local *nix.Serve, session *agent.S
 	if k := plan.Kept; k != nil {
 		s.d.note(fmt.Sprintf("%s goes on at %s of %s", k.Path, prose.Size(k.Offset), prose.Size(k.NarSize)))
 	}
-	result, err := plan.Send(ctx, session, func(p ship.Progress) { s.d.emit(Event{Kind: Shipping, Step: Ship, Ship: p}) }, func(sent ship.Sent) {
+	result, err := plan.Send(ctx, conn, func(p ship.Progress) { s.d.emit(Event{Kind: Shipping, Step: Ship, Ship: p}) }, func(sent ship.Sent) {
 		s.d.emit(Event{Kind: PathSent, Step: Ship, Sent: sent})
 	})
 	s.total.Paths += result.Paths

@@ -62,13 +62,13 @@ type NodeStatus struct {
 func Status(ctx context.Context, inv *inventory.Inventory, nodes []inventory.Node, look Look) ([]NodeStatus, error) {
 	list := make([]NodeStatus, len(nodes))
 	errs := look.eachNode(ctx, nodes, func(ctx context.Context, look Look, i int) error {
-		session, err := look.open(ctx, nodes[i], true)
+		conn, err := look.open(ctx, nodes[i], true)
 		if err != nil {
 			return err
 		}
-		defer session.Close()
-		list[i].Facts = session.Hello.Facts
-		list[i].Look, err = session.Look(ctx)
+		defer conn.Close()
+		list[i].Facts = conn.Hello.Facts
+		list[i].Look, err = conn.Look(ctx)
 		return err
 	})
 	if ctx.Err() != nil {

@@ -67,10 +67,10 @@ func (d *deployment) guarded(ctx context.Context, ready built, before agent.Fact
 	defer release()
 	var got agent.SwitchResult
 	s.enter(Activate)
-	err = d.link.follow(soft, func(session *agent.Session) error {
+	err = d.link.follow(soft, func(conn *agent.Session) error {
 		request.Offset, request.Token = s.log.total, &s.expect
 		var err error
-		got, err = session.Switch(soft, request, s.log, s.phase)
+		got, err = conn.Switch(soft, request, s.log, s.phase)
 		return err
 	})
 	if err == nil && got.Outcome == "" {
@@ -170,10 +170,10 @@ func (s *switching) finish(ctx context.Context, again again, waits agent.SwitchR
 		}()
 	}
 	var got agent.SwitchResult
-	err := again(ctx, func(session *agent.Session) error {
+	err := again(ctx, func(conn *agent.Session) error {
 		request.Offset = s.log.total
 		var err error
-		got, err = session.Finish(ctx, request, s.log, s.phase)
+		got, err = conn.Finish(ctx, request, s.log, s.phase)
 		return err
 	})
 	return got, err

@@ -63,8 +63,8 @@ func Verify(ctx context.Context, inv *inventory.Inventory, node inventory.Node, 
 		return v, nil
 	}
 	onTarget := func(ctx context.Context, drvs []nix.StorePath) (texts map[nix.StorePath]string, err error) {
-		err = l.link.do(ctx, func(session *agent.Session) error {
-			texts, err = session.Derivations(ctx, drvs)
+		err = l.link.do(ctx, func(conn *agent.Session) error {
+			texts, err = conn.Derivations(ctx, drvs)
 			return err
 		})
 		return texts, err
@@ -91,9 +91,9 @@ func (l *look) evaluateThere(ctx context.Context) (agent.EvaluateResult, error) 
 	done := l.start(Evaluate)
 	log := &lineWriter{emit: func(line string) { l.emit(Event{Kind: Line, Step: Evaluate, Text: line}) }}
 	var there agent.EvaluateResult
-	err := l.link.do(ctx, func(session *agent.Session) error {
+	err := l.link.do(ctx, func(conn *agent.Session) error {
 		var err error
-		there, err = session.Evaluate(ctx, log)
+		there, err = conn.Evaluate(ctx, log)
 		return err
 	})
 	log.flush()

@@ -46,8 +46,8 @@ func VerifyContents(ctx context.Context, inv *inventory.Inventory, node inventor
 	if c.Root == "" {
 		return nil, l.fail(Connect, Unchanged, hint("nothing was deployed to the target, and it has no system"))
 	}
-	err = l.link.do(ctx, func(session *agent.Session) error {
-		got, err := session.OnDisk(ctx, c.Root, true)
+	err = l.link.do(ctx, func(conn *agent.Session) error {
+		got, err := conn.OnDisk(ctx, c.Root, true)
 		if err != nil {
 			return err
 		}
