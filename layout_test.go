@@ -20,7 +20,7 @@ var mayImport = map[string][]string{
 	"internal/cli":                       {"ui", "fleet", "logs", "deploy", "cause", "compare", "inventory", "health", "ship", "agent", "target", "nix", "prose", "run"},
 	"internal/ui":                        {"deploy", "ship", "nix", "prose", "run"},
 	"internal/logs":                      {"deploy", "run"},
-	"internal/fleet":                     {"deploy", "inventory", "target"},
+	"internal/fleet":                     {"deploy", "inventory", "target", "disk"},
 	"internal/deploy":                    {"cause", "compare", "checkout", "inventory", "health", "ship", "agent", "target", "nix", "disk", "prose", "run"},
 	"internal/cause":                     {"nix"},
 	"internal/compare":                   {"nix"},

@@ -10,6 +10,7 @@ import (
 	"ferry/internal/cause"
 	"ferry/internal/inventory"
 	"ferry/internal/nix"
+	"ferry/internal/run"
 )
 
 // Abandon writes to the folder dir what makes a node's bundle without ferry, and proves it: nix-build has to make the same
@@ -38,9 +39,9 @@ func Abandon(ctx context.Context, inv *inventory.Inventory, node inventory.Node,
 	if err := inv.WriteByHand(ctx, dir, node, bundle.Env["nixpkgs"]); err != nil {
 		return fail(err)
 	}
-	log := &lineWriter{emit: func(line string) { l.emit(Event{Kind: Line, Step: Build, Text: line}) }}
+	log := &run.LineWriter{Emit: func(line string) { l.emit(Event{Kind: Line, Step: Build, Text: line}) }}
 	made, err := opts.Nix.BuildFile(ctx, filepath.Join(dir, "default.nix"), filepath.Join(dir, "result"), log)
-	log.flush()
+	log.Flush()
 	if err != nil {
 		return fail(err)
 	}

@@ -47,7 +47,7 @@ func (d *deployment) attach(ctx context.Context, checks health.Checks) (Result, 
 	var got agent.SwitchResult
 	err = d.link.do(soft, func(conn *agent.Session) error {
 		var err error
-		got, err = conn.Switch(soft, agent.Request{Job: s.job, Token: &s.expect, Offset: s.log.total}, s.log, s.phase)
+		got, err = conn.Switch(soft, agent.Request{Job: s.job, Token: &s.expect, Offset: s.log.Total}, s.log, s.phase)
 		return err
 	})
 	if err == nil {
@@ -66,7 +66,7 @@ func (d *deployment) attach(ctx context.Context, checks health.Checks) (Result, 
 			}
 		}
 	}
-	s.log.flush()
+	s.log.Flush()
 	result := Result{Bundle: got.Bundle, Toplevel: got.Toplevel}
 	if err != nil {
 		return result, s.broken(err, &result)

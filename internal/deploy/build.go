@@ -49,10 +49,10 @@ func evaluate(ctx context.Context, inv *inventory.Inventory, node inventory.Node
 		begin = time.Now()
 		emit(Event{Kind: Started, Step: Evaluate})
 	})
-	log := &lineWriter{emit: func(line string) { emit(Event{Kind: Line, Step: Evaluate, Text: line}) }}
+	log := &run.LineWriter{Emit: func(line string) { emit(Event{Kind: Line, Step: Evaluate, Text: line}) }}
 	evaluation, err := inv.Evaluate(ctx, node, log, started)
 	started()
-	log.flush()
+	log.Flush()
 	if err != nil {
 		return nil, &Error{Node: node.Name, Step: Evaluate, State: Unchanged, Err: inventory.Unnamed(err, node.Name)}
 	}

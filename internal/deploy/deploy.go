@@ -3,7 +3,6 @@
 package deploy
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/rand"
@@ -391,17 +390,17 @@ func shipError(err error) error {
 // activate runs the new system on the target and gives the units that failed.
 func (d *deployment) activate(ctx context.Context, ready built, before agent.Facts) ([]string, error) {
 	done := d.start(Activate)
-	log := &lineWriter{emit: func(line string) { d.emit(Event{Kind: Line, Step: Activate, Text: line}) }}
+	log := &run.LineWriter{Emit: func(line string) { d.emit(Event{Kind: Line, Step: Activate, Text: line}) }}
 	var result agent.ActivateResult
 	err := d.link.follow(ctx, func(conn *agent.Session) error {
 		var err error
 		result, err = conn.Activate(ctx, agent.Request{
-			Job: d.job, Offset: log.total, Toplevel: ready.toplevel, Bundle: ready.bundle,
+			Job: d.job, Offset: log.Total, Toplevel: ready.toplevel, Bundle: ready.bundle,
 			Action: d.opts.Action.activates(), ForceNotNixOS: d.opts.ForceNotNixOS, ActivationLimit: wholeSeconds(d.opts.Limits.Activation),
 		}, log)
 		return err
 	})
-	log.flush()
+	log.Flush()
 	if err != nil {
 		return nil, d.interrupted(Activate, err, before, d.opts.Action == DryActivate)
 	}
@@ -447,17 +446,17 @@ func (d *deployment) interrupted(step Step, err error, before agent.Facts, harml
 
 func (d *deployment) commit(ctx context.Context, ready built, action string, before agent.Facts) (int, error) {
 	done := d.start(Commit)
-	log := &lineWriter{emit: func(line string) { d.emit(Event{Kind: Line, Step: Commit, Text: line}) }}
+	log := &run.LineWriter{Emit: func(line string) { d.emit(Event{Kind: Line, Step: Commit, Text: line}) }}
 	var result agent.CommitResult
 	err := d.link.follow(ctx, func(conn *agent.Session) error {
 		var err error
 		result, err = conn.Commit(ctx, agent.Request{
-			Job: d.job, Offset: log.total, Toplevel: ready.toplevel, Bundle: ready.bundle, Action: action, ForceNotNixOS: d.opts.ForceNotNixOS,
+			Job: d.job, Offset: log.Total, Toplevel: ready.toplevel, Bundle: ready.bundle, Action: action, ForceNotNixOS: d.opts.ForceNotNixOS,
 			Record: d.record(), ActivationLimit: wholeSeconds(d.opts.Limits.Activation),
 		}, log)
 		return err
 	})
-	log.flush()
+	log.Flush()
 	if err != nil {
 		return 0, d.interrupted(Commit, err, before, action == "root")
 	}
@@ -524,52 +523,4 @@ func (d *deployment) fail(step Step, state State, err error) *Error {
 		return ready
 	}
 	return &Error{Node: d.node.Name, Step: step, State: state, Err: err}
-}
-
-// lineWriter cuts what is written to it into lines, cleans them, and counts the bytes.
-type lineWriter struct {
-	emit  func(string)
-	total int64
-	held  []byte
-	// skip says that the rest of the line is not kept: it is too long.
-	skip bool
-}
-
-// maxHeld is how much is kept of a line, in bytes: a target may send an endless one.
-const maxHeld = 16 << 10
-
-func (l *lineWriter) Write(p []byte) (int, error) {
-	l.total += int64(len(p))
-	l.held = append(l.held, p...)
-	for {
-		line, rest, found := bytes.Cut(l.held, []byte{'\n'})
-		if !found {
-			break
-		}
-		l.line(line)
-		l.held = rest
-	}
-	if len(l.held) > maxHeld {
-		l.line(l.held)
-		l.held, l.skip = nil, true
-	}
-	return len(p), nil
-}
-
-// flush emits a last line that has no end.
-func (l *lineWriter) flush() {
-	if len(l.held) > 0 {
-		l.line(l.held)
-		l.held = nil
-	}
-}
-
-// line emits a whole line, or the beginning of one that is too long.
-func (l *lineWriter) line(text []byte) {
-	if !l.skip {
-		// A carriage return redraws the line: what stood before it is not what a person would see.
-		text = bytes.TrimRight(text, "\r")
-		l.emit(run.Clean(string(text[bytes.LastIndexByte(text, '\r')+1:])))
-	}
-	l.skip = false
 }

@@ -2,7 +2,6 @@ package deploy
 
 import (
 	"slices"
-	"strings"
 	"testing"
 
 	"ferry/internal/agent"
@@ -38,56 +37,6 @@ func TestIsDoneOnlyWhenEverythingIsAsAsked(t *testing.T) {
 				}
 			}
 		})
-	}
-}
-
-func TestLineWriter(t *testing.T) {
-	for name, c := range map[string]struct {
-		said string
-		want []string
-	}{
-		"lines":              {"one\ntwo\n", []string{"one", "two"}},
-		"no end":             {"one\ntwo", []string{"one", "two"}},
-		"empty":              {"", nil},
-		"empty lines":        {"\n\n", []string{"", ""}},
-		"redrawn":            {"10%\r20%\r100%\r\n", []string{"100%"}},
-		"control characters": {"\x1b[31mred\x1b[0m\a\n", []string{"red?"}},
-		"cut in a letter":    {"zoë\n", []string{"zoë"}},
-	} {
-		for size := 1; size <= len(c.said)+1; size++ {
-			var got []string
-			w := &lineWriter{emit: func(line string) { got = append(got, line) }}
-			for part := range slices.Chunk([]byte(c.said), size) {
-				if n, err := w.Write(part); n != len(part) || err != nil {
-					t.Fatalf("%d, %v", n, err)
-				}
-			}
-			w.flush()
-			if !slices.Equal(got, c.want) || w.total != int64(len(c.said)) {
-				t.Errorf("%s, in pieces of %d: %q after %d bytes", name, size, got, w.total)
-			}
-		}
-	}
-}
-
-func TestLineWriterCutsAnEndlessLine(t *testing.T) {
-	var lines, longest int
-	w := &lineWriter{emit: func(line string) {
-		lines++
-		longest = max(longest, len(line))
-	}}
-	piece := []byte(strings.Repeat("x", 1000))
-	for range 10_000 {
-		if _, err := w.Write(piece); err != nil {
-			t.Fatal(err)
-		}
-		if len(w.held) > maxHeld {
-			t.Fatalf("%d bytes are held", len(w.held))
-		}
-	}
-	w.flush()
-	if lines != 1 || longest > maxHeld || w.total != 10_000_000 {
-		t.Errorf("%d lines of up to %d bytes out of %d", lines, longest, w.total)
 	}
 }
 

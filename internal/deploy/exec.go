@@ -54,9 +54,9 @@ func (e Exec) asRoot(ctx context.Context, node inventory.Node) (int, error) {
 	if e.Connected != nil {
 		e.Connected()
 	}
-	lines := &lineWriter{emit: e.Out}
+	lines := &run.LineWriter{Emit: e.Out}
 	result, err := conn.Exec(ctx, e.Argv, lines)
-	lines.flush()
+	lines.Flush()
 	if err == nil && result.Error != "" {
 		err = errors.New(result.Error)
 	}
@@ -68,18 +68,18 @@ func (e Exec) asUser(ctx context.Context, node inventory.Node) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	errLines := &lineWriter{emit: e.Err}
+	errLines := &run.LineWriter{Emit: e.Err}
 	// The end of what ssh says is the reason if it fails.
 	channel, err := e.Dialer.Start(ctx, address, run.QuoteAll(e.Argv), errLines)
 	if err != nil {
 		return 0, err
 	}
 	_ = channel.In.Close()
-	out := &lineWriter{emit: e.Out}
+	out := &run.LineWriter{Emit: e.Out}
 	_, copied := io.Copy(out, bufio.NewReader(channel.Out))
-	out.flush()
+	out.Flush()
 	err = channel.Wait()
-	errLines.flush()
+	errLines.Flush()
 	var ended *run.Error
 	switch {
 	case errors.As(err, &ended) && ended.Status >= 0 && ctx.Err() == nil && !isConnection(err):

@@ -27,7 +27,7 @@ type link struct {
 	rebootPause time.Duration
 	mu          sync.Mutex
 	addresses   []target.Address // the one that it was reached at first
-	conn     *agent.Session
+	conn        *agent.Session
 	password    []byte
 }
 

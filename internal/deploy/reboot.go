@@ -11,6 +11,7 @@ import (
 	"ferry/internal/agent"
 	"ferry/internal/health"
 	"ferry/internal/nix"
+	"ferry/internal/run"
 )
 
 // RebootOptions say whether and how the target is rebooted into the system that is deployed.
@@ -35,13 +36,13 @@ type rebooting struct {
 	tried bool
 	// failed are the units that were in the failed state before, where the target does not know.
 	failed []string
-	log    *lineWriter
+	log    *run.LineWriter
 }
 
 // rebooted brings the system by a reboot, and commits it when it runs.
 func (d *deployment) rebooted(ctx context.Context, ready built, before agent.Facts, result *Result) error {
 	b := &rebooting{deployment: d, ready: ready, before: before}
-	b.log = &lineWriter{emit: func(line string) { d.emit(Event{Kind: Line, Step: Reboot, Text: line}) }}
+	b.log = &run.LineWriter{Emit: func(line string) { d.emit(Event{Kind: Line, Step: Reboot, Text: line}) }}
 	system := string(ready.toplevel)
 	// What an earlier run has rebooted into, and then lost, needs no second reboot.
 	b.tried = before.Booted == system && before.Profile != system
@@ -110,7 +111,7 @@ func (b *rebooting) try(ctx context.Context) (facts agent.Facts, why string, err
 		// It may have been lost before the target could do anything: then it is asked again.
 		facts, err = b.link.waitForReboot(ctx, b.before.BootID, deadline, ask)
 	}
-	b.log.flush()
+	b.log.Flush()
 	var response *agent.ResponseError
 	switch {
 	case errors.Is(err, errRefused) && got.Unclean:
@@ -189,7 +190,7 @@ func (d *deployment) mayReboot(ctx context.Context, why string) error {
 
 func (b *rebooting) request() agent.Request {
 	return agent.Request{
-		Job: b.job, Offset: b.log.total, Toplevel: b.ready.toplevel, Bundle: b.ready.bundle, ForceNotNixOS: b.opts.ForceNotNixOS,
+		Job: b.job, Offset: b.log.Total, Toplevel: b.ready.toplevel, Bundle: b.ready.bundle, ForceNotNixOS: b.opts.ForceNotNixOS,
 		ActivationLimit: wholeSeconds(b.opts.Limits.Activation),
 	}
 }
@@ -247,16 +248,16 @@ func (b *rebooting) lost(ctx context.Context, err error) error {
 // forget removes what is left of a trial on a target that runs the old system, and gives why it is over.
 func (b *rebooting) forget(ctx context.Context, why *Error) error {
 	var got agent.BootOnceResult
-	log := &lineWriter{emit: b.log.emit}
+	log := &run.LineWriter{Emit: b.log.Emit}
 	// It can be asked for again by whoever is connected, in whichever boot.
 	err := b.link.do(ctx, func(conn *agent.Session) error {
 		request := b.request()
-		request.Offset = log.total
+		request.Offset = log.Total
 		var err error
 		got, err = conn.ForgetBootOnce(ctx, request, log)
 		return err
 	})
-	log.flush()
+	log.Flush()
 	if err == nil && got.Status != 0 {
 		err = errors.New(got.Error)
 	}

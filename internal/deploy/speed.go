@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	"ferry/internal/disk"
 	"ferry/internal/ship"
 )
 
@@ -37,7 +38,7 @@ func keepSpeed(file string, r ship.Result) error {
 	if r.Wire < leastMeasured || r.Bytes/mostlyDifferences > r.Wire || r.Duration <= 0 {
 		return nil
 	}
-	return WriteState(file, speed{speedFormat, r.Wire, r.Duration.Seconds()})
+	return disk.WriteJSON(file, speed{speedFormat, r.Wire, r.Duration.Seconds()})
 }
 
 // lastSpeed is how many bytes per second were sent by the last ship that was measured. 0: nothing is known, which is so as well

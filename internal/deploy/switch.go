@@ -14,6 +14,7 @@ import (
 	"ferry/internal/agent"
 	"ferry/internal/health"
 	"ferry/internal/nix"
+	"ferry/internal/run"
 )
 
 // switching is ferry's side of a guarded switch. The target itself goes back unless ferry comes back over a new connection;
@@ -29,7 +30,7 @@ type switching struct {
 	checks   health.Checks
 	// watching says that the end is awaited, and that nothing is said about how it shall end.
 	watching bool
-	log      *lineWriter
+	log      *run.LineWriter
 	step     Step
 	begin    time.Time
 	// checked says that the target has been asked all there is to ask: it may wait for a moment yet.
@@ -68,7 +69,7 @@ func (d *deployment) guarded(ctx context.Context, ready built, before agent.Fact
 	var got agent.SwitchResult
 	s.enter(Activate)
 	err = d.link.follow(soft, func(conn *agent.Session) error {
-		request.Offset, request.Token = s.log.total, &s.expect
+		request.Offset, request.Token = s.log.Total, &s.expect
 		var err error
 		got, err = conn.Switch(soft, request, s.log, s.phase)
 		return err
@@ -76,7 +77,7 @@ func (d *deployment) guarded(ctx context.Context, ready built, before agent.Fact
 	if err == nil && got.Outcome == "" {
 		got, err = s.finish(soft, d.link.follow, got)
 	}
-	s.log.flush()
+	s.log.Flush()
 	if err != nil {
 		return s.broken(err, result)
 	}
@@ -106,7 +107,7 @@ func (d *deployment) newSwitching(job string, toplevel nix.StorePath, before age
 	s := &switching{deployment: d, job: job, toplevel: toplevel, before: before, token: rand.Text()}
 	sum := sha256.Sum256([]byte(s.token))
 	s.expect = agent.Token{Name: strings.ToLower(rand.Text()), Hash: hex.EncodeToString(sum[:])}
-	s.log = &lineWriter{emit: func(line string) { d.emit(Event{Kind: Line, Step: s.step, Text: line}) }}
+	s.log = &run.LineWriter{Emit: func(line string) { d.emit(Event{Kind: Line, Step: s.step, Text: line}) }}
 	return s
 }
 
@@ -171,7 +172,7 @@ func (s *switching) finish(ctx context.Context, again again, waits agent.SwitchR
 	}
 	var got agent.SwitchResult
 	err := again(ctx, func(conn *agent.Session) error {
-		request.Offset = s.log.total
+		request.Offset = s.log.Total
 		var err error
 		got, err = conn.Finish(ctx, request, s.log, s.phase)
 		return err

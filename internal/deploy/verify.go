@@ -89,14 +89,14 @@ func Verify(ctx context.Context, inv *inventory.Inventory, node inventory.Node, 
 // evaluateThere evaluates on the target.
 func (l *look) evaluateThere(ctx context.Context) (agent.EvaluateResult, error) {
 	done := l.start(Evaluate)
-	log := &lineWriter{emit: func(line string) { l.emit(Event{Kind: Line, Step: Evaluate, Text: line}) }}
+	log := &run.LineWriter{Emit: func(line string) { l.emit(Event{Kind: Line, Step: Evaluate, Text: line}) }}
 	var there agent.EvaluateResult
 	err := l.link.do(ctx, func(conn *agent.Session) error {
 		var err error
 		there, err = conn.Evaluate(ctx, log)
 		return err
 	})
-	log.flush()
+	log.Flush()
 	if err != nil {
 		return there, l.fail(Evaluate, Unchanged, err)
 	}
@@ -144,8 +144,8 @@ func VerifyHere(ctx context.Context, inv *inventory.Inventory, node inventory.No
 
 // instantiate evaluates here as plain nixos-rebuild would on the node.
 func (l *look) instantiate(ctx context.Context, nixpkgs, configuration string) (nix.StorePath, error) {
-	log := &lineWriter{emit: func(line string) { l.emit(Event{Kind: Line, Step: Evaluate, Text: line}) }}
-	defer log.flush()
+	log := &run.LineWriter{Emit: func(line string) { l.emit(Event{Kind: Line, Step: Evaluate, Text: line}) }}
+	defer log.Flush()
 	return l.opts.Nix.InstantiateSystem(ctx, nixpkgs, configuration, l.node.System, log)
 }
 

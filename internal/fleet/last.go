@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"ferry/internal/deploy"
+	"ferry/internal/disk"
 	"ferry/internal/inventory"
 )
 
@@ -76,7 +76,7 @@ func newLast(file, inventory, action string, nodes []inventory.Node) *Last {
 }
 
 // write writes the file.
-func (l *Last) write() error { return deploy.WriteState(l.file, l) }
+func (l *Last) write() error { return disk.WriteJSON(l.file, l) }
 
 // end notes how far a node came.
 func (l *Last) end(node string, status Status) error {
