@@ -49,11 +49,11 @@ store path that ferry makes. nixpkgs is used from the store, and the link "resul
 }
 
 func (a *app) runAbandon(ctx context.Context, o abandonOptions, args []string) error {
-	inv, node, opts, err := a.openOne(ctx, o.nixFlags, o.nodeFlags, args)
+	inv, node, with, err := a.openOne(ctx, o.nixFlags, o.nodeFlags, args)
 	if err != nil {
 		return err
 	}
-	bundle, err := deploy.Abandon(ctx, inv, node, o.write, opts)
+	bundle, err := deploy.Abandon(ctx, with, inv, node, o.write)
 	if err != nil {
 		return err
 	}

@@ -42,11 +42,11 @@ ferry only watches.`,
 }
 
 func (a *app) runAttach(ctx context.Context, o attachOptions, args []string) error {
-	inv, node, opts, err := a.openOne(ctx, o.nixFlags, o.nodeFlags, args)
+	inv, node, with, err := a.openOne(ctx, o.nixFlags, o.nodeFlags, args)
 	if err != nil {
 		return err
 	}
 	a.beginLog("attach", inv, []inventory.Node{node})
-	result, err := deploy.Attach(ctx, inv, node, opts)
+	result, err := deploy.Attach(ctx, with, inv, node, a.Leave)
 	return a.concludeOne(node, result, err)
 }

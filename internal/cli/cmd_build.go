@@ -50,11 +50,11 @@ was built.`,
 }
 
 func (a *app) runBuild(ctx context.Context, o buildOptions, args []string) error {
-	opts, err := a.openWork(o.nixFlags)
+	with, err := a.openWork(o.nixFlags)
 	if err != nil {
 		return err
 	}
-	inv, nodes, err := a.openNodes(ctx, opts.Nix, o.nodeFlags, args)
+	inv, nodes, err := a.openNodes(ctx, with.Nix, o.nodeFlags, args)
 	if err != nil {
 		return err
 	}
@@ -65,11 +65,15 @@ func (a *app) runBuild(ctx context.Context, o buildOptions, args []string) error
 		if link != "" && named {
 			link += "-" + nodes[i].Name
 		}
-		opts := opts
-		opts.Turn = turn
-		var err error
-		bundles[i], err = deploy.BuildOnly(ctx, inv, nodes[i], link, opts)
-		return err
+		with := with
+		with.Turn = turn
+		v := with.At(inv, nodes[i])
+		ready, err := v.EvaluateAndBuild(ctx)
+		bundles[i] = ready.Bundle
+		if err != nil || link == "" {
+			return err
+		}
+		return v.Keep(ctx, link, ready.Bundle)
 	})
 	for i, bundle := range bundles {
 		line := string(bundle)

@@ -61,14 +61,13 @@ func (a *app) runByHand(ctx context.Context, o byHandOptions, args []string) err
 	if err != nil {
 		return err
 	}
-	opts := a.deployOptions(client, deploy.Roots{})
-	opts.Action = action
+	with := a.session(client, deploy.Roots{})
 	texts := make([]string, len(nodes))
 	_, err = a.eachNode(ctx, inv, nodes, func(ctx context.Context, i int, turn deploy.Turn) error {
-		opts := opts
-		opts.Turn = turn
+		with := with
+		with.Turn = turn
 		var err error
-		texts[i], err = deploy.ByHand(ctx, inv, nodes[i], opts)
+		texts[i], err = deploy.ByHand(ctx, with, inv, nodes[i], action)
 		return err
 	})
 	var told *toldError

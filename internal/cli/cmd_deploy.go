@@ -137,15 +137,17 @@ func (a *app) runDeploy(ctx context.Context, o deployOptions, flags *pflag.FlagS
 	if err != nil {
 		return err
 	}
-	opts := a.deployOptions(client, roots)
+	with := a.session(client, roots)
+	opts := deploy.Options{
+		Memory: new(ship.Memory), SubstituteOnTarget: o.substituteOnTarget, ForceNotNixOS: o.forceNotNixOS, NoDelta: o.noDelta,
+		ReplaceUnknown: o.replaceUnknown,
+	}
 	for _, node := range nodes {
 		if opts.Action, err = o.rebootFlags.apply(flags, &o, action, node.Target, &opts); err != nil {
 			return err
 		}
 	}
-	opts.Memory = new(ship.Memory)
-	opts.SubstituteOnTarget, opts.ForceNotNixOS, opts.NoDelta = o.substituteOnTarget, o.forceNotNixOS, o.noDelta
-	if err := o.switchFlags.apply(&opts); err != nil {
+	if opts.Switching, err = o.switchFlags.switching(a); err != nil {
 		return err
 	}
 	several := fleet.Options{Deploy: opts, Agree: a.agree(o.yes), Last: fleet.LastFile(roots.Dir, inv.File)}
@@ -171,18 +173,18 @@ func (a *app) runDeploy(ctx context.Context, o deployOptions, flags *pflag.FlagS
 	a.beginLog("deploy", inv, nodes)
 	if one {
 		opts.Agree = agreeOne(several.Agree)
-		return a.deployOne(ctx, inv, nodes[0], o, opts)
+		return a.deployOne(ctx, with, inv, nodes[0], o, opts)
 	}
-	return a.deployFleet(ctx, inv, nodes, several)
+	return a.deployFleet(ctx, with, inv, nodes, several)
 }
 
-func (a *app) deployOne(ctx context.Context, inv *inventory.Inventory, node inventory.Node, o deployOptions, opts deploy.Options) error {
+func (a *app) deployOne(ctx context.Context, with deploy.Session, inv *inventory.Inventory, node inventory.Node, o deployOptions, opts deploy.Options) error {
 	var result deploy.Result
 	var err error
 	if o.method == "plain" {
-		result, err = deploy.RunPlain(ctx, inv, node, opts, a.In, a.Out, a.Err)
+		result, err = deploy.RunPlain(ctx, with, inv, node, deploy.PlainOptions{Action: opts.Action, In: a.In, Out: a.Out, Err: a.Err})
 	} else {
-		result, err = deploy.Run(ctx, inv, node, opts)
+		result, err = deploy.Run(ctx, with, inv, node, opts)
 	}
 	return a.concludeOne(node, result, err)
 }
@@ -199,19 +201,20 @@ func (a *app) concludeOne(node inventory.Node, result deploy.Result, err error) 
 	return nil
 }
 
-// deployOptions are what every command that works on a target needs.
-func (a *app) deployOptions(client *nix.Client, roots deploy.Roots) deploy.Options {
-	var ask func(context.Context, string) (bool, error)
-	if a.tty != nil {
-		ask = func(ctx context.Context, question string) (bool, error) {
-			a.terminal.Lock()
-			defer a.terminal.Unlock()
-			return a.printer.AskYesNo(ctx, a.tty, question)
-		}
+// session is who works on a target and with what, for every command that does.
+func (a *app) session(client *nix.Client, roots deploy.Roots) deploy.Session {
+	return deploy.Session{Nix: client, Dialer: a.dialer(), Roots: roots, Password: a.ask, Who: a.who(), Observe: a.observe}
+}
+
+// question asks a person, where there is one.
+func (a *app) question() func(context.Context, string) (bool, error) {
+	if a.tty == nil {
+		return nil
 	}
-	return deploy.Options{
-		Ask: ask, Nix: client, Dialer: a.dialer(), Roots: roots, Password: a.ask, Who: a.who(), Leave: a.Leave, Limits: deploy.DefaultLimits(),
-		Observe: a.observe,
+	return func(ctx context.Context, question string) (bool, error) {
+		a.terminal.Lock()
+		defer a.terminal.Unlock()
+		return a.printer.AskYesNo(ctx, a.tty, question)
 	}
 }
 

@@ -84,11 +84,11 @@ func (a *app) runDiff(ctx context.Context, o diffOptions, args []string) error {
 	if o.source && o.json {
 		return usagef("", "--source and --json exclude each other")
 	}
-	opts, err := a.openWork(o.nixFlags)
+	with, err := a.openWork(o.nixFlags)
 	if err != nil {
 		return err
 	}
-	inv, node, err := a.openNode(ctx, opts.Nix, o.nodeFlags, args[:min(len(args), 1)])
+	inv, node, err := a.openNode(ctx, with.Nix, o.nodeFlags, args[:min(len(args), 1)])
 	if err != nil {
 		return err
 	}
@@ -100,9 +100,9 @@ func (a *app) runDiff(ctx context.Context, o diffOptions, args []string) error {
 		after = strings.TrimSpace(args[2])
 	}
 	if o.source {
-		return deploy.DiffSource(ctx, inv, node, before, after, opts, a.Out)
+		return deploy.DiffSource(ctx, with, inv, node, before, after, a.Out)
 	}
-	c, err := deploy.Diff(ctx, inv, node, before, after, opts)
+	c, err := deploy.Diff(ctx, with, inv, node, before, after)
 	if err != nil {
 		return err
 	}

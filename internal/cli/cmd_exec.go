@@ -102,7 +102,7 @@ func (a *app) runExec(ctx context.Context, o execOptions, words, argv []string) 
 			defer func() { <-slots }()
 			node := shown.begin(node)
 			command := deploy.Exec{
-				Look: deploy.Look{Dialer: dialer, Password: secrets.give, Who: a.who()}, Argv: argv, Root: o.sudo,
+				Session: deploy.Session{Dialer: dialer, Password: secrets.give, Who: a.who()}, Argv: argv, Root: o.sudo,
 				Connected: func() { secrets.settle(node.Name, true) }, Out: node.line(false), Err: node.line(true),
 			}
 			status, err := command.On(ctx, node.Node)

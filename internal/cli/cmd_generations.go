@@ -58,7 +58,7 @@ func (a *app) runGenerations(ctx context.Context, o generationsOptions, args []s
 	if err != nil {
 		return err
 	}
-	result, err := deploy.Generations(ctx, node, a.look())
+	result, err := deploy.Generations(ctx, a.asking(nil, deploy.Roots{}), node)
 	if err != nil {
 		return err
 	}

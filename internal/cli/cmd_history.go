@@ -67,7 +67,7 @@ func (a *app) runHistory(ctx context.Context, o historyOptions, args []string) e
 	if err != nil {
 		return err
 	}
-	result, err := deploy.History(ctx, node, o.limit, a.look())
+	result, err := deploy.History(ctx, a.asking(nil, deploy.Roots{}), node, o.limit)
 	if err != nil {
 		return err
 	}

@@ -72,25 +72,26 @@ func (a *app) runPlan(ctx context.Context, o planOptions, args []string) error {
 	if o.parallel < 1 {
 		return usagef("for example --parallel 10", "--parallel %d: expected a number above 0", o.parallel)
 	}
-	opts, err := a.openWork(o.nixFlags)
+	with, err := a.openWork(o.nixFlags)
 	if err != nil {
 		return err
 	}
-	inv, nodes, err := a.openNodes(ctx, opts.Nix, o.nodeFlags, args)
+	inv, nodes, err := a.openNodes(ctx, with.Nix, o.nodeFlags, args)
 	if err != nil {
 		return err
 	}
 	if err := a.onePassword(ctx, nodes); err != nil {
 		return err
 	}
+	opts := deploy.Previewing{Action: deploy.Switch, Measure: true}
 	if len(nodes) == 1 {
-		planned, err := deploy.Plan(ctx, inv, nodes[0], opts)
+		planned, err := deploy.Plan(ctx, with, inv, nodes[0], opts)
 		if err != nil {
 			return err
 		}
 		return a.showPlan(planned, o.json)
 	}
-	return a.planSeveral(ctx, inv, nodes, fleet.Options{Deploy: opts, Parallel: o.parallel, Cores: runtime.NumCPU()}, o.json)
+	return a.planSeveral(ctx, with, inv, nodes, opts, o)
 }
 
 func (a *app) showPlan(planned *deploy.Planned, json bool) error {
@@ -101,17 +102,17 @@ func (a *app) showPlan(planned *deploy.Planned, json bool) error {
 }
 
 // planSeveral plans nodes side by side, and shows their plans, and what failed, in their order.
-func (a *app) planSeveral(ctx context.Context, inv *inventory.Inventory, nodes []inventory.Node, opts fleet.Options, json bool) error {
-	secrets := a.sharePasswords(nodes, &opts.Deploy)
+func (a *app) planSeveral(ctx context.Context, with deploy.Session, inv *inventory.Inventory, nodes []inventory.Node, opts deploy.Previewing, o planOptions) error {
+	secrets := a.sharePasswords(nodes, &with)
 	defer secrets.forget()
-	opts.Deploy.Memory = new(ship.Memory)
-	opts.Ended = func(o fleet.Outcome) {
+	opts.Memory = new(ship.Memory)
+	several := fleet.PlanOptions{Preview: opts, Parallel: o.parallel, Cores: runtime.NumCPU(), Ended: func(o fleet.Outcome) {
 		secrets.settle(o.Node.Name, false)
 		a.printer.Ended(o.Node.Name, o.Err != nil)
-	}
+	}}
 	a.showSeveral(nodes)
 	var wrote error
-	outcomes := fleet.Plan(ctx, inv, nodes, opts, func(node inventory.Node, planned *deploy.Planned, err error) {
+	outcomes := fleet.Plan(ctx, with, inv, nodes, several, func(node inventory.Node, planned *deploy.Planned, err error) {
 		if wrote != nil || ctx.Err() != nil {
 			return
 		}
@@ -120,9 +121,9 @@ func (a *app) planSeveral(ctx context.Context, inv *inventory.Inventory, nodes [
 		defer resume()
 		switch {
 		case err == nil:
-			wrote = a.showPlan(planned, json)
+			wrote = a.showPlan(planned, o.json)
 			return
-		case json:
+		case o.json:
 			wrote = writeJSON(a.Out, failedPlan{node.Name, newErrorJSON(err)})
 		}
 		for _, line := range explanation(err) {

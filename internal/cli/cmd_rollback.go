@@ -47,14 +47,15 @@ nothing to do.`,
 }
 
 func (a *app) runRollback(ctx context.Context, o rollbackOptions, args []string) error {
-	inv, node, opts, err := a.openOne(ctx, o.nixFlags, o.nodeFlags, args)
+	inv, node, with, err := a.openOne(ctx, o.nixFlags, o.nodeFlags, args)
 	if err != nil {
 		return err
 	}
 	a.beginLog("rollback", inv, []inventory.Node{node})
-	if err := o.switchFlags.apply(&opts); err != nil {
+	switching, err := o.switchFlags.switching(a)
+	if err != nil {
 		return err
 	}
-	result, err := deploy.Rollback(ctx, inv, node, o.to, opts)
+	result, err := deploy.Rollback(ctx, with, inv, node, deploy.RollbackOptions{Switching: switching, To: o.to})
 	return a.concludeOne(node, result, err)
 }

@@ -45,7 +45,7 @@ func (a *app) runSSH(ctx context.Context, f nodeFlags, words, argv []string) err
 		return err
 	}
 	dialer := a.dialer()
-	address, err := deploy.Reach(ctx, node, dialer, a.note)
+	address, err := deploy.Answers(ctx, node, dialer, a.note)
 	if err != nil {
 		return err
 	}

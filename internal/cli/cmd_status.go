@@ -89,19 +89,19 @@ func (f nodeFlags) orAll(args []string) nodeFlags {
 	return f
 }
 
-// look is how to look at nodes that are not to be changed.
-func (a *app) look() deploy.Look {
-	l := deploy.Look{Dialer: a.dialer(), Password: a.ask, Who: a.who()}
+// asking is the session of a command that asks several nodes at once and changes none.
+func (a *app) asking(client *nix.Client, roots deploy.Roots) deploy.Session {
+	s := deploy.Session{Nix: client, Dialer: a.dialer(), Roots: roots, Password: a.ask, Who: a.who(), Observe: a.printer.Observe}
 	if a.password.given() {
 		// A command may ask a person itself, who has only one pair of eyes.
 		var one sync.Mutex
-		l.Unasked = func(ctx context.Context, node, command string, attempt int) ([]byte, error) {
+		s.Unasked = func(ctx context.Context, node, command string, attempt int) ([]byte, error) {
 			one.Lock()
 			defer one.Unlock()
 			return a.ask(ctx, node, command, attempt)
 		}
 	}
-	return l
+	return s
 }
 
 // looking shows on a terminal that nodes are looked at, until the function it returns is called.
@@ -123,7 +123,7 @@ func (a *app) runStatus(ctx context.Context, o statusOptions, args []string) err
 		return err
 	}
 	done := a.looking(nodes)
-	list, err := deploy.Status(ctx, inv, nodes, a.look())
+	list, err := deploy.Status(ctx, a.asking(nil, deploy.Roots{}), inv, nodes)
 	done()
 	if err != nil {
 		return err

@@ -71,18 +71,18 @@ func (a *app) runVerify(ctx context.Context, o verifyOptions, args []string) err
 	if o.here && o.contents {
 		return &usageError{err: errors.New("--contents looks at the target, and --here at this machine: use one of them")}
 	}
-	inv, node, opts, err := a.openOne(ctx, o.nixFlags, o.nodeFlags, args)
+	inv, node, with, err := a.openOne(ctx, o.nixFlags, o.nodeFlags, args)
 	if err != nil {
 		return err
 	}
 	if o.contents {
-		return a.verifyContents(ctx, inv, node, opts, o.json)
+		return a.verifyContents(ctx, with, inv, node, o.json)
 	}
 	verify := deploy.Verify
 	if o.here {
 		verify = deploy.VerifyHere
 	}
-	v, err := verify(ctx, inv, node, opts)
+	v, err := verify(ctx, with, inv, node)
 	if err != nil {
 		return err
 	}
@@ -98,8 +98,8 @@ func (a *app) runVerify(ctx context.Context, o verifyOptions, args []string) err
 }
 
 // verifyContents is verify with --contents.
-func (a *app) verifyContents(ctx context.Context, inv *inventory.Inventory, node inventory.Node, opts deploy.Options, asJSON bool) error {
-	c, err := deploy.VerifyContents(ctx, inv, node, opts)
+func (a *app) verifyContents(ctx context.Context, with deploy.Session, inv *inventory.Inventory, node inventory.Node, asJSON bool) error {
+	c, err := deploy.VerifyContents(ctx, with, inv, node)
 	if err != nil {
 		return err
 	}

@@ -47,11 +47,11 @@ part_of, text, before, after) and differing, how many derivations differ; and un
 }
 
 func (a *app) runWhyBuild(ctx context.Context, o whyBuildOptions, args []string) error {
-	inv, node, opts, err := a.openOne(ctx, o.nixFlags, o.nodeFlags, args)
+	inv, node, with, err := a.openOne(ctx, o.nixFlags, o.nodeFlags, args)
 	if err != nil {
 		return err
 	}
-	why, err := deploy.WhyBuild(ctx, inv, node, opts)
+	why, err := deploy.WhyBuild(ctx, with, inv, node)
 	if err != nil {
 		return err
 	}

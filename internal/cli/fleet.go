@@ -101,8 +101,8 @@ func (a *app) rest(inv *inventory.Inventory, file string, action deploy.Action) 
 }
 
 // deployFleet deploys several nodes, and tells what became of each.
-func (a *app) deployFleet(ctx context.Context, inv *inventory.Inventory, nodes []inventory.Node, opts fleet.Options) error {
-	secrets := a.sharePasswords(nodes, &opts.Deploy)
+func (a *app) deployFleet(ctx context.Context, with deploy.Session, inv *inventory.Inventory, nodes []inventory.Node, opts fleet.Options) error {
+	secrets := a.sharePasswords(nodes, &with)
 	defer secrets.forget()
 	opts.Note = a.note
 	opts.Batch = func(number, of, nodes int) {
@@ -127,7 +127,7 @@ func (a *app) deployFleet(ctx context.Context, inv *inventory.Inventory, nodes [
 		a.events.begin(inv, nodes, opts.Deploy.Action)
 	}
 	a.showSeveral(nodes)
-	outcomes := fleet.Run(ctx, inv, nodes, opts)
+	outcomes := fleet.Run(ctx, with, inv, nodes, opts)
 	a.outcomes = outcomes
 	if slices.ContainsFunc(outcomes, func(o fleet.Outcome) bool { return errors.Is(o.Err, fleet.ErrDeclined) }) {
 		a.printer.Print("ferry: cancelled; nothing was changed")
@@ -151,11 +151,11 @@ func (a *app) showSeveral(nodes []inventory.Node) {
 }
 
 // sharePasswords makes several nodes ask for passwords together.
-func (a *app) sharePasswords(nodes []inventory.Node, opts *deploy.Options) *passwords {
-	secrets := newPasswords(nodes, a.askFor, a.loginUser(opts.Dialer))
-	observe := opts.Observe
-	opts.Password = secrets.give
-	opts.Observe = func(e deploy.Event) {
+func (a *app) sharePasswords(nodes []inventory.Node, with *deploy.Session) *passwords {
+	secrets := newPasswords(nodes, a.askFor, a.loginUser(with.Dialer))
+	observe := with.Observe
+	with.Password = secrets.give
+	with.Observe = func(e deploy.Event) {
 		secrets.observe(e)
 		observe(e)
 	}

@@ -314,24 +314,24 @@ func (a *app) addLogin(flags *pflag.FlagSet) {
 }
 
 // openWork is what the commands that build begin with: Nix by the flags, this machine's GC roots, and how a target is reached.
-func (a *app) openWork(o nixFlags) (deploy.Options, error) {
+func (a *app) openWork(o nixFlags) (deploy.Session, error) {
 	client, err := o.client(a)
 	if err != nil {
-		return deploy.Options{}, err
+		return deploy.Session{}, err
 	}
 	roots, err := a.roots()
 	if err != nil {
-		return deploy.Options{}, err
+		return deploy.Session{}, err
 	}
-	return a.deployOptions(client, roots), nil
+	return a.session(client, roots), nil
 }
 
 // openOne is [app.openWork] with the inventory and the one node that args name.
-func (a *app) openOne(ctx context.Context, n nixFlags, f nodeFlags, args []string) (*inventory.Inventory, inventory.Node, deploy.Options, error) {
-	opts, err := a.openWork(n)
+func (a *app) openOne(ctx context.Context, n nixFlags, f nodeFlags, args []string) (*inventory.Inventory, inventory.Node, deploy.Session, error) {
+	with, err := a.openWork(n)
 	if err != nil {
-		return nil, inventory.Node{}, opts, err
+		return nil, inventory.Node{}, with, err
 	}
-	inv, node, err := a.openNode(ctx, opts.Nix, f, args)
-	return inv, node, opts, err
+	inv, node, err := a.openNode(ctx, with.Nix, f, args)
+	return inv, node, with, err
 }

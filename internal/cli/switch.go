@@ -29,13 +29,15 @@ func (f *switchFlags) add(flags *pflag.FlagSet) {
 // longest is the longest time that a target waits.
 const longest = 24 * time.Hour
 
-func (f *switchFlags) apply(opts *deploy.Options) error {
+// switching makes options of the flags.
+func (f *switchFlags) switching(a *app) (deploy.Switching, error) {
 	for name, d := range map[string]time.Duration{"--confirm-timeout": f.confirmTimeout, "--activation-timeout": f.activationTimeout} {
 		if d < time.Second || d > longest {
-			return usagef("for example "+name+" 90s", "%s %v: expected a time between 1s and %v", name, d, longest)
+			return deploy.Switching{}, usagef("for example "+name+" 90s", "%s %v: expected a time between 1s and %v", name, d, longest)
 		}
 	}
-	opts.Limits = deploy.Limits{Activation: f.activationTimeout, Confirm: f.confirmTimeout}
-	opts.Unsafe, opts.ReplaceUnknown, opts.AllowLockout = f.unsafe, f.replaceUnknown, f.allowLockout
-	return nil
+	return deploy.Switching{
+		Limits: deploy.Limits{Activation: f.activationTimeout, Confirm: f.confirmTimeout}, AllowLockout: f.allowLockout, Ask: a.question(),
+		Unsafe: f.unsafe, Leave: a.Leave,
+	}, nil
 }

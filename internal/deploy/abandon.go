@@ -10,22 +10,21 @@ import (
 	"ferry/internal/cause"
 	"ferry/internal/inventory"
 	"ferry/internal/nix"
-	"ferry/internal/run"
 )
 
 // Abandon writes to the folder dir what makes a node's bundle without ferry, and proves it: nix-build has to make the same
 // store path of it that ferry makes. A failure is an [*Error].
-func Abandon(ctx context.Context, inv *inventory.Inventory, node inventory.Node, dir string, opts Options) (nix.StorePath, error) {
-	l, err := newLook(inv, node, opts)
+func Abandon(ctx context.Context, session Session, inv *inventory.Inventory, node inventory.Node, dir string) (nix.StorePath, error) {
+	l, err := newLook(session, inv, node)
 	if err != nil {
 		return "", err
 	}
 	defer l.close()
-	evaluation, err := l.evaluate(ctx)
+	evaluation, err := l.Evaluate(ctx)
 	if err != nil {
 		return "", err
 	}
-	if err := l.build(ctx, evaluation); err != nil {
+	if _, err := l.Build(ctx, evaluation); err != nil {
 		return "", err
 	}
 	fail := func(err error) (nix.StorePath, error) { return "", l.fail(Build, Unchanged, err) }
@@ -39,8 +38,8 @@ func Abandon(ctx context.Context, inv *inventory.Inventory, node inventory.Node,
 	if err := inv.WriteByHand(ctx, dir, node, bundle.Env["nixpkgs"]); err != nil {
 		return fail(err)
 	}
-	log := &run.LineWriter{Emit: func(line string) { l.emit(Event{Kind: Line, Step: Build, Text: line}) }}
-	made, err := opts.Nix.BuildFile(ctx, filepath.Join(dir, "default.nix"), filepath.Join(dir, "result"), log)
+	log := l.lines(Build)
+	made, err := session.Nix.BuildFile(ctx, filepath.Join(dir, "default.nix"), filepath.Join(dir, "result"), log)
 	log.Flush()
 	if err != nil {
 		return fail(err)
@@ -69,17 +68,5 @@ func (l *look) notTheSame(ctx context.Context, evaluation *inventory.Evaluation,
 	if len(because) > 0 {
 		text += ": " + strings.Join(because, "; ")
 	}
-	return hint(text, "ferry verify --here "+l.node.Name+" compares the systems without the bundle around them")
-}
-
-// deriver is the derivation that a path was made by, if it is here.
-func (l *look) deriver(ctx context.Context, p nix.StorePath) (nix.StorePath, error) {
-	if _, err := l.valid(ctx, p); err != nil {
-		return "", err
-	}
-	infos, err := l.local.PathInfos([]nix.StorePath{p})
-	if err != nil || len(infos) == 0 || !makes(infos[0].Deriver, p) {
-		return "", err
-	}
-	return infos[0].Deriver, nil
+	return hint(text, "ferry verify --here "+l.Node.Name+" compares the systems without the bundle around them")
 }

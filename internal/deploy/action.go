@@ -1,6 +1,11 @@
 package deploy
 
-import "fmt"
+import (
+	"fmt"
+
+	"ferry/internal/agent"
+	"ferry/internal/nix"
+)
 
 // Action is what to do with a system on a target, in NixOS's own words.
 type Action string
@@ -22,8 +27,8 @@ func ParseAction(s string) (Action, error) {
 	return "", fmt.Errorf("unknown action %q: expected switch, boot, test or dry-activate", s)
 }
 
-// activates is what switch-to-configuration is called with before anything is committed, or "".
-func (a Action) activates() string {
+// Activates is what switch-to-configuration is called with before anything is committed, or "".
+func (a Action) Activates() string {
 	switch a {
 	case Switch, Test:
 		return "test"
@@ -33,5 +38,35 @@ func (a Action) activates() string {
 	return ""
 }
 
-// commits tells whether the system becomes the boot default.
-func (a Action) commits() bool { return a == Switch || a == Boot }
+// Commits tells whether the system becomes the boot default.
+func (a Action) Commits() bool { return a == Switch || a == Boot }
+
+// IsDone tells whether a target is as the action asks already, bundle and all; see [Action.HasSystem].
+func (a Action) IsDone(facts agent.Facts, bundle, toplevel nix.StorePath, reboot bool) bool {
+	if facts.Bundle != string(bundle) && a.Commits() {
+		return false
+	}
+	return a.HasSystem(facts, toplevel, reboot)
+}
+
+// HasSystem tells whether a target runs and boots what the action asks already; with reboot it has to have booted it as well. A
+// system that was not committed to the end counts as another one: its activation may have failed in the middle, and its boot
+// loader may not be written.
+func (a Action) HasSystem(facts agent.Facts, toplevel nix.StorePath, reboot bool) bool {
+	if facts.Committed != string(toplevel) {
+		return false
+	}
+	runs, boots := facts.Current == string(toplevel), facts.Profile == string(toplevel)
+	switch a {
+	case Switch:
+		return runs && boots
+	case Boot:
+		if reboot {
+			return runs && boots && facts.Booted == string(toplevel)
+		}
+		return boots
+	case Test:
+		return runs
+	}
+	return false
+}

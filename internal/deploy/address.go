@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"ferry/internal/agent"
 	"ferry/internal/inventory"
@@ -41,12 +42,49 @@ func notReached(err error, next target.Address) string {
 	return fmt.Sprintf("not reached (%v): trying %s", err, next)
 }
 
-// OpenAgent opens a session with the agent of a node at the first of its addresses that can be reached, for one look at it.
-func OpenAgent(ctx context.Context, node inventory.Node, dialer *target.Dialer, options agent.Options, note func(string)) (*agent.Session, error) {
+// Answers finds the first of a node's addresses that answers. The last one is not tried: whoever uses it finds out.
+func Answers(ctx context.Context, node inventory.Node, dialer *target.Dialer, note func(string)) (target.Address, error) {
+	addresses, err := addressesOf(node)
+	if err != nil {
+		return target.Address{}, err
+	}
+	for i, address := range addresses[:len(addresses)-1] {
+		err := dialer.Answers(ctx, address)
+		var unreachable *target.Error
+		if !errors.As(err, &unreachable) || !unreachable.Unreachable() {
+			return address, ctx.Err()
+		}
+		note(notReached(err, addresses[i+1]))
+	}
+	return addresses[len(addresses)-1], nil
+}
+
+// OpenAgent opens a session with the agent of a node at the first of its addresses that can be reached, to ask it something once.
+// name is what the target knows it by.
+func (s Session) OpenAgent(ctx context.Context, node inventory.Node, name string, access Access, note func(string)) (*agent.Session, error) {
 	addresses, err := addressesOf(node)
 	if err != nil {
 		return nil, err
 	}
-	conn, _, err := openAny(ctx, dialer, addresses, options, note)
+	conn, _, err := openAny(ctx, s.Dialer, addresses, s.agentOptions(node, name, access), note)
 	return conn, err
+}
+
+// agentOptions say how the agent of a node is started.
+func (s Session) agentOptions(node inventory.Node, name string, access Access) agent.Options {
+	o := agent.Options{Elevate: elevation(node), Who: s.Who, Session: name, Lock: access == Exclusive, AsUser: access == Reading}
+	if s.Password != nil {
+		o.Password = func(ctx context.Context, command string, attempt int) ([]byte, error) {
+			return s.Password(ctx, node.Name, command, attempt)
+		}
+	}
+	return o
+}
+
+// elevation is the command that makes root on a node: what the inventory says, else sudo.
+func elevation(node inventory.Node) []string {
+	if len(node.Elevate) > 0 {
+		return slices.Clone(node.Elevate)
+	}
+	return []string{"sudo"}
 }

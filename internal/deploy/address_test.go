@@ -25,12 +25,12 @@ func TestTheNextAddressIsTriedWhereNothingAnswers(t *testing.T) {
 		t.Run(title, func(t *testing.T) {
 			n := newFakeNode(t, Switch, c.plan...)
 			var err error
-			n.link.addresses, err = addressesOf(inventory.Node{Target: "alice@pi.lan", Fallbacks: []string{"alice@pi", "alice@pi.example.org"}})
+			n.Link.addresses, err = addressesOf(inventory.Node{Target: "alice@pi.lan", Fallbacks: []string{"alice@pi", "alice@pi.example.org"}})
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, err = n.link.open(soon(t))
-			got := n.link.address().String()
+			_, err = n.Link.open(soon(t))
+			got := n.Link.address().String()
 			if err != nil {
 				got = err.Error()
 			}
@@ -48,10 +48,10 @@ func TestTheNextAddressIsTriedWhereNothingAnswers(t *testing.T) {
 func TestALostConnectionIsMadeAgainAtAnyAddress(t *testing.T) {
 	n := newFakeNode(t, Switch, "refused", "asks logs", "refused", "asks resumed serves")
 	var err error
-	if n.link.addresses, err = addressesOf(inventory.Node{Target: "alice@pi.lan", Fallbacks: []string{"alice@pi"}}); err != nil {
+	if n.Link.addresses, err = addressesOf(inventory.Node{Target: "alice@pi.lan", Fallbacks: []string{"alice@pi"}}); err != nil {
 		t.Fatal(err)
 	}
-	facts, err := n.link.open(soon(t))
+	facts, err := n.Link.open(soon(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +59,7 @@ func TestALostConnectionIsMadeAgainAtAnyAddress(t *testing.T) {
 		t.Fatal(err)
 	}
 	// It was lost at the second address, which was tried first and refused: so the first is reached.
-	if n.link.address().String() != "alice@pi.lan" || n.connections(t) != 4 {
-		t.Errorf("reached at %s after %d connections", n.link.address(), n.connections(t))
+	if n.Link.address().String() != "alice@pi.lan" || n.connections(t) != 4 {
+		t.Errorf("reached at %s after %d connections", n.Link.address(), n.connections(t))
 	}
 }

@@ -11,19 +11,18 @@ import (
 	"ferry/internal/agent"
 	"ferry/internal/health"
 	"ferry/internal/inventory"
-	"ferry/internal/nix"
-	"ferry/internal/run"
 )
 
 // Attach follows the switch on a node's target that was begun last, from its first line on, and finishes it as the deployment
 // that began it would have. The checks that it makes are those of inv: what the target says is not asked of anybody. A failure is
 // an [*Error].
-func Attach(ctx context.Context, inv *inventory.Inventory, node inventory.Node, opts Options) (Result, error) {
-	d, err := newDeployment(inv, node, opts, false)
+func Attach(ctx context.Context, session Session, inv *inventory.Inventory, node inventory.Node, leave Leave) (Result, error) {
+	v, err := session.Visit(inv, node, Shared)
 	if err != nil {
 		return Result{}, err
 	}
-	defer d.link.close()
+	defer v.Close()
+	d := &deployment{Visit: v, opts: Options{Switching: Switching{Leave: leave}}}
 	// Before anything is followed: a target that waits must not wait for a source to be copied.
 	checks, err := inv.ChecksOf(ctx, node)
 	if err != nil {
@@ -34,18 +33,16 @@ func Attach(ctx context.Context, inv *inventory.Inventory, node inventory.Node, 
 
 // attach is Attach with the node's checks.
 func (d *deployment) attach(ctx context.Context, checks health.Checks) (Result, error) {
-	done := d.start(Connect)
-	facts, err := d.link.open(ctx)
+	facts, err := d.Reach(ctx)
 	if err != nil {
-		return Result{}, d.fail(Connect, Unchanged, err)
+		return Result{}, err
 	}
-	done(run.Clean(facts.Host))
 	s := d.newSwitching("", "", facts)
 	soft, release := soften(ctx, d.opts.Leave, func() { s.note(s.comeBack()) })
 	defer release()
 	s.enter(Activate)
 	var got agent.SwitchResult
-	err = d.link.do(soft, func(conn *agent.Session) error {
+	err = d.Link.do(soft, func(conn *agent.Session) error {
 		var err error
 		got, err = conn.Switch(soft, agent.Request{Job: s.job, Token: &s.expect, Offset: s.log.Total}, s.log, s.phase)
 		return err
@@ -55,14 +52,14 @@ func (d *deployment) attach(ctx context.Context, checks health.Checks) (Result, 
 		if got.Outcome == "" {
 			if source := bundleLink(got.Bundle, "source"); source != "" && d.isOurs(ctx, got.Bundle, got.Toplevel) {
 				// What they run is there in the source that was shipped, not in the one that is here now.
-				checks = d.inv.ChecksIn(d.node, source)
+				checks = d.Inventory.ChecksIn(d.Node, source)
 			}
 			if err = s.judgeBy(checks, string(got.Awaits)); err == nil {
-				if d.link.interactive() {
+				if d.Link.interactive() {
 					d.note(provesLess)
 				}
-				d.link.patience = retryFor + time.Duration(got.Left)*time.Second
-				got, err = s.finish(soft, d.link.do, got)
+				d.Link.bearWith(time.Duration(got.Left) * time.Second)
+				got, err = s.finish(soft, d.Link.do, got)
 			}
 		}
 	}
@@ -89,17 +86,17 @@ func (s *switching) judgeBy(checks health.Checks, awaits string) error {
 	case mine == awaits:
 		s.checks = checks
 	case awaits == "":
-		s.note("this deployment was begun without checks: those that the inventory has for " + s.node.Name + " are not made")
+		s.note("this deployment was begun without checks: those that the inventory has for " + s.Node.Name + " are not made")
 	case mine == "":
 		s.watching = true
-		s.note("this deployment waits for checks, and the inventory has none for " + s.node.Name +
+		s.note("this deployment waits for checks, and the inventory has none for " + s.Node.Name +
 			": it is only watched, and goes back unless the ferry that began it is still there")
-		s.failure = &hinted{text: "the inventory has no checks", hints: []string{
+		s.failure = &Advised{Text: "the inventory has no checks", Advice: []string{
 			"attach with the inventory that it was deployed with: checks are only made as one's own inventory has them",
 		}}
 	default:
 		s.checks = checks
-		s.note("this deployment was begun with other checks than the inventory has for " + s.node.Name + ": those of the inventory are made")
+		s.note("this deployment was begun with other checks than the inventory has for " + s.Node.Name + ": those of the inventory are made")
 	}
 	return nil
 }
@@ -123,23 +120,4 @@ func (d *deployment) keepIfOurs(ctx context.Context, result Result) {
 		result.Bundle = ""
 	}
 	d.keepHere(ctx, result)
-}
-
-// isOurs tells whether a bundle that the target has named is one that ferry has made here for this node and this system. Whatever else is in
-// this machine's store is none of the target's business: it is neither kept nor evaluated because the target says so.
-func (d *deployment) isOurs(ctx context.Context, bundle, toplevel nix.StorePath) bool {
-	if bundle == "" || toplevel == "" || bundle.IsDerivation() || bundleLink(bundle, "profile") != toplevel || manifestOf(bundle).Node != d.node.Name {
-		return false
-	}
-	valid, err := d.opts.Nix.Valid(ctx, bundle)
-	return err == nil && valid
-}
-
-// manifestOf is what a bundle that is here says of itself; the zero value if it is none.
-func manifestOf(bundle nix.StorePath) (m agent.Manifest) {
-	text, err := systemFile(bundle, "ferry.json")
-	if err != nil || json.Unmarshal([]byte(text), &m) != nil {
-		return agent.Manifest{}
-	}
-	return m
 }

@@ -176,14 +176,14 @@ func TestOnlyWhatFerryMadeIsKeptAsDeployed(t *testing.T) {
 			n := newFakeNode(t, Switch, "fails")
 			// The real Nix.
 			t.Setenv("PATH", strings.SplitN(os.Getenv("PATH"), ":", 2)[1])
-			n.opts.Nix = &nix.Client{Runner: new(run.Runner)}
+			n.Nix = &nix.Client{Runner: new(run.Runner)}
 			n.keepIfOurs(soon(t), Result{Outcome: Committed, Bundle: c.bundle, Toplevel: system})
-			kept, err := os.Readlink(n.opts.Roots.Deployed(n.inv.File, n.node.Name))
+			kept, err := os.Readlink(n.Roots.Deployed(n.Inventory.File, n.Node.Name))
 			if (err == nil) != c.kept || c.kept && kept != string(c.bundle) {
 				t.Errorf("%q is kept, %v; events %q", kept, err, n.events)
 			}
 			if c.bundle.IsDerivation() {
-				if err := n.opts.Nix.Root(soon(t), filepath.Join(t.TempDir(), "root"), c.bundle); err == nil {
+				if err := n.Nix.Root(soon(t), filepath.Join(t.TempDir(), "root"), c.bundle); err == nil {
 					t.Error("a derivation is made a root")
 				}
 			}

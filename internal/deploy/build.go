@@ -17,61 +17,38 @@ import (
 	"ferry/internal/run"
 )
 
-// BuildOnly evaluates and builds a node's bundle, and keeps it by a GC root: at link, or under opts.Roots if link is empty. A
+// Evaluate evaluates the node. It tells that it has started when the node's evaluation begins: until then it waits for others. A
 // failure is an [*Error].
-func BuildOnly(ctx context.Context, inv *inventory.Inventory, node inventory.Node, link string, opts Options) (nix.StorePath, error) {
-	evaluation, err := evaluate(ctx, inv, node, opts.about(node))
-	if err != nil {
-		return "", err
-	}
-	bundle, err := build(ctx, inv, node, evaluation, opts, opts.about(node))
-	if err != nil || link == "" {
-		return bundle, err
-	}
-	if err := opts.Nix.Root(ctx, link, bundle); err != nil {
-		return "", &Error{Node: node.Name, Step: Build, State: Unchanged, Err: err}
-	}
-	return bundle, nil
-}
-
-// about gives what tells of node's events.
-func (o Options) about(node inventory.Node) func(Event) {
-	return func(e Event) {
-		e.Node = node.Name
-		o.Observe(e)
-	}
-}
-
-// evaluate tells that it has started when the node's evaluation begins: until then it waits for others.
-func evaluate(ctx context.Context, inv *inventory.Inventory, node inventory.Node, emit func(Event)) (*inventory.Evaluation, error) {
+func (v *Visit) Evaluate(ctx context.Context) (*inventory.Evaluation, error) {
 	var begin time.Time
 	started := sync.OnceFunc(func() {
 		begin = time.Now()
-		emit(Event{Kind: Started, Step: Evaluate})
+		v.emit(Event{Kind: Started, Step: Evaluate})
 	})
-	log := &run.LineWriter{Emit: func(line string) { emit(Event{Kind: Line, Step: Evaluate, Text: line}) }}
-	evaluation, err := inv.Evaluate(ctx, node, log, started)
+	log := v.lines(Evaluate)
+	evaluation, err := v.Inventory.Evaluate(ctx, v.Node, log, started)
 	started()
 	log.Flush()
 	if err != nil {
-		return nil, &Error{Node: node.Name, Step: Evaluate, State: Unchanged, Err: inventory.Unnamed(err, node.Name)}
+		return nil, v.fail(Evaluate, Unchanged, inventory.Unnamed(err, v.Node.Name))
 	}
 	text := ""
-	if v := evaluation.NixpkgsVersion; v != "" {
-		text = "NixOS " + run.Clean(v)
+	if evaluation.NixpkgsVersion != "" {
+		text = "NixOS " + run.Clean(evaluation.NixpkgsVersion)
 	}
-	emit(Event{Kind: Finished, Step: Evaluate, Text: text, Duration: time.Since(begin)})
+	v.emit(Event{Kind: Finished, Step: Evaluate, Text: text, Duration: time.Since(begin)})
 	return evaluation, nil
 }
 
-// build waits for the node's turn only to find out what can be built; the builds of several nodes go together.
-func build(ctx context.Context, inv *inventory.Inventory, node inventory.Node, evaluation *inventory.Evaluation, opts Options, emit func(Event)) (nix.StorePath, error) {
-	over, err := opts.turn(ctx, node.Name, Build)
+// Build builds the bundle that the node was evaluated to, and keeps it by a GC root of this machine. It waits for the node's turn only
+// to find out what can be built; the builds of several nodes go together. A failure is an [*Error].
+func (v *Visit) Build(ctx context.Context, evaluation *inventory.Evaluation) (nix.StorePath, error) {
+	over, err := v.wait(ctx, Build)
 	if err != nil {
 		return "", err
 	}
 	begin := time.Now()
-	emit(Event{Kind: Started, Step: Build})
+	v.emit(Event{Kind: Started, Step: Build})
 	failed := func(err error) error {
 		// The step and the node say already what was to be built.
 		var build *nix.BuildError
@@ -81,20 +58,22 @@ func build(ctx context.Context, inv *inventory.Inventory, node inventory.Node, e
 		} else if errors.As(err, &build) {
 			err = build
 		}
-		return &Error{Node: node.Name, Step: Build, State: Unchanged, Err: err, hints: buildHints(err)}
+		e := v.fail(Build, Unchanged, err)
+		e.Advice = buildHints(err)
+		return e
 	}
-	err = canBuild(ctx, inv, evaluation, opts.Nix)
+	err = canBuild(ctx, v.Inventory, evaluation, v.Nix)
 	over()
 	if err != nil {
 		return "", failed(err)
 	}
 	var plan nix.Plan
-	err = opts.Nix.BuildTogether(ctx, evaluation.Bundle, evaluation.BundleOut, opts.Roots.Built(inv.File, node.Name), func(p nix.BuildProgress) {
+	err = v.Nix.BuildTogether(ctx, evaluation.Bundle, evaluation.BundleOut, v.Roots.Built(v.Inventory.File, v.Node.Name), func(p nix.BuildProgress) {
 		plan = p.Plan
 		if p.Line != "" {
-			emit(Event{Kind: Line, Step: Build, Text: p.Line})
+			v.emit(Event{Kind: Line, Step: Build, Text: p.Line})
 		}
-		emit(Event{Kind: Building, Step: Build, Build: p})
+		v.emit(Event{Kind: Building, Step: Build, Build: p})
 	})
 	if err != nil {
 		return "", failed(err)
@@ -106,8 +85,26 @@ func build(ctx context.Context, inv *inventory.Inventory, node inventory.Node, e
 	if n := len(plan.Fetch); n > 0 {
 		text += ", " + prose.Count(n, "path") + " fetched"
 	}
-	emit(Event{Kind: Finished, Step: Build, Text: text, Duration: time.Since(begin)})
+	v.emit(Event{Kind: Finished, Step: Build, Text: text, Duration: time.Since(begin)})
 	return evaluation.BundleOut, nil
+}
+
+// EvaluateAndBuild is [Visit.Evaluate] and then [Visit.Build].
+func (v *Visit) EvaluateAndBuild(ctx context.Context) (Built, error) {
+	evaluation, err := v.Evaluate(ctx)
+	if err != nil {
+		return Built{}, err
+	}
+	bundle, err := v.Build(ctx, evaluation)
+	return Built{Bundle: bundle, Toplevel: evaluation.ToplevelOut}, err
+}
+
+// Keep keeps a bundle of the node by a GC root at link, besides ferry's own. A failure is an [*Error].
+func (v *Visit) Keep(ctx context.Context, link string, bundle nix.StorePath) error {
+	if err := v.Nix.Root(ctx, link, bundle); err != nil {
+		return v.fail(Build, Unchanged, err)
+	}
+	return nil
 }
 
 // canBuild finds out whether this machine, or a builder of the user's, builds for the systems that the evaluation asks for,

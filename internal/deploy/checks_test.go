@@ -53,14 +53,14 @@ func fakeDial(dir, line, address string) int {
 // checked makes the checks of a node and gives what was told.
 func checked(t *testing.T, n *fakeNode, checks health.Checks) ([]string, error) {
 	t.Helper()
-	if _, err := n.link.open(soon(t)); err != nil {
+	if _, err := n.Link.open(soon(t)); err != nil {
 		t.Fatal(err)
 	}
 	if err := checks.Validate(); err != nil {
 		t.Fatal(err)
 	}
 	var told []string
-	err := runChecks(soon(t), checks, n.link, func(e Event) {
+	err := runChecks(soon(t), checks, n.Link, func(e Event) {
 		told = append(told, strings.TrimSpace(fmt.Sprintf("%s %s %s", e.Kind, e.Step, e.Text)))
 	})
 	return told, err

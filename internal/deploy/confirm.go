@@ -97,7 +97,7 @@ func (s *switching) confirm(ctx context.Context, left time.Duration) error {
 	line := confirmLine(agent.ConfirmFolder(s.job))
 	// The target's clock is what counts; this one may be a little late.
 	deadline := time.Now().Add(left + time.Second)
-	return confirmLogin(ctx, s.link.dialer, s.link.address(), s.link.interactive(), line, confirmInput(s.expect.Name, s.token), deadline, s.note)
+	return confirmLogin(ctx, s.Link.dialer, s.Link.address(), s.Link.interactive(), line, confirmInput(s.expect.Name, s.token), deadline, s.note)
 }
 
 // mayConfirm finds out before anything is changed whether the target could be confirmed at all, by the same kind of login that
@@ -105,17 +105,17 @@ func (s *switching) confirm(ctx context.Context, left time.Duration) error {
 // the login needs a person, on the way there may be another host that needs one.
 func (d *deployment) mayConfirm(ctx context.Context) error {
 	switch {
-	case d.link.address().Local():
+	case d.Link.address().Local():
 		return nil
-	case d.link.interactive():
-		if err := d.link.dialer.Answers(ctx, d.link.address()); err != nil {
-			return &hinted{err: err, text: "no new connection comes through without a person, so nothing could confirm the new system: " + err.Error(),
-				hints: []string{"load the key for every host on the way into ssh-agent; or use --action boot and restart the target"}}
+	case d.Link.interactive():
+		if err := d.Link.dialer.Answers(ctx, d.Link.address()); err != nil {
+			return &Advised{Err: err, Text: "no new connection comes through without a person, so nothing could confirm the new system: " + err.Error(),
+				Advice: []string{"load the key for every host on the way into ssh-agent; or use --action boot and restart the target"}}
 		}
 		d.note(provesLess)
 		return nil
 	}
-	if err := tryLogin(ctx, d.link.dialer, d.link.address(), min(d.opts.Limits.Confirm, trialTime)); err != nil {
+	if err := tryLogin(ctx, d.Link.dialer, d.Link.address(), min(d.opts.Limits.Confirm, trialTime)); err != nil {
 		return noLogin(err)
 	}
 	return nil
@@ -150,16 +150,16 @@ func tryLogin(ctx context.Context, dialer *target.Dialer, addr target.Address, w
 
 // noLogin says what to do about a login that works no more.
 func noLogin(err error) error {
-	e := &hinted{err: err, text: "no new login is possible, so nothing could confirm the new system: " + err.Error()}
+	e := &Advised{Err: err, Text: "no new login is possible, so nothing could confirm the new system: " + err.Error()}
 	var connect *target.Error
 	if errors.As(err, &connect) && connect.Kind == target.Denied {
-		e.hints = []string{
+		e.Advice = []string{
 			"the login that began this deployment worked: a key that left ssh-agent since (ssh-add -l), or a certificate that ran out (ssh-keygen -L -f ~/.ssh/id_ed25519-cert.pub)",
 			"nothing has changed, and what has arrived is kept: load the key or renew the certificate, then run the same command again",
 		}
 		return e
 	}
-	e.hints = append(hintsOf(err), "nothing has changed, and what has arrived is kept")
+	e.Advice = append(hintsOf(err), "nothing has changed, and what has arrived is kept")
 	return e
 }
 

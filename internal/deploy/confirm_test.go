@@ -21,7 +21,7 @@ import (
 func comeBack(ctx context.Context, t *testing.T, interactive bool, within time.Duration, plan ...string) (n *fakeNode, notes []string, err error) {
 	t.Helper()
 	n = newFakeNode(t, Switch, plan...)
-	err = confirmLogin(ctx, n.link.dialer, n.link.address(), interactive, confirmLine(n.dir), confirmInput("token", "secret"),
+	err = confirmLogin(ctx, n.Link.dialer, n.Link.address(), interactive, confirmLine(n.dir), confirmInput("token", "secret"),
 		time.Now().Add(within), func(text string) { notes = append(notes, text) })
 	return n, notes, err
 }
@@ -84,7 +84,7 @@ func TestConfirmingEndsWhereTheTargetDoesNotWaitAnyMore(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newFakeNode(t, Switch, c.plan...)
-			err := confirmLogin(soon(t), n.link.dialer, n.link.address(), false, confirmLine(filepath.Join(n.dir, "gone")), confirmInput("token", "secret"),
+			err := confirmLogin(soon(t), n.Link.dialer, n.Link.address(), false, confirmLine(filepath.Join(n.dir, "gone")), confirmInput("token", "secret"),
 				time.Now().Add(time.Hour), func(string) {})
 			if err == nil || err.Error() != c.want || n.connections(t) != len(c.plan) {
 				t.Errorf("got %v after %d connections", err, n.connections(t))
@@ -102,7 +102,7 @@ func TestConfirmingEndsAtOnceWhenNobodyWaitsAnyMore(t *testing.T) {
 	ctx, cancel = context.WithCancel(soon(t))
 	n := newFakeNode(t, Switch, "refused", "hangs")
 	var e *target.Error
-	err := confirmLogin(ctx, n.link.dialer, n.link.address(), false, "true", nil, time.Now().Add(time.Hour), func(string) {
+	err := confirmLogin(ctx, n.Link.dialer, n.Link.address(), false, "true", nil, time.Now().Add(time.Hour), func(string) {
 		time.AfterFunc(200*time.Millisecond, cancel)
 	})
 	if !errors.As(err, &e) || e.Kind != target.Refused {
@@ -127,7 +127,7 @@ func TestConfirmingWithoutSSHHereIsNotTriedAgain(t *testing.T) {
 	n := newFakeNode(t, Switch, "runs")
 	t.Setenv("PATH", t.TempDir())
 	var missing *target.MissingError
-	err := confirmLogin(soon(t), n.link.dialer, n.link.address(), false, "true", nil, time.Now().Add(time.Hour), n.note)
+	err := confirmLogin(soon(t), n.Link.dialer, n.Link.address(), false, "true", nil, time.Now().Add(time.Hour), n.note)
 	if !errors.As(err, &missing) {
 		t.Errorf("got %v", err)
 	}
@@ -242,7 +242,7 @@ func TestALoginIsTriedBeforeAnythingChanges(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newFakeNode(t, Switch, c.plan...)
-			err := tryLogin(soon(t), n.link.dialer, n.link.address(), time.Minute)
+			err := tryLogin(soon(t), n.Link.dialer, n.Link.address(), time.Minute)
 			if err != nil {
 				err = noLogin(err)
 			}

@@ -9,7 +9,6 @@ import (
 )
 
 func TestIsDoneOnlyWhenEverythingIsAsAsked(t *testing.T) {
-	ready := built{bundle: newBundle, toplevel: newSystem}
 	all := agent.Facts{Current: newSystem, Profile: newSystem, Bundle: newBundle, Committed: newSystem}
 	for name, c := range map[string]struct {
 		change func(*agent.Facts)
@@ -28,11 +27,10 @@ func TestIsDoneOnlyWhenEverythingIsAsAsked(t *testing.T) {
 			facts := all
 			c.change(&facts)
 			for _, action := range []Action{Switch, Boot, Test, DryActivate} {
-				d := &deployment{opts: Options{Action: action}}
-				if got := d.sameSystem(ready, facts); got != slices.Contains(c.same, action) {
+				if got := action.HasSystem(facts, newSystem, false); got != slices.Contains(c.same, action) {
 					t.Errorf("%s: the same system: %v", action, got)
 				}
-				if got := d.isDone(ready, facts); got != slices.Contains(c.done, action) {
+				if got := action.IsDone(facts, newBundle, newSystem, false); got != slices.Contains(c.done, action) {
 					t.Errorf("%s: done: %v", action, got)
 				}
 			}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strconv"
 
@@ -56,8 +55,8 @@ const (
 
 // Diff compares two systems of a node, each named by a number of a generation, a store path of a toplevel or bundle, or one of
 // the words. The target is asked only where it has to be, and nothing is changed there. A failure is an [*Error].
-func Diff(ctx context.Context, inv *inventory.Inventory, node inventory.Node, before, after string, opts Options) (*Comparison, error) {
-	l, err := newLook(inv, node, opts)
+func Diff(ctx context.Context, session Session, inv *inventory.Inventory, node inventory.Node, before, after string) (*Comparison, error) {
+	l, err := newLook(session, inv, node)
 	if err != nil {
 		return nil, err
 	}
@@ -73,54 +72,12 @@ func Diff(ctx context.Context, inv *inventory.Inventory, node inventory.Node, be
 	return l.compare(ctx, a, b)
 }
 
-// look is a read-only look at a node's target, which is connected to when that is needed first.
-type look struct {
-	*deployment
-	local *nix.LocalServe
-	facts agent.Facts
-	have  *agent.GenerationsResult
-	open  bool
-	// measure says that what would be sent is worth knowing exactly.
-	measure bool
-}
-
-func newLook(inv *inventory.Inventory, node inventory.Node, opts Options) (*look, error) {
-	d, err := newDeployment(inv, node, opts, false)
-	if err != nil {
-		return nil, err
-	}
-	d.link.options.AsUser = true
-	return &look{deployment: d}, nil
-}
-
-func (l *look) close() {
-	if l.local != nil {
-		_ = l.local.Close()
-	}
-	l.link.close()
-}
-
-// reach connects, if that has not been done.
-func (l *look) reach(ctx context.Context) error {
-	if l.open {
-		return nil
-	}
-	done := l.start(Connect)
-	facts, err := l.link.open(ctx)
-	if err != nil {
-		return l.fail(Connect, Unchanged, err)
-	}
-	done(run.Clean(facts.Host))
-	l.facts, l.open = facts, true
-	return nil
-}
-
 // generations asks for the target's generations, once.
 func (l *look) generations(ctx context.Context) (*agent.GenerationsResult, error) {
 	if err := l.reach(ctx); err != nil || l.have != nil {
 		return l.have, err
 	}
-	err := l.link.do(ctx, func(conn *agent.Session) error {
+	err := l.Link.do(ctx, func(conn *agent.Session) error {
 		have, err := conn.Generations(ctx)
 		l.have = &have
 		return err
@@ -145,7 +102,7 @@ func (l *look) side(ctx context.Context, what string) (Side, error) {
 	path, err := nix.ParseStorePath(what)
 	if err != nil {
 		return Side{}, l.fail(Connect, Unchanged, hint(fmt.Sprintf("%q is no system: expected a generation's number, a store path, running, booted, default or tree", run.Clean(what)),
-			"ferry generations "+l.node.Name+" lists the generations"))
+			"ferry generations "+l.Node.Name+" lists the generations"))
 	}
 	s := Side{Name: path.Base(), Toplevel: path}
 	if toplevel := bundleLink(path, "profile"); toplevel != "" {
@@ -154,28 +111,12 @@ func (l *look) side(ctx context.Context, what string) (Side, error) {
 	return l.complete(ctx, s)
 }
 
-// bundleLink is where a link of a bundle that is here leads, "" if it is none or not here.
-func bundleLink(bundle nix.StorePath, name string) nix.StorePath {
-	to, err := os.Readlink(string(bundle) + "/" + name)
-	if err != nil {
-		return ""
-	}
-	path, err := nix.ParseStorePath(to)
-	if err != nil {
-		return ""
-	}
-	return path
-}
-
 func (l *look) tree(ctx context.Context) (Side, error) {
-	evaluation, err := l.evaluate(ctx)
+	ready, err := l.EvaluateAndBuild(ctx)
 	if err != nil {
 		return Side{}, err
 	}
-	if err := l.build(ctx, evaluation); err != nil {
-		return Side{}, err
-	}
-	return l.complete(ctx, Side{Name: "the working tree", Toplevel: evaluation.ToplevelOut, Bundle: evaluation.BundleOut})
+	return l.complete(ctx, Side{Name: "the working tree", Toplevel: ready.Toplevel, Bundle: ready.Bundle})
 }
 
 // there finds what runs on the target, was booted there, or boots next.
@@ -195,7 +136,7 @@ func (l *look) there(ctx context.Context, what string) (Side, error) {
 		is = func(g agent.Generation) bool { return g.Default }
 	}
 	if s.Toplevel == "" {
-		return Side{}, l.fail(Connect, Unchanged, hint("the target has no NixOS system that is "+what, "ferry generations "+l.node.Name+" shows what it has"))
+		return Side{}, l.fail(Connect, Unchanged, hint("the target has no NixOS system that is "+what, "ferry generations "+l.Node.Name+" shows what it has"))
 	}
 	if i := slices.IndexFunc(have.Generations, is); i >= 0 {
 		s.Name += fmt.Sprintf(" (generation %d)", have.Generations[i].Number)
@@ -213,7 +154,7 @@ func (l *look) generation(ctx context.Context, number int) (Side, error) {
 	}
 	i := slices.IndexFunc(have.Generations, func(g agent.Generation) bool { return g.Number == number })
 	if i < 0 || have.Generations[i].Toplevel == "" {
-		return Side{}, l.fail(Connect, Unchanged, hint(fmt.Sprintf("the target has no generation %d", number), "ferry generations "+l.node.Name+" lists what is there"))
+		return Side{}, l.fail(Connect, Unchanged, hint(fmt.Sprintf("the target has no generation %d", number), "ferry generations "+l.Node.Name+" lists what is there"))
 	}
 	g := have.Generations[i]
 	return l.complete(ctx, Side{Name: fmt.Sprintf("generation %d", number), Toplevel: nix.StorePath(g.Toplevel), Bundle: nix.StorePath(g.Bundle), running: g.Current})
@@ -235,7 +176,7 @@ func (l *look) complete(ctx context.Context, s Side) (Side, error) {
 // valid tells whether a path is in this machine's store.
 func (l *look) valid(ctx context.Context, p nix.StorePath) (bool, error) {
 	if l.local == nil {
-		local, err := l.opts.Nix.OpenServe(ctx)
+		local, err := l.Nix.OpenServe(ctx)
 		if err != nil {
 			return false, err
 		}
@@ -247,7 +188,7 @@ func (l *look) valid(ctx context.Context, p nix.StorePath) (bool, error) {
 
 // compare compares two systems as far as that can be done from here.
 func (l *look) compare(ctx context.Context, before, after Side) (*Comparison, error) {
-	c := &Comparison{Node: l.node.Name, Before: before, After: after, Unknown: []string{}}
+	c := &Comparison{Node: l.Node.Name, Before: before, After: after, Unknown: []string{}}
 	was, err := l.closure(ctx, before)
 	if err != nil {
 		return nil, err
@@ -292,7 +233,7 @@ func (l *look) running(ctx context.Context, before Side) (booted string, running
 		return "", nil, nil
 	}
 	var units *agent.UnitsResult
-	err = l.link.do(ctx, func(conn *agent.Session) error {
+	err = l.Link.do(ctx, func(conn *agent.Session) error {
 		units, err = conn.Units(ctx)
 		return err
 	})
@@ -335,7 +276,7 @@ func (l *look) closure(ctx context.Context, s Side) ([]compare.Path, error) {
 		return nil, err
 	}
 	var result agent.ClosureResult
-	err := l.link.do(ctx, func(conn *agent.Session) error {
+	err := l.Link.do(ctx, func(conn *agent.Session) error {
 		var err error
 		result, err = conn.Closure(ctx, s.Toplevel)
 		return err
@@ -343,7 +284,7 @@ func (l *look) closure(ctx context.Context, s Side) ([]compare.Path, error) {
 	var response *agent.ResponseError
 	if errors.As(err, &response) && response.Kind == agent.KindInvalid {
 		return nil, l.fail(Connect, Unchanged, hint(fmt.Sprintf("%s is neither in this machine's store nor in the target's", s.Toplevel),
-			"ferry generations "+l.node.Name+" lists what is there"))
+			"ferry generations "+l.Node.Name+" lists what is there"))
 	}
 	if err != nil {
 		return nil, l.fail(Connect, Unchanged, err)

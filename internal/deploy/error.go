@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"ferry/internal/agent"
 	"ferry/internal/run"
 )
 
@@ -26,7 +27,8 @@ type Error struct {
 	Err   error
 	// Settled says that the node itself came to this end: a signal of the user's, if there was one, has nothing to do with it.
 	Settled bool
-	hints   []string
+	// Advice is what the user can do, besides what Err itself advises.
+	Advice []string
 }
 
 func (e *Error) Error() string { return fmt.Sprintf("%s: %s: %v", e.Node, e.Step, e.Err) }
@@ -45,7 +47,7 @@ func settled(err error) error {
 
 // Hints says what the user can do, at most two things.
 func (e *Error) Hints() []string {
-	hints := slices.Concat(e.hints, hintsOf(e.Err))
+	hints := slices.Concat(e.Advice, hintsOf(e.Err))
 	return hints[:min(2, len(hints))]
 }
 
@@ -75,18 +77,33 @@ func Output(err error) []string {
 	return nil
 }
 
-// hinted is an error of this package with its hints.
-type hinted struct {
-	text  string
-	hints []string
-	err   error
+// Advised is an error that says itself what the user can do.
+type Advised struct {
+	Text   string
+	Advice []string
+	Err    error // what it comes from; may be nil
 }
 
-func (e *hinted) Error() string   { return e.text }
-func (e *hinted) Hints() []string { return e.hints }
-func (e *hinted) Unwrap() error   { return e.err }
+func (e *Advised) Error() string { return e.Text }
+
+// Hints says what the user can do.
+func (e *Advised) Hints() []string { return e.Advice }
+
+// Unwrap gives what it comes from.
+func (e *Advised) Unwrap() error { return e.Err }
 
 // hint makes an error with hints; an empty one does not count.
 func hint(text string, hints ...string) error {
-	return &hinted{text: text, hints: slices.DeleteFunc(hints, func(h string) bool { return h == "" })}
+	return &Advised{Text: text, Advice: slices.DeleteFunc(hints, func(h string) bool { return h == "" })}
+}
+
+// FullDisk says what to do where err is that the target's disk is full.
+func FullDisk(err error) error {
+	var response *agent.ResponseError
+	if errors.As(err, &response) && response.Kind == agent.KindDiskFull {
+		return &Advised{Text: "the target's disk is full: " + response.Text, Err: err, Advice: []string{
+			"on the target: sudo nix-collect-garbage --delete-older-than 30d; then run this again, what has arrived is kept",
+		}}
+	}
+	return err
 }

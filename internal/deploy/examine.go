@@ -28,12 +28,9 @@ type Finding struct {
 
 // Examination is how nodes are examined.
 type Examination struct {
-	Look  Look
-	Nix   *nix.Client
-	Roots Roots
+	Session
 	// Quick leaves out what takes time here: test builds and evaluations.
-	Quick   bool
-	Observe func(Event)
+	Quick bool
 }
 
 // Examine finds out what would go wrong with a deployment of nodes before there is one, on this machine and on theirs. Nothing is
@@ -49,9 +46,8 @@ func Examine(ctx context.Context, inv *inventory.Inventory, nodes []inventory.No
 		}
 	}
 	found := make([][]Finding, len(nodes))
-	errs := e.Look.eachNode(ctx, nodes, func(ctx context.Context, look Look, i int) error {
-		x := examined{Examination: e, inv: inv, node: nodes[i], evaluated: evaluations[i]}
-		x.Look = look
+	errs := e.Each(ctx, nodes, func(ctx context.Context, s Session, i int) error {
+		x := examined{Visit: s.At(inv, nodes[i]), evaluated: evaluations[i]}
 		err := x.target(ctx)
 		found[i] = x.findings
 		return err
@@ -200,17 +196,18 @@ const evaluationsAtOnce = 2
 func (e Examination) evaluate(ctx context.Context, inv *inventory.Inventory, nodes []inventory.Node, to []evaluated) {
 	var group sync.WaitGroup
 	var mu sync.Mutex
+	oneAtATime := e.Session
+	oneAtATime.Observe = func(event Event) {
+		mu.Lock()
+		defer mu.Unlock()
+		e.Observe(event)
+	}
 	slots := make(chan struct{}, evaluationsAtOnce)
 	for i := range nodes {
 		group.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			evaluation, err := evaluate(ctx, inv, nodes[i], func(event Event) {
-				mu.Lock()
-				defer mu.Unlock()
-				event.Node = nodes[i].Name
-				e.Observe(event)
-			})
+			evaluation, err := oneAtATime.At(inv, nodes[i]).Evaluate(ctx)
 			if err != nil {
 				var failed *Error
 				if errors.As(err, &failed) {

@@ -11,17 +11,14 @@ import (
 
 	"ferry/internal/agent"
 	"ferry/internal/health"
-	"ferry/internal/inventory"
 	"ferry/internal/prose"
 	"ferry/internal/ship"
 )
 
 // examined is a node whose target is examined.
 type examined struct {
-	Examination
+	*Visit
 	evaluated
-	inv      *inventory.Inventory
-	node     inventory.Node
 	findings []Finding
 }
 
@@ -40,33 +37,33 @@ func (x *examined) judge(about string, err error, format string, args ...any) {
 // findings as well.
 func (x *examined) target(ctx context.Context) error {
 	asked := false
-	look := x.Look
-	if ask := look.Password; ask != nil {
-		look.Password = func(ctx context.Context, node, command string, attempt int) ([]byte, error) {
+	s := x.Session
+	if ask := s.Password; ask != nil {
+		s.Password = func(ctx context.Context, node, command string, attempt int) ([]byte, error) {
 			asked = true
 			return ask(ctx, node, command, attempt)
 		}
 	}
 	begin := time.Now()
-	conn, err := look.open(ctx, x.node, false)
+	conn, err := open(ctx, s, x.Node, Shared)
 	var elevate *agent.ElevateError
 	if err != nil && !errors.As(err, &elevate) {
 		x.add(broken("ssh", err))
 		return err
 	}
 	if err != nil {
-		x.add(well("ssh", "%s", x.node.Target))
+		x.add(well("ssh", "%s", x.Node.Target))
 		x.add(broken("sudo", sudoError(elevate)))
 		// What everyone may see is known all the same, where the agent is there.
-		look.Password = nil
-		if conn, asUser := look.open(ctx, x.node, true); asUser == nil {
+		s.Password = nil
+		if conn, asUser := open(ctx, s, x.Node, Reading); asUser == nil {
 			defer conn.Close()
 			x.ask(ctx, conn, begin, false)
 		}
 		return err
 	}
 	defer conn.Close()
-	ssh := well("ssh", "%s, host %s", x.node.Target, conn.Hello.Facts.Host)
+	ssh := well("ssh", "%s, host %s", x.Node.Target, conn.Hello.Facts.Host)
 	if conn.Interactive() {
 		ssh.Attention, ssh.Text = Notice, "ssh asks a person for the login; a switch is then confirmed by less than a login"
 		ssh.Fixes = []string{"let ssh-agent have the key: ssh-add"}
@@ -113,7 +110,7 @@ func (x *examined) facts(facts agent.Facts) {
 	says := map[string]string{
 		"lock": "no one else is deploying", "nix": "Nix " + facts.Nix, "nixos": "NixOS " + facts.Version, "system": facts.System,
 	}
-	for _, c := range conditions(facts, x.node.System, Options{}) {
+	for _, c := range conditions(facts, x.Node.System, false) {
 		// What is shipped has to fit as well: that is looked at later.
 		if c.about != "store" || c.err != nil {
 			x.judge(c.about, c.err, "%s", says[c.about])
@@ -124,7 +121,7 @@ func (x *examined) facts(facts agent.Facts) {
 		f.Attention = Notice
 		x.add(f)
 	}
-	x.judge("systemd", goesBack(facts, Options{Action: Switch}), "systemd %d", facts.Systemd)
+	x.judge("systemd", goesBack(facts), "systemd %d", facts.Systemd)
 }
 
 // tolerance is how much two clocks may differ before anyone has to know.
@@ -148,7 +145,7 @@ func clockFinding(facts agent.Facts, begin, end time.Time) Finding {
 
 // state looks at what runs on the target, and at what keeps it.
 func (x *examined) state(ctx context.Context, facts agent.Facts, more agent.LookResult) {
-	x.add(unitFinding(more, x.node.Checks.Units))
+	x.add(unitFinding(more, x.Node.Checks.Units))
 	if len(more.Roots) == 0 {
 		x.add(well("roots", "the deployed system is protected"))
 	}
@@ -161,9 +158,9 @@ func (x *examined) state(ctx context.Context, facts agent.Facts, more agent.Look
 	}
 	if a := more.Armed; a != nil && a.Reboot {
 		x.add(Finding{About: "trial", Attention: Warning, Text: systemName(a.Toplevel) + " is being tried by a reboot, and is not committed",
-			Fixes: []string{"wait until that has ended; ferry status " + x.node.Name + " shows it"}})
+			Fixes: []string{"wait until that has ended; ferry status " + x.Node.Name + " shows it"}})
 	}
-	p := projectOf(ctx, x.inv, x.node, x.toplevel, x.Roots)
+	p := x.project(ctx, x.toplevel)
 	x.judge("history", surprise(facts, p), "no one else's system would be replaced")
 }
 
@@ -223,7 +220,7 @@ func (x *examined) toShip(ctx context.Context, conn *agent.Session) (int64, erro
 	defer local.Close()
 	plan, err := ship.MakePlan(ctx, local.Serve, conn, x.bundle, ship.Options{NoDelta: true})
 	if err != nil {
-		return 0, shipError(err)
+		return 0, FullDisk(err)
 	}
 	return int64(plan.Bytes), nil
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 
-	"ferry/internal/agent"
 	"ferry/internal/inventory"
 	"ferry/internal/run"
 	"ferry/internal/target"
@@ -15,7 +14,7 @@ import (
 
 // Exec is a command to run on nodes.
 type Exec struct {
-	Look
+	Session
 	Argv []string
 	// Root runs it as root, by the agent; else the login user runs it and no agent is needed.
 	Root bool
@@ -41,12 +40,7 @@ func (e Exec) On(ctx context.Context, node inventory.Node) (status int, err erro
 }
 
 func (e Exec) asRoot(ctx context.Context, node inventory.Node) (int, error) {
-	conn, err := OpenAgent(ctx, node, e.Dialer, agent.Options{
-		Elevate: elevation(node), Who: e.Who, Session: "exec",
-		Password: func(ctx context.Context, command string, attempt int) ([]byte, error) {
-			return e.Password(ctx, node.Name, command, attempt)
-		},
-	}, e.Err)
+	conn, err := e.OpenAgent(ctx, node, "exec", Shared, e.Err)
 	if err != nil {
 		return 0, err
 	}
@@ -64,7 +58,7 @@ func (e Exec) asRoot(ctx context.Context, node inventory.Node) (int, error) {
 }
 
 func (e Exec) asUser(ctx context.Context, node inventory.Node) (int, error) {
-	address, err := Reach(ctx, node, e.Dialer, e.Err)
+	address, err := Answers(ctx, node, e.Dialer, e.Err)
 	if err != nil {
 		return 0, err
 	}
@@ -105,20 +99,3 @@ func (e Exec) failed(node inventory.Node, err error) error {
 
 // Execute is the step of a command that a user runs on a node.
 const Execute Step = "exec"
-
-// Reach finds the first of a node's addresses that answers. The last one is not tried: whoever uses it finds out.
-func Reach(ctx context.Context, node inventory.Node, dialer *target.Dialer, note func(string)) (target.Address, error) {
-	addresses, err := addressesOf(node)
-	if err != nil {
-		return target.Address{}, err
-	}
-	for i, address := range addresses[:len(addresses)-1] {
-		err := dialer.Answers(ctx, address)
-		var unreachable *target.Error
-		if !errors.As(err, &unreachable) || !unreachable.Unreachable() {
-			return address, ctx.Err()
-		}
-		note(notReached(err, addresses[i+1]))
-	}
-	return addresses[len(addresses)-1], nil
-}

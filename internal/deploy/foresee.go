@@ -21,11 +21,11 @@ func (l *look) foresee(ctx context.Context, p *Planned) error {
 		within[path] = true
 	}
 	var unsure []string
-	err = l.link.do(ctx, func(conn *agent.Session) error {
+	err = l.Link.do(ctx, func(conn *agent.Session) error {
 		files := agent.NewStoreFiles(func(path nix.StorePath) bool { return within[path] })
 		var err error
 		var risks []agent.Risk
-		risks, unsure, err = conn.Foresee(ctx, p.After.Toplevel, path.Base(elevation(l.node)[0]), files)
+		risks, unsure, err = conn.Foresee(ctx, p.After.Toplevel, path.Base(elevation(l.Node)[0]), files)
 		p.Lockout = append([]agent.Risk{}, risks...)
 		return err
 	})

@@ -24,12 +24,9 @@ type project struct {
 	lineage func(revision string) (inventory.Lineage, error)
 }
 
-func (d *deployment) project(ctx context.Context, ready built) project {
-	return projectOf(ctx, d.inv, d.node, ready.toplevel, d.opts.Roots)
-}
-
-// projectOf is what is known of a node here; toplevel is "" if it is not known yet what is to be deployed.
-func projectOf(ctx context.Context, inv *inventory.Inventory, node inventory.Node, toplevel nix.StorePath, roots Roots) project {
+// project is what is known of the node here; toplevel is "" if it is not known yet what is to be deployed.
+func (v *Visit) project(ctx context.Context, toplevel nix.StorePath) project {
+	inv, node, roots := v.Inventory, v.Node, v.Roots
 	var deployed []string
 	for _, link := range []string{roots.Deployed(inv.File, node.Name), roots.Tried(inv.File, node.Name)} {
 		// Without the link, nothing was deployed from here.
@@ -155,28 +152,15 @@ func unknownSystem(facts agent.Facts, p project, does, toplevel string) error {
 	return hint(text, "ferry generations "+p.node+" shows what it has", goOn)
 }
 
-// byWhom says who deployed and when, as far as that is known.
-func byWhom(e *agent.JournalEntry) string {
-	if e == nil {
-		return ""
+// keptBy are the paths that a target keeps, by what it says of itself: nobody collects them while it is deployed to.
+func keptBy(facts agent.Facts) []nix.StorePath {
+	var kept []nix.StorePath
+	seen := map[nix.StorePath]bool{}
+	for _, text := range []string{facts.Current, facts.Bundle, facts.Profile, facts.Booted} {
+		if p, err := nix.ParseStorePath(text); err == nil && !seen[p] {
+			seen[p] = true
+			kept = append(kept, p)
+		}
 	}
-	text := ""
-	if e.Who != "" {
-		text = " by " + e.Who
-	}
-	return text + " on " + day(e.Time)
+	return kept
 }
-
-func day(t time.Time) string { return t.Local().Format("2006-01-02 15:04") }
-
-// systemName is a toplevel's name; two systems may have the same, and then differ in the beginning of the hash.
-func systemName(toplevel string) string {
-	p, err := nix.ParseStorePath(toplevel)
-	if err != nil {
-		return ""
-	}
-	return fmt.Sprintf("%s (%s…)", p.Name(), p.Hash()[:7])
-}
-
-// shortRevision is a git revision as people write it.
-func shortRevision(revision string) string { return revision[:min(len(revision), 12)] }

@@ -163,10 +163,8 @@ func TestASurpriseThatCannotBeRuledOutIsAnError(t *testing.T) {
 // TestTheProjectKnowsWhatItDeployedLast reads the link that a commit leaves here.
 func TestTheProjectKnowsWhatItDeployedLast(t *testing.T) {
 	roots := Roots{Dir: t.TempDir()}
-	d := &deployment{opts: Options{Roots: roots}, inv: &inventory.Inventory{File: "/p/ferry.nix", Source: inventory.Source{Path: ourSource}}}
-	d.node.Name = "pi"
-	ready := built{bundle: newBundle, toplevel: newSystem}
-	if p := d.project(context.Background(), ready); len(p.deployed) > 0 || p.source != ourSource || p.toplevel != newSystem || p.node != "pi" {
+	v := Session{Roots: roots}.At(&inventory.Inventory{File: "/p/ferry.nix", Source: inventory.Source{Path: ourSource}}, inventory.Node{Name: "pi"})
+	if p := v.project(context.Background(), newSystem); len(p.deployed) > 0 || p.source != ourSource || p.toplevel != newSystem || p.node != "pi" {
 		t.Errorf("%+v", p)
 	}
 	for link, bundle := range map[string]string{roots.Deployed("/p/ferry.nix", "pi"): oldBundle, roots.Tried("/p/ferry.nix", "pi"): newBundle} {
@@ -177,7 +175,7 @@ func TestTheProjectKnowsWhatItDeployedLast(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	p := d.project(context.Background(), ready)
+	p := v.project(context.Background(), newSystem)
 	if !slices.Equal(p.deployed, []string{oldBundle, newBundle}) {
 		t.Errorf("deployed %q", p.deployed)
 	}

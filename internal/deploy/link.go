@@ -58,6 +58,9 @@ func newLink(dialer *target.Dialer, addresses []target.Address, options agent.Op
 	return l
 }
 
+// bearWith has a lost connection tried again for so much longer than at first.
+func (l *link) bearWith(longer time.Duration) { l.patience = retryFor + longer }
+
 // open makes the first connection. It does not try twice: a wrong name or a machine that is off should be said at once.
 func (l *link) open(ctx context.Context) (agent.Facts, error) {
 	l.mu.Lock()

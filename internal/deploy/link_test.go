@@ -191,22 +191,21 @@ func newFakeNode(t *testing.T, action Action, plan ...string) *fakeNode {
 		t.Fatal(err)
 	}
 	runner := new(run.Runner)
-	n.deployment = &deployment{
-		opts: Options{Action: action, Nix: &nix.Client{Runner: runner}, Roots: Roots{Dir: t.TempDir()}, Observe: func(e Event) {
-			if e.Kind == Line || e.Kind == Note {
-				n.events = append(n.events, string(e.Kind)+" "+e.Text)
-			}
-		}},
-		inv: &inventory.Inventory{File: "/ferry.nix"}, node: inventory.Node{Name: "pi"}, job: "job12345",
-	}
-	n.link = newLink(&target.Dialer{Runner: runner}, []target.Address{address}, agent.Options{
+	v := Session{Nix: &nix.Client{Runner: runner}, Roots: Roots{Dir: t.TempDir()}, Observe: func(e Event) {
+		if e.Kind == Line || e.Kind == Note {
+			n.events = append(n.events, string(e.Kind)+" "+e.Text)
+		}
+	}}.At(&inventory.Inventory{File: "/ferry.nix"}, inventory.Node{Name: "pi"})
+	v.Job = "job12345"
+	n.deployment = &deployment{Visit: v, opts: Options{Action: action}}
+	n.Link = newLink(&target.Dialer{Runner: runner}, []target.Address{address}, agent.Options{
 		Elevate: []string{"sudo"}, Session: "job12345", Lock: true,
 		Password: func(_ context.Context, _ string, attempt int) ([]byte, error) {
 			n.asked++
 			return []byte("secret" + strconv.Itoa(attempt)), nil
 		},
 	}, n.note)
-	t.Cleanup(n.link.close)
+	t.Cleanup(n.Link.close)
 	return n
 }
 
@@ -239,11 +238,11 @@ func soon(t *testing.T) context.Context {
 	return ctx
 }
 
-var ready = built{bundle: newBundle, toplevel: newSystem}
+var ready = Built{Bundle: newBundle, Toplevel: newSystem}
 
 func TestActivationIsFollowedOverALostConnection(t *testing.T) {
 	n := newFakeNode(t, Switch, "asks logs", "asks resumed serves")
-	facts, err := n.link.open(soon(t))
+	facts, err := n.Link.open(soon(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -268,14 +267,14 @@ func TestActivationIsFollowedOverALostConnection(t *testing.T) {
 
 func TestConnectionThatIsDownForAWhileIsMadeAgain(t *testing.T) {
 	n := newFakeNode(t, Switch, "dies", "refused", "resumed serves")
-	if _, err := n.link.open(soon(t)); err != nil {
+	if _, err := n.Link.open(soon(t)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := n.commit(soon(t), ready, "boot", agent.Facts{}); err != nil {
 		t.Error(err)
 	}
 	n = newFakeNode(t, Switch, "dies", "unknown", "resumed serves")
-	if _, err := n.link.open(soon(t)); err != nil {
+	if _, err := n.Link.open(soon(t)); err != nil {
 		t.Fatal(err)
 	}
 	if generation, err := n.commit(soon(t), ready, "boot", agent.Facts{}); err != nil || generation != 7 {
@@ -296,7 +295,7 @@ func TestConnectionIsNotMadeAgainForEver(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newFakeNode(t, Switch, c.plan...)
-			facts, err := n.link.open(soon(t))
+			facts, err := n.Link.open(soon(t))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -314,7 +313,7 @@ func TestConnectionIsNotMadeAgainForEver(t *testing.T) {
 func TestTargetThatForgotIsUnchangedOnlyIfItRunsWhatItDid(t *testing.T) {
 	for again, state := range map[string]State{"serves": Unchanged, "moved serves": Unknown} {
 		n := newFakeNode(t, Switch, "dies", again)
-		facts, err := n.link.open(soon(t))
+		facts, err := n.Link.open(soon(t))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -329,7 +328,7 @@ func TestTargetThatForgotIsUnchangedOnlyIfItRunsWhatItDid(t *testing.T) {
 func TestFirstConnectionIsTriedOnce(t *testing.T) {
 	n := newFakeNode(t, Switch, "refused")
 	var e *target.Error
-	if _, err := n.link.open(soon(t)); !errors.As(err, &e) || e.Kind != target.Refused {
+	if _, err := n.Link.open(soon(t)); !errors.As(err, &e) || e.Kind != target.Refused {
 		t.Errorf("got %v", err)
 	}
 	if got := n.connections(t); got != 1 {
@@ -339,7 +338,7 @@ func TestFirstConnectionIsTriedOnce(t *testing.T) {
 
 func TestCtrlCWhileConnectingAgainEnds(t *testing.T) {
 	n := newFakeNode(t, Switch, "dies", "refused")
-	facts, err := n.link.open(soon(t))
+	facts, err := n.Link.open(soon(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -354,15 +353,15 @@ func TestCtrlCWhileConnectingAgainEnds(t *testing.T) {
 
 func TestClosedLinkForgetsThePassword(t *testing.T) {
 	n := newFakeNode(t, Switch, "asks")
-	if _, err := n.link.open(soon(t)); err != nil {
+	if _, err := n.Link.open(soon(t)); err != nil {
 		t.Fatal(err)
 	}
-	password := n.link.password
+	password := n.Link.password
 	if string(password) != "secret1" {
 		t.Fatalf("%q", password)
 	}
-	n.link.close()
-	if string(password) != strings.Repeat("\x00", 7) || n.link.password != nil {
+	n.Link.close()
+	if string(password) != strings.Repeat("\x00", 7) || n.Link.password != nil {
 		t.Errorf("%q", password)
 	}
 }
@@ -370,15 +369,15 @@ func TestClosedLinkForgetsThePassword(t *testing.T) {
 // A password that has become wrong is asked for again, and then the new one is kept.
 func TestWrongKeptPasswordIsAskedForAgain(t *testing.T) {
 	n := newFakeNode(t, Switch, "asks", "asks asks resumed serves")
-	if _, err := n.link.open(soon(t)); err != nil {
+	if _, err := n.Link.open(soon(t)); err != nil {
 		t.Fatal(err)
 	}
-	n.link.current().Close()
+	n.Link.current().Close()
 	if _, err := n.commit(soon(t), ready, "root", agent.Facts{}); err != nil {
 		t.Fatal(err)
 	}
 	want := []string{"password secret1", "password secret1", "password secret2", "commit root offset 0"}
-	if got := n.record(t); !slices.Equal(got, want) || string(n.link.password) != "secret2" {
-		t.Errorf("%q, kept %q", got, n.link.password)
+	if got := n.record(t); !slices.Equal(got, want) || string(n.Link.password) != "secret2" {
+		t.Errorf("%q, kept %q", got, n.Link.password)
 	}
 }

@@ -14,7 +14,7 @@ func (d *deployment) confirms() bool {
 	case Switch, Test:
 		return true
 	case Boot:
-		return d.opts.Reboot.Timeout > 0 && !d.link.interactive()
+		return d.opts.Reboot.Timeout > 0 && !d.Link.interactive()
 	}
 	return false
 }
@@ -32,7 +32,7 @@ func (d *deployment) checkLockout(ctx context.Context, toplevel nix.StorePath) e
 		}()
 	}
 	var risks []agent.Risk
-	err := d.link.do(ctx, func(conn *agent.Session) error {
+	err := d.Link.do(ctx, func(conn *agent.Session) error {
 		var err error
 		risks, err = conn.Inspect(ctx, toplevel, string(d.opts.Action))
 		return err

@@ -22,7 +22,7 @@ import (
 // lies must not be able to read this machine's store. Unless ours says that p was made here, nothing is sent at all.
 func (d *deployment) complete(ctx context.Context, p nix.StorePath, ours bool) error {
 	told, sent := false, map[nix.StorePath]bool{}
-	err := d.link.do(ctx, func(conn *agent.Session) error {
+	err := d.Link.do(ctx, func(conn *agent.Session) error {
 		for {
 			got, err := conn.OnDisk(ctx, p, false)
 			if err != nil {
@@ -59,7 +59,7 @@ func (d *deployment) complete(ctx context.Context, p nix.StorePath, ours bool) e
 		}
 	})
 	if err != nil {
-		return d.fail(Ship, Unchanged, shipError(err))
+		return d.fail(Ship, Unchanged, FullDisk(err))
 	}
 	return nil
 }
@@ -67,7 +67,7 @@ func (d *deployment) complete(ctx context.Context, p nix.StorePath, ours bool) e
 // sendable are those of the paths that p needs, that this machine has as the target's Nix has registered them, and that were not
 // sent yet.
 func (d *deployment) sendable(ctx context.Context, p nix.StorePath, gone []agent.WrongPath, sent map[nix.StorePath]bool) ([]nix.PathInfo, error) {
-	local, err := d.opts.Nix.OpenServe(ctx)
+	local, err := d.Nix.OpenServe(ctx)
 	if err != nil {
 		return nil, err
 	}

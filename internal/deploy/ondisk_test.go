@@ -11,7 +11,7 @@ import (
 // TestWhatIsGoneFromATargetsDiskIsNamed has a target that lacks paths which this machine has not either: nothing is activated.
 func TestWhatIsGoneFromATargetsDiskIsNamed(t *testing.T) {
 	n := newFakeNode(t, Switch, "lacks")
-	if _, err := n.link.open(soon(t)); err != nil {
+	if _, err := n.Link.open(soon(t)); err != nil {
 		t.Fatal(err)
 	}
 	err := n.complete(soon(t), newBundle, false)

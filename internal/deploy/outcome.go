@@ -44,7 +44,7 @@ func activationError(r agent.ActivateResult, action Action, before agent.Facts, 
 	case -1:
 		return hint("it is not known how the activation ended: "+cmp.Or(r.Error, "it left no status")+now, back, see)
 	}
-	return hint(fmt.Sprintf("switch-to-configuration %s ended with status %d%s", action.activates(), r.Status, now), back, see)
+	return hint(fmt.Sprintf("switch-to-configuration %s ended with status %d%s", action.Activates(), r.Status, now), back, see)
 }
 
 // runsNow says what runs after an activation that failed.

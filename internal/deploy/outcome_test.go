@@ -127,7 +127,7 @@ func TestInterruptedTellsWhatIsKnown(t *testing.T) {
 		"something else":               {Switch, Activate, errors.New("x"), false, Unknown, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d := &deployment{opts: Options{Action: c.action}, job: "job"}
+			d := &deployment{Visit: &Visit{Job: "job"}, opts: Options{Action: c.action}}
 			var e *Error
 			if err := d.interrupted(c.step, fmt.Errorf("wrapped: %w", c.err), before, c.harmless); !errors.As(err, &e) {
 				t.Fatalf("got %v", err)
@@ -144,7 +144,7 @@ func TestInterruptedTellsWhatIsKnown(t *testing.T) {
 
 func TestErrorGivesItsOwnHintsFirstAndNoMoreThanTwo(t *testing.T) {
 	inner := hint("inner", "three", "", "four")
-	e := &Error{Node: "pi", Step: Ship, Err: fmt.Errorf("x: %w", inner), hints: []string{"one"}}
+	e := &Error{Node: "pi", Step: Ship, Err: fmt.Errorf("x: %w", inner), Advice: []string{"one"}}
 	if got := strings.Join(e.Hints(), " "); got != "one three" || e.Error() != "pi: ship: x: inner" {
 		t.Errorf("%q, %v", got, e)
 	}
@@ -165,12 +165,12 @@ func TestErrorGivesItsOwnHintsFirstAndNoMoreThanTwo(t *testing.T) {
 }
 
 func TestShipErrorOfAFullDiskHelps(t *testing.T) {
-	full := shipError(fmt.Errorf("x: %w", &agent.ResponseError{Kind: agent.KindDiskFull, Text: "No space left on device", Stderr: []string{"error: it"}}))
+	full := FullDisk(fmt.Errorf("x: %w", &agent.ResponseError{Kind: agent.KindDiskFull, Text: "No space left on device", Stderr: []string{"error: it"}}))
 	e := &Error{Node: "pi", Step: Ship, Err: full}
 	if !strings.Contains(e.Error(), "disk is full: No space left on device") || len(e.Hints()) != 1 || len(e.Output()) != 1 {
 		t.Errorf("%v, %q, %q", e, e.Hints(), e.Output())
 	}
-	if other := errors.New("x"); shipError(other) != other {
+	if other := errors.New("x"); FullDisk(other) != other {
 		t.Error("another error was changed")
 	}
 }

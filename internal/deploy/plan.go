@@ -44,38 +44,61 @@ type ToShip struct {
 // maxMeasured is how many bytes of NARs are compressed at most only to know how long they get.
 const maxMeasured = 2 << 30
 
-// Plan evaluates and builds a node's bundle, and says what its deployment with the action switch would do. Nothing is changed
-// on the target, and root is needed only where the agent has to be installed. A failure is an [*Error].
-func Plan(ctx context.Context, inv *inventory.Inventory, node inventory.Node, opts Options) (*Planned, error) {
-	opts.Action = Switch
-	l, err := newLook(inv, node, opts)
+// Previewing says which deployment is foreseen.
+type Previewing struct {
+	Action Action
+	// Reboot says that the system is to come by a reboot.
+	Reboot bool
+	// NoDelta ships every path as a whole.
+	NoDelta bool
+	// Memory, if set, has differences that were made for other nodes.
+	Memory *ship.Memory
+	// ReplaceUnknown, AllowLockout and Unsafe are what the user does not want to be warned of.
+	ReplaceUnknown, AllowLockout, Unsafe bool
+	// Measure says that what would be sent is worth knowing exactly.
+	Measure bool
+}
+
+// Plan evaluates and builds a node's bundle, and says what its deployment would do. Nothing is changed on the target, and root is
+// needed only where the agent has to be installed. A failure is an [*Error].
+func Plan(ctx context.Context, session Session, inv *inventory.Inventory, node inventory.Node, opts Previewing) (*Planned, error) {
+	v, err := session.Visit(inv, node, Reading)
 	if err != nil {
 		return nil, err
 	}
-	defer l.close()
-	ready, facts, err := l.prepare(ctx)
+	defer v.Close()
+	ready, facts, err := v.Prepare(ctx, false, func(ready Built, facts agent.Facts) bool {
+		return opts.Action.IsDone(facts, ready.Bundle, ready.Toplevel, opts.Reboot)
+	})
 	if err != nil {
 		return nil, err
 	}
-	l.facts, l.open, l.measure = facts, true, true
+	return PlanOn(ctx, v, ready, facts, opts)
+}
+
+// PlanOn says what a deployment of what is built would do to the target that v is connected to, when its turn has come. A failure is
+// an [*Error].
+func PlanOn(ctx context.Context, v *Visit, ready Built, facts agent.Facts, opts Previewing) (*Planned, error) {
+	over, err := v.wait(ctx, Compare)
+	if err != nil {
+		return nil, err
+	}
+	defer over()
+	l := &look{Visit: v, opts: opts, facts: facts, open: true}
+	// The connection goes on. A person may take their time to read this, and there may be many nodes.
+	defer l.release()
 	return l.plan(ctx, ready)
 }
 
-// plan says what would be done on the target, which is connected, when its turn has come.
-func (l *look) plan(ctx context.Context, ready built) (*Planned, error) {
-	over, err := l.turn(ctx, Compare)
-	if err != nil {
-		return nil, l.fail(Compare, Unchanged, err)
-	}
-	defer over()
-	source, err := l.inv.SourceOf(ctx, l.node)
+func (l *look) plan(ctx context.Context, ready Built) (*Planned, error) {
+	source, err := l.Inventory.SourceOf(ctx, l.Node)
 	if err != nil {
 		return nil, l.fail(Evaluate, Unchanged, err)
 	}
-	after := Side{Name: "the working tree", Toplevel: ready.toplevel, Bundle: ready.bundle, Source: source.Path, Here: true}
+	after := Side{Name: "the working tree", Toplevel: ready.Toplevel, Bundle: ready.Bundle, Source: source.Path, Here: true}
 	p := &Planned{
-		Comparison: Comparison{Node: l.node.Name, After: after, Unknown: []string{}}, Nothing: l.isDone(ready, l.facts),
-		SameSystem: l.sameSystem(ready, l.facts), Ship: ToShip{Paths: []nix.StorePath{}}, Lockout: []agent.Risk{}, Warnings: []string{},
+		Comparison: Comparison{Node: l.Node.Name, After: after, Unknown: []string{}}, Nothing: l.opts.Action.IsDone(l.facts, ready.Bundle, ready.Toplevel, l.opts.Reboot),
+		SameSystem: l.opts.Action.HasSystem(l.facts, ready.Toplevel, l.opts.Reboot), Ship: ToShip{Paths: []nix.StorePath{}}, Lockout: []agent.Risk{}, Warnings: []string{},
 	}
 	if p.Nothing {
 		p.Before = after
@@ -94,7 +117,7 @@ func (l *look) plan(ctx context.Context, ready built) (*Planned, error) {
 	} else if err := l.first(ctx, p); err != nil {
 		return nil, err
 	}
-	if err := l.toShip(ctx, ready.bundle, p); err != nil {
+	if err := l.toShip(ctx, ready.Bundle, p); err != nil {
 		return nil, err
 	}
 	if p.SameSystem {
@@ -126,7 +149,7 @@ func (l *look) first(ctx context.Context, p *Planned) error {
 
 // toShip asks what the target lacks.
 func (l *look) toShip(ctx context.Context, bundle nix.StorePath, p *Planned) error {
-	err := l.link.do(ctx, func(conn *agent.Session) error {
+	err := l.Link.do(ctx, func(conn *agent.Session) error {
 		plan, err := ship.MakePlan(ctx, l.local.Serve, conn, bundle, ship.Options{Known: keptBy(l.facts), NoDelta: l.opts.NoDelta, Memory: l.opts.Memory})
 		if err != nil {
 			return err
@@ -135,13 +158,13 @@ func (l *look) toShip(ctx context.Context, bundle nix.StorePath, p *Planned) err
 		for _, info := range plan.Missing {
 			p.Ship.Paths = append(p.Ship.Paths, info.Path)
 		}
-		if l.measure && len(plan.Missing) > 0 && plan.Bytes <= maxMeasured {
+		if l.opts.Measure && len(plan.Missing) > 0 && plan.Bytes <= maxMeasured {
 			measured, err := plan.Measure(ctx)
 			if err != nil {
 				return err
 			}
 			p.Ship.Wire, p.Ship.Differences = measured.Wire, measured.Differences
-			p.Ship.estimate(measured, lastSpeed(l.opts.Roots.Speed(l.inv.File, l.node.Name)))
+			p.Ship.estimate(measured, lastSpeed(l.Roots.Speed(l.Inventory.File, l.Node.Name)))
 		}
 		return nil
 	})
@@ -153,9 +176,9 @@ func (l *look) toShip(ctx context.Context, bundle nix.StorePath, p *Planned) err
 
 // warn finds what would stop the deployment, or be done otherwise than asked, as far as that is known before anything is
 // shipped.
-func (l *look) warn(ctx context.Context, ready built, p *Planned) {
+func (l *look) warn(ctx context.Context, ready Built, p *Planned) {
 	// What the target itself says it runs counts, also where that is not here.
-	p.NeedsReboot = rebootNeeded(l.facts, ready.toplevel)
+	p.NeedsReboot = rebootNeeded(l.facts, ready.Toplevel)
 	stop := func(err error) {
 		if err == nil {
 			return
@@ -169,7 +192,7 @@ func (l *look) warn(ctx context.Context, ready built, p *Planned) {
 		p.Warnings = append(p.Warnings, run.Clean(text))
 	}
 	if !l.opts.ReplaceUnknown {
-		stop(surprise(l.facts, l.project(ctx, ready)))
+		stop(surprise(l.facts, l.project(ctx, ready.Toplevel)))
 	}
 	for _, risk := range p.lockoutWarnings() {
 		stop(risk)
@@ -178,34 +201,10 @@ func (l *look) warn(ctx context.Context, ready built, p *Planned) {
 	if p.System != nil && p.System.Refused != "" && p.NeedsReboot == "" {
 		stop(fmt.Errorf("the system's switch-to-configuration would do nothing: %s", p.System.Refused))
 	}
-	if p.NeedsReboot == "" {
-		stop(goesBack(l.facts, l.opts))
+	if p.NeedsReboot == "" && !l.opts.Unsafe && l.opts.Action.Activates() == "test" {
+		stop(goesBack(l.facts))
 	}
 	if l.facts.Booted != "" && l.facts.Booted != l.facts.Current && l.facts.Profile != l.facts.Current {
 		p.Warnings = append(p.Warnings, "the running system is not the boot default (started with --action test)")
 	}
-}
-
-// agree asks a person whether to do what is planned, where there is one to ask.
-func (d *deployment) agree(ctx context.Context, ready built, facts agent.Facts) error {
-	if d.opts.Agree == nil || d.opts.Action == DryActivate {
-		return nil
-	}
-	l := &look{deployment: d, facts: facts, open: true}
-	planned, err := l.plan(ctx, ready)
-	// The connection is the deployment's and goes on. A person may take their time, and there may be many nodes.
-	if l.local != nil {
-		_ = l.local.Close()
-	}
-	if err != nil {
-		return err
-	}
-	agreed, err := d.opts.Agree(ctx, planned)
-	if err != nil {
-		return d.fail(Connect, Unchanged, err)
-	}
-	if !agreed {
-		return d.fail(Connect, Unchanged, fmt.Errorf("cancelled; nothing was changed"))
-	}
-	return nil
 }

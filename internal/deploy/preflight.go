@@ -21,8 +21,8 @@ type condition struct {
 }
 
 // preflight tells from what the agent says whether a deployment of system can work there, before anything is built for it.
-func preflight(facts agent.Facts, system string, opts Options) error {
-	for _, c := range conditions(facts, system, opts) {
+func preflight(facts agent.Facts, system string, forceNotNixOS bool) error {
+	for _, c := range conditions(facts, system, forceNotNixOS) {
 		if c.err != nil {
 			return c.err
 		}
@@ -31,7 +31,7 @@ func preflight(facts agent.Facts, system string, opts Options) error {
 }
 
 // conditions are all that preflight looks at, what matters most first.
-func conditions(facts agent.Facts, system string, opts Options) []condition {
+func conditions(facts agent.Facts, system string, forceNotNixOS bool) []condition {
 	free := condition{about: "lock"}
 	if facts.Lock != nil {
 		free.err = locked(facts.Lock)
@@ -42,7 +42,7 @@ func conditions(facts agent.Facts, system string, opts Options) []condition {
 			"install Nix there first; on NixOS it is there unless nix.enable = false")
 	}
 	nixos := condition{about: "nixos"}
-	if !facts.NixOS && !opts.ForceNotNixOS {
+	if !facts.NixOS && !forceNotNixOS {
 		nixos.err = hint("the target is not a NixOS machine: /etc/NIXOS is missing",
 			"check the target's name; if you mean it, use --force-not-nixos")
 	}
@@ -131,11 +131,10 @@ func fits(facts agent.Facts, n uint64) error {
 // oldestSystemd is the version that a way back is armed with: that of NixOS 17.03.
 const oldestSystemd = 232
 
-// goesBack tells why a target could not go back by itself from a switch; nil if it can, or need not.
-func goesBack(facts agent.Facts, opts Options) error {
+// goesBack tells why a target could not go back by itself from a switch; nil if it can.
+func goesBack(facts agent.Facts) error {
 	reason := ""
 	switch {
-	case opts.Unsafe || opts.Action.activates() != "test":
 	case facts.Systemd == 0:
 		reason = "PID 1 is not systemd there, or its version is not known, so no timer can be armed"
 	case facts.Systemd < oldestSystemd:

@@ -12,25 +12,25 @@ import (
 func TestPreflight(t *testing.T) {
 	good := agent.Facts{Nix: "2.18.1", NixOS: true, System: "x86_64-linux", Machine: "x86_64", StoreFree: 1 << 30}
 	for name, c := range map[string]struct {
-		change func(*agent.Facts, *Options)
+		change func(*agent.Facts, *bool)
 		says   string
 	}{
-		"all well":              {func(*agent.Facts, *Options) {}, ""},
-		"free space not known":  {func(f *agent.Facts, _ *Options) { f.StoreFree = 0 }, ""},
-		"locked":                {func(f *agent.Facts, _ *Options) { f.Lock = &agent.Lock{Who: "bob@there", Since: 1} }, "bob@there is deploying to this target since "},
-		"locked by nobody":      {func(f *agent.Facts, _ *Options) { f.Lock = &agent.Lock{} }, "someone is deploying to this target"},
-		"no Nix":                {func(f *agent.Facts, _ *Options) { f.Nix, f.NixError = "", "nix-store is not in PATH" }, "no working Nix: nix-store is not in PATH"},
-		"a Nix without a word":  {func(f *agent.Facts, _ *Options) { f.Nix = "" }, "nix-store does not work there"},
-		"no NixOS":              {func(f *agent.Facts, _ *Options) { f.NixOS = false }, "not a NixOS machine"},
-		"no NixOS, and forced":  {func(f *agent.Facts, o *Options) { f.NixOS, o.ForceNotNixOS = false, true }, ""},
-		"another architecture":  {func(f *agent.Facts, _ *Options) { f.System, f.Machine = "aarch64-linux", "aarch64" }, "built for x86_64-linux, but the target is aarch64-linux"},
-		"a full disk":           {func(f *agent.Facts, _ *Options) { f.StoreFree = 1 << 20 }, "disk is full: 1.0 MB free"},
-		"the most serious is 1": {func(f *agent.Facts, _ *Options) { *f = agent.Facts{Lock: &agent.Lock{Who: "bob"}} }, "bob is deploying"},
+		"all well":              {func(*agent.Facts, *bool) {}, ""},
+		"free space not known":  {func(f *agent.Facts, _ *bool) { f.StoreFree = 0 }, ""},
+		"locked":                {func(f *agent.Facts, _ *bool) { f.Lock = &agent.Lock{Who: "bob@there", Since: 1} }, "bob@there is deploying to this target since "},
+		"locked by nobody":      {func(f *agent.Facts, _ *bool) { f.Lock = &agent.Lock{} }, "someone is deploying to this target"},
+		"no Nix":                {func(f *agent.Facts, _ *bool) { f.Nix, f.NixError = "", "nix-store is not in PATH" }, "no working Nix: nix-store is not in PATH"},
+		"a Nix without a word":  {func(f *agent.Facts, _ *bool) { f.Nix = "" }, "nix-store does not work there"},
+		"no NixOS":              {func(f *agent.Facts, _ *bool) { f.NixOS = false }, "not a NixOS machine"},
+		"no NixOS, and forced":  {func(f *agent.Facts, force *bool) { f.NixOS, *force = false, true }, ""},
+		"another architecture":  {func(f *agent.Facts, _ *bool) { f.System, f.Machine = "aarch64-linux", "aarch64" }, "built for x86_64-linux, but the target is aarch64-linux"},
+		"a full disk":           {func(f *agent.Facts, _ *bool) { f.StoreFree = 1 << 20 }, "disk is full: 1.0 MB free"},
+		"the most serious is 1": {func(f *agent.Facts, _ *bool) { *f = agent.Facts{Lock: &agent.Lock{Who: "bob"}} }, "bob is deploying"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			facts, opts := good, Options{}
-			c.change(&facts, &opts)
-			err := preflight(facts, "x86_64-linux", opts)
+			facts, force := good, false
+			c.change(&facts, &force)
+			err := preflight(facts, "x86_64-linux", force)
 			if c.says == "" {
 				if err != nil {
 					t.Errorf("got %v", err)
@@ -110,7 +110,7 @@ func TestRootsOfEqualNamesInDifferentInventoriesDiffer(t *testing.T) {
 func TestParseAction(t *testing.T) {
 	for s, commits := range map[string]bool{"switch": true, "boot": true, "test": false, "dry-activate": false} {
 		a, err := ParseAction(s)
-		if err != nil || a.commits() != commits || (a.activates() == "") != (s == "boot") {
+		if err != nil || a.Commits() != commits || (a.Activates() == "") != (s == "boot") {
 			t.Errorf("%s: %v, %v", s, a, err)
 		}
 	}
@@ -139,7 +139,7 @@ func TestATargetThatCannotGoBackIsRefused(t *testing.T) {
 	} {
 		facts, opts := good, Options{Action: Switch}
 		c.change(&facts, &opts)
-		err := goesBack(facts, opts)
+		err := opts.unguarded(facts)
 		if c.says == "" && err != nil || c.says != "" && (err == nil || !strings.Contains(err.Error(), c.says)) {
 			t.Errorf("%s: got %v", name, err)
 		}
@@ -176,7 +176,7 @@ func TestWhatATargetForgetsIsSaidInWords(t *testing.T) {
 				}
 			}
 			c.facts.Nix, c.facts.NixOS, c.facts.System = "2.18", true, "x86_64-linux"
-			if err := preflight(c.facts, "x86_64-linux", Options{}); err != nil {
+			if err := preflight(c.facts, "x86_64-linux", false); err != nil {
 				t.Error(err)
 			}
 		})

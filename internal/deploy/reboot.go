@@ -30,7 +30,7 @@ const DefaultRebootTimeout = 10 * time.Minute
 // the new one is confirmed: by the connection that is made to it, and its checks.
 type rebooting struct {
 	*deployment
-	ready  built
+	ready  Built
 	before agent.Facts
 	// tried says that the old system is still the default.
 	tried bool
@@ -40,10 +40,10 @@ type rebooting struct {
 }
 
 // rebooted brings the system by a reboot, and commits it when it runs.
-func (d *deployment) rebooted(ctx context.Context, ready built, before agent.Facts, result *Result) error {
+func (d *deployment) rebooted(ctx context.Context, ready Built, before agent.Facts, result *Result) error {
 	b := &rebooting{deployment: d, ready: ready, before: before}
-	b.log = &run.LineWriter{Emit: func(line string) { d.emit(Event{Kind: Line, Step: Reboot, Text: line}) }}
-	system := string(ready.toplevel)
+	b.log = d.lines(Reboot)
+	system := string(ready.Toplevel)
 	// What an earlier run has rebooted into, and then lost, needs no second reboot.
 	b.tried = before.Booted == system && before.Profile != system
 	if before.Booted != system || before.Current != system {
@@ -59,7 +59,7 @@ func (d *deployment) rebooted(ctx context.Context, ready built, before agent.Fac
 		return nil
 	}
 	var err error
-	if result.Generation, err = d.commit(ctx, ready, "boot", d.link.facts()); err != nil && b.tried {
+	if result.Generation, err = d.commit(ctx, ready, "boot", d.Link.facts()); err != nil && b.tried {
 		return b.goBack(ctx, err)
 	}
 	return err
@@ -69,7 +69,7 @@ func (d *deployment) rebooted(ctx context.Context, ready built, before agent.Fac
 func (b *rebooting) restart(ctx context.Context, result *Result) error {
 	done := b.start(Reboot)
 	begin := time.Now()
-	why := noWayBack(b.before, b.ready.toplevel)
+	why := noWayBack(b.before, b.ready.Toplevel)
 	var facts agent.Facts
 	var err error
 	if why == "" {
@@ -107,9 +107,9 @@ func (b *rebooting) try(ctx context.Context) (facts agent.Facts, why string, err
 		return nil
 	}
 	b.tried = true
-	if err = ask(b.link.current()); err == nil || agent.IsLost(err) {
+	if err = ask(b.Link.current()); err == nil || agent.IsLost(err) {
 		// It may have been lost before the target could do anything: then it is asked again.
-		facts, err = b.link.waitForReboot(ctx, b.before.BootID, deadline, ask)
+		facts, err = b.Link.waitForReboot(ctx, b.before.BootID, deadline, ask)
 	}
 	b.log.Flush()
 	var response *agent.ResponseError
@@ -154,12 +154,12 @@ func noWayBack(facts agent.Facts, system nix.StorePath) string {
 }
 
 // askEarly asks what can be asked before a system is shipped.
-func (d *deployment) askEarly(ctx context.Context, ready built) error {
-	facts := d.link.facts()
-	if d.opts.Reboot.Timeout == 0 || facts.Booted == string(ready.toplevel) {
+func (d *deployment) askEarly(ctx context.Context, ready Built) error {
+	facts := d.Link.facts()
+	if d.opts.Reboot.Timeout == 0 || facts.Booted == string(ready.Toplevel) {
 		return nil
 	}
-	if why := noWayBack(facts, ready.toplevel); why != "" {
+	if why := noWayBack(facts, ready.Toplevel); why != "" {
 		return d.mayReboot(ctx, why)
 	}
 	return nil
@@ -176,7 +176,7 @@ func (d *deployment) mayReboot(ctx context.Context, why string) error {
 		return nil
 	}
 	if ask := d.opts.Ask; ask != nil {
-		question := fmt.Sprintf("%s: this reboot has no way back: %s.\nIf the new system does not come up, somebody has to go there. Reboot all the same?", d.node.Name, why)
+		question := fmt.Sprintf("%s: this reboot has no way back: %s.\nIf the new system does not come up, somebody has to go there. Reboot all the same?", d.Node.Name, why)
 		agreed, err := ask(ctx, question)
 		if err != nil {
 			return d.fail(Reboot, Unchanged, err)
@@ -190,19 +190,19 @@ func (d *deployment) mayReboot(ctx context.Context, why string) error {
 
 func (b *rebooting) request() agent.Request {
 	return agent.Request{
-		Job: b.job, Offset: b.log.Total, Toplevel: b.ready.toplevel, Bundle: b.ready.bundle, ForceNotNixOS: b.opts.ForceNotNixOS,
+		Job: b.Job, Offset: b.log.Total, Toplevel: b.ready.Toplevel, Bundle: b.ready.Bundle, ForceNotNixOS: b.opts.ForceNotNixOS,
 		ActivationLimit: wholeSeconds(b.opts.Limits.Activation),
 	}
 }
 
 // arrived judges the system that a target came back with.
 func (b *rebooting) arrived(ctx context.Context, facts agent.Facts) error {
-	switch system := string(b.ready.toplevel); {
+	switch system := string(b.ready.Toplevel); {
 	case facts.Booted == system && facts.Current == system:
 		return nil
 	case facts.Booted != b.before.Booted && facts.Booted != b.before.Profile:
 		return b.fail(Reboot, Unknown, hint("the target came back with "+systemName(facts.Booted)+", which is neither the new nor the old system",
-			"ferry generations "+b.node.Name+" shows what is there"))
+			"ferry generations "+b.Node.Name+" shows what is there"))
 	case !b.tried:
 		return b.fail(Reboot, Unknown, errors.New("the target came back with the old system, though the new one is its boot default"))
 	}
@@ -213,10 +213,10 @@ func (b *rebooting) arrived(ctx context.Context, facts agent.Facts) error {
 // again tells the target to reboot and waits for another boot than the one of this id.
 func (b *rebooting) again(ctx context.Context, bootID string) (agent.Facts, error) {
 	deadline := time.Now().Add(b.opts.Reboot.Timeout)
-	if err := b.link.current().Reboot(ctx, b.request()); err != nil && !agent.IsLost(err) {
+	if err := b.Link.current().Reboot(ctx, b.request()); err != nil && !agent.IsLost(err) {
 		return agent.Facts{}, &rebootError{kind: neverDown, err: err}
 	}
-	return b.link.waitForReboot(ctx, bootID, deadline, func(*agent.Session) error { return nil })
+	return b.Link.waitForReboot(ctx, bootID, deadline, func(*agent.Session) error { return nil })
 }
 
 // lost tells what is known of a target that has not come back.
@@ -229,10 +229,10 @@ func (b *rebooting) lost(ctx context.Context, err error) error {
 	case !errors.As(err, &failed):
 		e := b.fail(Reboot, Unknown, err)
 		if errors.Is(err, context.Canceled) {
-			e.Err = &hinted{text: "interrupted while the target reboots", err: err}
+			e.Err = &Advised{Text: "interrupted while the target reboots", Err: err}
 		}
 		if b.tried {
-			e.hints = []string{"it goes back to the old system unless this is run again within " + (b.opts.Reboot.Timeout / 2).String() + " of its boot"}
+			e.Advice = []string{"it goes back to the old system unless this is run again within " + (b.opts.Reboot.Timeout / 2).String() + " of its boot"}
 		}
 		return e
 	case failed.kind == neverDown && b.tried:
@@ -250,7 +250,7 @@ func (b *rebooting) forget(ctx context.Context, why *Error) error {
 	var got agent.BootOnceResult
 	log := &run.LineWriter{Emit: b.log.Emit}
 	// It can be asked for again by whoever is connected, in whichever boot.
-	err := b.link.do(ctx, func(conn *agent.Session) error {
+	err := b.Link.do(ctx, func(conn *agent.Session) error {
 		request := b.request()
 		request.Offset = log.Total
 		var err error
@@ -270,7 +270,7 @@ func (b *rebooting) forget(ctx context.Context, why *Error) error {
 
 // booted waits, at most for limit, until the target has finished booting, and tells its units.
 func (b *rebooting) booted(ctx context.Context, limit time.Duration) (got agent.BootedResult, err error) {
-	err = b.link.do(ctx, func(conn *agent.Session) error {
+	err = b.Link.do(ctx, func(conn *agent.Session) error {
 		var err error
 		got, err = conn.Booted(ctx, limit)
 		return err
@@ -288,15 +288,15 @@ func (b *rebooting) check(ctx context.Context) error {
 	if !got.Finished {
 		return fmt.Errorf("the boot is not over after %v", b.opts.Limits.Activation)
 	}
-	if err := judgeUnits(b.node.Checks.Units, got.Failed, append(got.Before, b.failed...)); err != nil {
+	if err := judgeUnits(b.Node.Checks.Units, got.Failed, append(got.Before, b.failed...)); err != nil {
 		return err
 	}
 	done("")
-	checks, err := b.inv.ChecksOf(ctx, b.node)
+	checks, err := b.Inventory.ChecksOf(ctx, b.Node)
 	if err != nil {
 		return err
 	}
-	if err := runChecks(ctx, checks, b.link, b.emit); err != nil {
+	if err := runChecks(ctx, checks, b.Link, b.emit); err != nil {
 		return b.fail(Check, Unknown, err)
 	}
 	return nil
@@ -328,15 +328,15 @@ func (b *rebooting) goBack(ctx context.Context, why error) error {
 		return b.lost(ctx, ctx.Err())
 	}
 	if !b.tried {
-		return b.fail(step, Unknown, hint(why.Error()+"; the new system runs, and boots by default", "ferry generations "+b.node.Name+" shows what to go back to"))
+		return b.fail(step, Unknown, hint(why.Error()+"; the new system runs, and boots by default", "ferry generations "+b.Node.Name+" shows what to go back to"))
 	}
 	b.note(why.Error() + "; going back to the old system")
 	done := b.start(RollBack)
-	facts, err := b.again(ctx, b.link.facts().BootID)
+	facts, err := b.again(ctx, b.Link.facts().BootID)
 	if err != nil {
 		return b.lost(ctx, fmt.Errorf("%w; going back: %w", why, err))
 	}
-	if facts.Booted == string(b.ready.toplevel) {
+	if facts.Booted == string(b.ready.Toplevel) {
 		return b.fail(RollBack, Unknown, fmt.Errorf("%w; the target was rebooted, and runs the new system again", why))
 	}
 	done("runs " + systemName(facts.Booted))

@@ -4,9 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
-	"io"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 
@@ -34,22 +32,6 @@ func rebootNeeded(facts agent.Facts, toplevel nix.StorePath) string {
 		return ""
 	}
 	return inhibitorReason(string(facts.Inhibitors), inhibitors)
-}
-
-// maxSystemFile is how much of a system's file is compared, in bytes: as much as the agent tells.
-const maxSystemFile = 64 << 10
-
-func systemFile(toplevel nix.StorePath, name string) (string, error) {
-	file, err := os.Open(string(toplevel) + "/" + name)
-	if err != nil {
-		return "", err
-	}
-	defer file.Close()
-	text, err := io.ReadAll(io.LimitReader(file, maxSystemFile+1))
-	if err == nil && len(text) > maxSystemFile {
-		err = fmt.Errorf("%s of %s is larger than %d bytes", name, toplevel, maxSystemFile)
-	}
-	return string(text), err
 }
 
 // initReason compares two init-interface-version. A running system without one counts as another one, as in NixOS.

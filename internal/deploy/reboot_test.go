@@ -79,13 +79,13 @@ func rebootsAs(t *testing.T, options RebootOptions, ask func(context.Context, st
 func rebootsWith(t *testing.T, checks health.Checks, options RebootOptions, ask func(context.Context, string) (bool, error), plan ...string) (*fakeNode, error) {
 	t.Helper()
 	n := newFakeNode(t, Boot, plan...)
-	n.node.Checks = checks
+	n.Node.Checks = checks
 	if options.Timeout == 0 {
 		options.Timeout = 3 * time.Second
 	}
 	n.opts.Reboot, n.opts.Ask, n.opts.Limits = options, ask, DefaultLimits()
-	n.link.rebootPause = 20 * time.Millisecond
-	facts, err := n.link.open(soon(t))
+	n.Link.rebootPause = 20 * time.Millisecond
+	facts, err := n.Link.open(soon(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -32,7 +32,7 @@ const maxWrongBases = 4
 // run is the ship with one connection.
 func (s *shipment) run(ctx context.Context) func(*agent.Session) error {
 	return func(conn *agent.Session) error {
-		local, err := s.d.opts.Nix.OpenServe(ctx)
+		local, err := s.d.Nix.OpenServe(ctx)
 		if err != nil {
 			return err
 		}
@@ -103,19 +103,6 @@ func (s *shipment) round(ctx context.Context, local *nix.Serve, conn *agent.Sess
 }
 
 func (s *shipment) noDelta() bool { return s.d.opts.NoDelta || len(s.whole) > maxWrongBases }
-
-// keptBy are the paths that a target keeps, by what it says of itself: nobody collects them while it is deployed to.
-func keptBy(facts agent.Facts) []nix.StorePath {
-	var kept []nix.StorePath
-	seen := map[nix.StorePath]bool{}
-	for _, text := range []string{facts.Current, facts.Bundle, facts.Profile, facts.Booted} {
-		if p, err := nix.ParseStorePath(text); err == nil && !seen[p] {
-			seen[p] = true
-			kept = append(kept, p)
-		}
-	}
-	return kept
-}
 
 func (s *shipment) summary() string {
 	t := s.total

@@ -15,8 +15,8 @@ import (
 
 // DiffSource writes the difference of the sources that two systems of a node were made from, as a unified diff. The systems are
 // named as for [Diff]. A failure is an [*Error].
-func DiffSource(ctx context.Context, inv *inventory.Inventory, node inventory.Node, before, after string, opts Options, out io.Writer) error {
-	l, err := newLook(inv, node, opts)
+func DiffSource(ctx context.Context, session Session, inv *inventory.Inventory, node inventory.Node, before, after string, out io.Writer) error {
+	l, err := newLook(session, inv, node)
 	if err != nil {
 		return err
 	}
@@ -25,7 +25,7 @@ func DiffSource(ctx context.Context, inv *inventory.Inventory, node inventory.No
 	for i, what := range []string{before, after} {
 		if what == SideTree {
 			// It need not build, or even evaluate.
-			source, err := l.inv.SourceOf(ctx, node)
+			source, err := l.Inventory.SourceOf(ctx, node)
 			if err != nil {
 				return l.fail(Evaluate, Unchanged, err)
 			}
@@ -41,7 +41,7 @@ func DiffSource(ctx context.Context, inv *inventory.Inventory, node inventory.No
 		}
 		sources[i] = s.Source
 	}
-	if err := unifiedDiff(ctx, opts.Nix.Runner, sources[0], sources[1], out); err != nil {
+	if err := unifiedDiff(ctx, session.Nix.Runner, sources[0], sources[1], out); err != nil {
 		return l.fail(Build, Unchanged, err)
 	}
 	return nil

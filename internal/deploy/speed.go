@@ -77,7 +77,7 @@ func (s *ToShip) estimate(measured ship.Result, perSecond uint64) {
 
 // keepSpeed writes down how fast a ship to the node was.
 func (d *deployment) keepSpeed(r ship.Result) {
-	if err := keepSpeed(d.opts.Roots.Speed(d.inv.File, d.node.Name), r); err != nil {
+	if err := keepSpeed(d.Roots.Speed(d.Inventory.File, d.Node.Name), r); err != nil {
 		d.note(fmt.Sprintf("the speed of this ship is not kept on this machine: %v", err))
 	}
 }

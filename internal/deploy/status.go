@@ -59,10 +59,10 @@ type NodeStatus struct {
 
 // Status looks at all nodes at once and gives what asks most for attention first. A node that cannot be asked is in it, with the
 // reason. The error is one of this side.
-func Status(ctx context.Context, inv *inventory.Inventory, nodes []inventory.Node, look Look) ([]NodeStatus, error) {
+func Status(ctx context.Context, s Session, inv *inventory.Inventory, nodes []inventory.Node) ([]NodeStatus, error) {
 	list := make([]NodeStatus, len(nodes))
-	errs := look.eachNode(ctx, nodes, func(ctx context.Context, look Look, i int) error {
-		conn, err := look.open(ctx, nodes[i], true)
+	errs := s.Each(ctx, nodes, func(ctx context.Context, s Session, i int) error {
+		conn, err := open(ctx, s, nodes[i], Reading)
 		if err != nil {
 			return err
 		}
@@ -208,11 +208,6 @@ func unitPoints(look agent.LookResult) []Point {
 		text += fmt.Sprintf(" and %d more", n-unitsNamed)
 	}
 	return []Point{{Serious, text}}
-}
-
-// usersUnits says what failed of users who have no say in it.
-func usersUnits(units []string) string {
-	return "units of other users failed, which changes nothing: " + strings.Join(units, ", ")
 }
 
 // systemPoints are about which system runs and which one boots.

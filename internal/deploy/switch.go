@@ -40,12 +40,12 @@ type switching struct {
 }
 
 // guarded runs the new system on the target, comes back over a new connection, and lets it be committed.
-func (d *deployment) guarded(ctx context.Context, ready built, before agent.Facts, result *Result) error {
-	nodeChecks, err := d.inv.ChecksOf(ctx, d.node)
+func (d *deployment) guarded(ctx context.Context, ready Built, before agent.Facts, result *Result) error {
+	nodeChecks, err := d.Inventory.ChecksOf(ctx, d.Node)
 	if err != nil {
 		return d.fail(Activate, Unchanged, err)
 	}
-	s := d.newSwitching(d.job, ready.toplevel, before)
+	s := d.newSwitching(d.Job, ready.Toplevel, before)
 	s.checks = nodeChecks
 	s.limits = agent.Limits{Activation: wholeSeconds(d.opts.Limits.Activation), Confirm: wholeSeconds(d.opts.Limits.Confirm)}
 	if !s.checks.Empty() {
@@ -56,11 +56,11 @@ func (d *deployment) guarded(ctx context.Context, ready built, before agent.Fact
 		return d.fail(Activate, Unchanged, err)
 	}
 	request := agent.Request{
-		Job: d.job, Toplevel: ready.toplevel, Bundle: ready.bundle, Action: string(d.opts.Action), ForceNotNixOS: d.opts.ForceNotNixOS,
+		Job: d.Job, Toplevel: ready.Toplevel, Bundle: ready.Bundle, Action: string(d.opts.Action), ForceNotNixOS: d.opts.ForceNotNixOS,
 		Switch: &agent.Switch{Limits: s.limits, Units: agent.Units(s.checks.Units), Awaits: awaits, Unsafe: d.opts.Unsafe},
 		Record: d.record(),
 	}
-	d.link.patience = retryFor + d.opts.Limits.Confirm + time.Duration(s.limits.Checks)*time.Second
+	d.Link.bearWith(d.opts.Limits.Confirm + time.Duration(s.limits.Checks)*time.Second)
 	if err := ctx.Err(); err != nil {
 		return d.fail(Activate, Unchanged, err)
 	}
@@ -68,14 +68,14 @@ func (d *deployment) guarded(ctx context.Context, ready built, before agent.Fact
 	defer release()
 	var got agent.SwitchResult
 	s.enter(Activate)
-	err = d.link.follow(soft, func(conn *agent.Session) error {
+	err = d.Link.follow(soft, func(conn *agent.Session) error {
 		request.Offset, request.Token = s.log.Total, &s.expect
 		var err error
 		got, err = conn.Switch(soft, request, s.log, s.phase)
 		return err
 	})
 	if err == nil && got.Outcome == "" {
-		got, err = s.finish(soft, d.link.follow, got)
+		got, err = s.finish(soft, d.Link.follow, got)
 	}
 	s.log.Flush()
 	if err != nil {
@@ -91,7 +91,7 @@ func (d *deployment) guarded(ctx context.Context, ready built, before agent.Fact
 }
 
 func (d *deployment) record() agent.Record {
-	return agent.Record{Node: d.node.Name, Action: cmp.Or(d.what, string(d.opts.Action))}
+	return agent.Record{Node: d.Node.Name, Action: cmp.Or(d.what, string(d.opts.Action))}
 }
 
 // fail makes the error of a switch, which goes on after the user's first signal.
@@ -154,9 +154,9 @@ func (s *switching) finish(ctx context.Context, again again, waits agent.SwitchR
 	case s.watching:
 	case !s.checks.Empty():
 		request.Verdict, request.Reason = s.check(ctx, waits.Phase, left)
-	case s.link.address().Local():
+	case s.Link.address().Local():
 		request.Verdict = agent.VerdictConfirm
-	case s.link.interactive():
+	case s.Link.interactive():
 		if s.confirming = s.confirm(ctx, left); errors.Is(s.confirming, errAnswers) {
 			request.Verdict = agent.VerdictConfirm
 		}
@@ -186,14 +186,14 @@ const checksSlack = 15 * time.Second
 // check comes back to a target that waits, makes its checks, and says what the target is to do; "" when it could not come back:
 // the target then does by itself what there is to do.
 func (s *switching) check(ctx context.Context, phase agent.Phase, left time.Duration) (agent.Verdict, string) {
-	if phase == agent.Waiting && !s.link.address().Local() {
+	if phase == agent.Waiting && !s.Link.address().Local() {
 		if s.confirming = s.confirm(ctx, left); s.confirming != nil && !errors.Is(s.confirming, errAnswers) {
 			return "", ""
 		}
 	}
 	s.enter("")
 	s.checked = true
-	if err := runChecks(ctx, s.checks, s.link, s.emit); err != nil {
+	if err := runChecks(ctx, s.checks, s.Link, s.emit); err != nil {
 		s.step, s.failure = Check, err
 		return agent.VerdictBack, err.Error()
 	}
@@ -202,7 +202,7 @@ func (s *switching) check(ctx context.Context, phase agent.Phase, left time.Dura
 
 // comeBack says what to do about a target that was left while it changes.
 func (s *switching) comeBack() string {
-	return fmt.Sprintf("the switch continues on %[1]s and rolls back unless confirmed: wait, or press Ctrl-C again and later run: ferry attach %[1]s", s.node.Name)
+	return fmt.Sprintf("the switch continues on %[1]s and rolls back unless confirmed: wait, or press Ctrl-C again and later run: ferry attach %[1]s", s.Node.Name)
 }
 
 // broken is the error of a switch whose end is not known here.
@@ -218,22 +218,22 @@ func (s *switching) broken(err error, result *Result) error {
 	case errors.As(err, &forgotten):
 		return s.restarted(step, forgotten.facts, result)
 	case errors.As(err, &response) && response.Kind == agent.KindNone && s.job != "":
-		return s.restarted(step, s.link.facts(), result)
+		return s.restarted(step, s.Link.facts(), result)
 	case errors.As(err, &response):
 		// The agent refused, or could not begin.
 		if step == Activate {
 			e.State = Unchanged
 		}
 		if response.Kind == agent.KindUnsafe {
-			e.hints = []string{unsafeHint}
+			e.Advice = []string{unsafeHint}
 		}
 	case agent.IsLost(err), errors.Is(err, context.Canceled):
 		if errors.Is(err, context.Canceled) {
-			e.Err = &hinted{text: "interrupted", err: err}
+			e.Err = &Advised{Text: "interrupted", Err: err}
 		}
-		e.hints = []string{"it goes back by itself unless it is confirmed in time: ferry attach " + s.node.Name + " follows it again"}
+		e.Advice = []string{"it goes back by itself unless it is confirmed in time: ferry attach " + s.Node.Name + " follows it again"}
 		if s.job != "" {
-			e.hints = append(e.hints, fmt.Sprintf("its log on the target: /run/ferry/%s-switch/log, for root", s.job))
+			e.Advice = append(e.Advice, fmt.Sprintf("its log on the target: /run/ferry/%s-switch/log, for root", s.job))
 		}
 	}
 	return e
@@ -250,7 +250,7 @@ func (s *switching) restarted(step Step, now agent.Facts, result *Result) error 
 	case now.Current == s.before.Current && now.Profile == s.before.Profile:
 		return s.fail(step, RolledBack, hint(why+"; it runs and boots what it did before", "run the same command again: what has arrived is kept"))
 	}
-	return s.fail(step, Unknown, hint(why+", or deployed to by someone else; it runs "+systemName(now.Current), "ferry generations "+s.node.Name+" shows what is there"))
+	return s.fail(step, Unknown, hint(why+", or deployed to by someone else; it runs "+systemName(now.Current), "ferry generations "+s.Node.Name+" shows what is there"))
 }
 
 // conclude makes of the end of a switch what the deployment gives.
@@ -302,16 +302,16 @@ func (s *switching) conclude(got agent.SwitchResult, result *Result) error {
 		return s.fail(step, Unchanged, hint(text+"; nothing has changed", hints...))
 	case agent.SwitchRolledBack:
 		// What a check has to show is shown, and its advice comes first.
-		back := &hinted{text: text + "; the target rolled back to " + systemName(got.Current), hints: append(hintsOf(s.failure), see), err: s.failure}
+		back := &Advised{Text: text + "; the target rolled back to " + systemName(got.Current), Advice: append(hintsOf(s.failure), see), Err: s.failure}
 		return s.fail(step, RolledBack, back)
 	}
 	if got.Outcome == agent.SwitchOvertaken {
-		return s.fail(step, Unknown, hint(text, "ferry generations "+s.node.Name+" shows what is there", see))
+		return s.fail(step, Unknown, hint(text, "ferry generations "+s.Node.Name+" shows what is there", see))
 	}
 	text += "; the target could not go back, it runs " + systemName(got.Current)
 	if got.Phase == agent.Stranded {
 		return s.fail(step, Unknown, hint(fmt.Sprintf("%s, and tries again in %d s, and after that", text, got.Left),
-			"ferry attach "+s.node.Name+" shows how it goes; another deployment or a rollback takes its place", see))
+			"ferry attach "+s.Node.Name+" shows how it goes; another deployment or a rollback takes its place", see))
 	}
 	return s.fail(step, Unknown, hint(text, backTo(s.before), see))
 }

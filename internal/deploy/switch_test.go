@@ -25,16 +25,16 @@ func TestTheStepsOfASwitchDoNotGoBackwards(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var steps []Step
-			d := &deployment{opts: Options{Observe: func(e Event) {
+			d := &deployment{Visit: &Visit{Session: Session{Observe: func(e Event) {
 				if e.Kind == Started {
 					steps = append(steps, e.Step)
 				}
-			}}}
+			}}}}
 			local, err := target.ParseAddress("local")
 			if err != nil {
 				t.Fatal(err)
 			}
-			d.link = newLink(nil, []target.Address{local}, agent.Options{}, func(string) {})
+			d.Link = newLink(nil, []target.Address{local}, agent.Options{}, func(string) {})
 			s := d.newSwitching("job", newSystem, agent.Facts{})
 			s.checks = health.Checks{HTTP: []health.HTTP{{URL: server.URL, Status: c.status, From: health.Here, Timeout: 1}}}
 			s.enter(Activate)

@@ -14,19 +14,3 @@ import "context"
 //
 // An error ends the deployment of the node.
 type Turn func(ctx context.Context, node string, step Step) (over func(), err error)
-
-func (d *deployment) turn(ctx context.Context, step Step) (over func(), err error) {
-	return d.opts.turn(ctx, d.node.Name, step)
-}
-
-// turn waits for a node's turn, if there are turns.
-func (o Options) turn(ctx context.Context, node string, step Step) (over func(), err error) {
-	if o.Turn == nil {
-		return func() {}, nil
-	}
-	over, err = o.Turn(ctx, node, step)
-	if err != nil {
-		return nil, &Error{Node: node, Step: step, State: Unchanged, Err: err}
-	}
-	return over, nil
-}

@@ -2,8 +2,6 @@ package deploy
 
 import (
 	"context"
-	"fmt"
-	"os"
 
 	"ferry/internal/agent"
 	"ferry/internal/cause"
@@ -30,8 +28,8 @@ type Verified struct {
 // Verify has a node's target evaluate what the last deployment left there, with its own Nix and in the way of plain
 // nixos-rebuild, and compares that with what was deployed. Nothing is built, fetched or activated there; derivations are
 // written to its store. A failure is an [*Error].
-func Verify(ctx context.Context, inv *inventory.Inventory, node inventory.Node, opts Options) (*Verified, error) {
-	l, err := newLook(inv, node, opts)
+func Verify(ctx context.Context, session Session, inv *inventory.Inventory, node inventory.Node) (*Verified, error) {
+	l, err := newLook(session, inv, node)
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +46,7 @@ func Verify(ctx context.Context, inv *inventory.Inventory, node inventory.Node, 
 		return nil, err
 	}
 	v.Rebuilt, v.NixThere, v.Same = there.Toplevel, there.Nix, there.Toplevel == v.Deployed
-	if version, err := opts.Nix.Version(ctx); err == nil {
+	if version, err := session.Nix.Version(ctx); err == nil {
 		v.NixHere = version.Text
 	}
 	if v.Same {
@@ -63,7 +61,7 @@ func Verify(ctx context.Context, inv *inventory.Inventory, node inventory.Node, 
 		return v, nil
 	}
 	onTarget := func(ctx context.Context, drvs []nix.StorePath) (texts map[nix.StorePath]string, err error) {
-		err = l.link.do(ctx, func(conn *agent.Session) error {
+		err = l.Link.do(ctx, func(conn *agent.Session) error {
 			texts, err = conn.Derivations(ctx, drvs)
 			return err
 		})
@@ -89,9 +87,9 @@ func Verify(ctx context.Context, inv *inventory.Inventory, node inventory.Node, 
 // evaluateThere evaluates on the target.
 func (l *look) evaluateThere(ctx context.Context) (agent.EvaluateResult, error) {
 	done := l.start(Evaluate)
-	log := &run.LineWriter{Emit: func(line string) { l.emit(Event{Kind: Line, Step: Evaluate, Text: line}) }}
+	log := l.lines(Evaluate)
 	var there agent.EvaluateResult
-	err := l.link.do(ctx, func(conn *agent.Session) error {
+	err := l.Link.do(ctx, func(conn *agent.Session) error {
 		var err error
 		there, err = conn.Evaluate(ctx, log)
 		return err
@@ -106,13 +104,13 @@ func (l *look) evaluateThere(ctx context.Context) (agent.EvaluateResult, error) 
 
 // VerifyHere compares what ferry evaluates the working tree to with what plain nixos-rebuild would, both on this machine. A
 // failure is an [*Error].
-func VerifyHere(ctx context.Context, inv *inventory.Inventory, node inventory.Node, opts Options) (*Verified, error) {
-	l, err := newLook(inv, node, opts)
+func VerifyHere(ctx context.Context, session Session, inv *inventory.Inventory, node inventory.Node) (*Verified, error) {
+	l, err := newLook(session, inv, node)
 	if err != nil {
 		return nil, err
 	}
 	defer l.close()
-	evaluation, err := l.evaluate(ctx)
+	evaluation, err := l.Evaluate(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +129,7 @@ func VerifyHere(ctx context.Context, inv *inventory.Inventory, node inventory.No
 	}
 	v := &Verified{Node: node.Name, Deployed: evaluation.ToplevelOut, Rebuilt: system.Outputs["out"].Path}
 	v.Same = v.Deployed == v.Rebuilt
-	if version, err := opts.Nix.Version(ctx); err == nil {
+	if version, err := session.Nix.Version(ctx); err == nil {
 		v.NixHere, v.NixThere = version.Text, version.Text
 	}
 	if !v.Same {
@@ -140,68 +138,4 @@ func VerifyHere(ctx context.Context, inv *inventory.Inventory, node inventory.No
 		}
 	}
 	return v, nil
-}
-
-// instantiate evaluates here as plain nixos-rebuild would on the node.
-func (l *look) instantiate(ctx context.Context, nixpkgs, configuration string) (nix.StorePath, error) {
-	log := &run.LineWriter{Emit: func(line string) { l.emit(Event{Kind: Line, Step: Evaluate, Text: line}) }}
-	defer log.Flush()
-	return l.opts.Nix.InstantiateSystem(ctx, nixpkgs, configuration, l.node.System, log)
-}
-
-// derivationOf finds the derivation of a toplevel on this machine, by what the store remembers or by evaluating its bundle
-// again; "": it is not to be found.
-func (l *look) derivationOf(ctx context.Context, bundle, toplevel nix.StorePath) (nix.StorePath, error) {
-	drv, err := l.deriver(ctx, toplevel)
-	if err != nil {
-		return "", l.fail(Evaluate, Unchanged, err)
-	}
-	if drv != "" {
-		return drv, nil
-	}
-	// What it is evaluates programs of its own choice: only what ferry itself has made.
-	if !l.isOurs(ctx, bundle, toplevel) {
-		return "", nil
-	}
-	again, err := l.instantiate(ctx, string(bundle)+"/nixpkgs", string(bundle)+"/configuration.nix")
-	if err != nil {
-		return "", l.fail(Evaluate, Unchanged, err)
-	}
-	if !makes(again, toplevel) {
-		return "", nil
-	}
-	return again, nil
-}
-
-// makes tells whether a derivation is here and makes a path.
-func makes(drv, p nix.StorePath) bool {
-	if drv == "" {
-		return false
-	}
-	d, err := readDerivation(drv)
-	return err == nil && d.Outputs["out"].Path == p
-}
-
-// readDerivation reads a derivation of this machine's store.
-func readDerivation(drv nix.StorePath) (*nix.Derivation, error) {
-	text, err := os.ReadFile(string(drv))
-	if err != nil {
-		return nil, err
-	}
-	d, err := nix.ParseDerivation(string(text))
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", drv, err)
-	}
-	return d, nil
-}
-
-// readDerivations is a [cause.Source] of this machine's store.
-func readDerivations(_ context.Context, drvs []nix.StorePath) (map[nix.StorePath]string, error) {
-	texts := map[nix.StorePath]string{}
-	for _, drv := range drvs {
-		if text, err := os.ReadFile(string(drv)); err == nil {
-			texts[drv] = string(text)
-		}
-	}
-	return texts, nil
 }

@@ -33,8 +33,8 @@ func (c *Contents) Whole() bool { return len(c.Wrong) == 0 }
 
 // VerifyContents has a node's target read all that the deployed system needs, and compare it with the hashes that its Nix has
 // registered. Nothing is changed. A failure is an [*Error]; paths that are wrong are none.
-func VerifyContents(ctx context.Context, inv *inventory.Inventory, node inventory.Node, opts Options) (*Contents, error) {
-	l, err := newLook(inv, node, opts)
+func VerifyContents(ctx context.Context, session Session, inv *inventory.Inventory, node inventory.Node) (*Contents, error) {
+	l, err := newLook(session, inv, node)
 	if err != nil {
 		return nil, err
 	}
@@ -46,7 +46,7 @@ func VerifyContents(ctx context.Context, inv *inventory.Inventory, node inventor
 	if c.Root == "" {
 		return nil, l.fail(Connect, Unchanged, hint("nothing was deployed to the target, and it has no system"))
 	}
-	err = l.link.do(ctx, func(conn *agent.Session) error {
+	err = l.Link.do(ctx, func(conn *agent.Session) error {
 		got, err := conn.OnDisk(ctx, c.Root, true)
 		if err != nil {
 			return err

@@ -38,13 +38,13 @@ type Foreign struct {
 
 // WhyBuild evaluates a node and says what would be built for it, and which inputs have changed since the system that was
 // deployed from here last. The target is not asked, and nothing is built. A failure is an [*Error].
-func WhyBuild(ctx context.Context, inv *inventory.Inventory, node inventory.Node, opts Options) (*BuildReasons, error) {
-	l, err := newLook(inv, node, opts)
+func WhyBuild(ctx context.Context, session Session, inv *inventory.Inventory, node inventory.Node) (*BuildReasons, error) {
+	l, err := newLook(session, inv, node)
 	if err != nil {
 		return nil, err
 	}
 	defer l.close()
-	evaluation, err := l.evaluate(ctx)
+	evaluation, err := l.Evaluate(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -52,7 +52,7 @@ func WhyBuild(ctx context.Context, inv *inventory.Inventory, node inventory.Node
 	if err := l.toBuild(ctx, evaluation, b); err != nil {
 		return nil, err
 	}
-	bundle, err := os.Readlink(opts.Roots.Deployed(inv.File, node.Name))
+	bundle, err := os.Readlink(session.Roots.Deployed(inv.File, node.Name))
 	if err == nil {
 		b.Deployed = bundleLink(nix.StorePath(bundle), "profile")
 	}
@@ -82,12 +82,12 @@ func (l *look) toBuild(ctx context.Context, evaluation *inventory.Evaluation, b 
 	if _, err := os.Lstat(string(evaluation.BundleOut)); err == nil {
 		return nil
 	}
-	plan, err := l.opts.Nix.Plan(ctx, evaluation.Bundle)
+	plan, err := l.Nix.Plan(ctx, evaluation.Bundle)
 	if err != nil {
 		return l.fail(Build, Unchanged, err)
 	}
 	b.Build, b.Fetch = append(b.Build, plan.Build...), append(b.Fetch, plan.Fetch...)
-	settings, err := l.opts.Nix.Settings(ctx)
+	settings, err := l.Nix.Settings(ctx)
 	if err != nil {
 		return l.fail(Build, Unchanged, err)
 	}

@@ -15,7 +15,7 @@ import (
 
 // Options say how to deploy several nodes.
 type Options struct {
-	// Deploy is for each of them. Its functions are called from several goroutines; Turn is not used.
+	// Deploy is for each of them. Its functions are called from several goroutines.
 	Deploy deploy.Options
 	// Parallel is how many nodes are connected to, and how many are changed, shipping included, at once.
 	Parallel int
@@ -78,26 +78,27 @@ var ErrDeclined = errors.New("not begun: you did not agree")
 
 // Run deploys nodes, and tells what became of each, in their order. Their batches follow that order too. The end of ctx ends
 // what has changed nothing yet.
-func Run(ctx context.Context, inv *inventory.Inventory, nodes []inventory.Node, opts Options) []Outcome {
-	f := newFleet(inv, nodes, opts)
+func Run(ctx context.Context, session deploy.Session, inv *inventory.Inventory, nodes []inventory.Node, opts Options) []Outcome {
+	f := newFleet(session, inv, nodes, opts)
 	if opts.Last != "" {
 		f.last = newLast(opts.Last, inv.File, string(opts.Deploy.Action), nodes)
 	}
-	f.deploy = func(ctx context.Context, node inventory.Node, o deploy.Options) (deploy.Result, error) {
-		return deploy.Run(ctx, inv, node, o)
+	f.deploy = func(ctx context.Context, s deploy.Session, node inventory.Node, o deploy.Options) (deploy.Result, error) {
+		return deploy.Run(ctx, s, inv, node, o)
 	}
-	f.rollBack = func(ctx context.Context, node inventory.Node, o deploy.Options) (deploy.Result, error) {
-		return deploy.Rollback(ctx, inv, node, "", o)
+	f.rollBack = func(ctx context.Context, s deploy.Session, node inventory.Node, o deploy.RollbackOptions) (deploy.Result, error) {
+		return deploy.Rollback(ctx, s, inv, node, o)
 	}
 	return f.run(ctx)
 }
 
 // fleet is several nodes on their way.
 type fleet struct {
+	session  deploy.Session
 	opts     Options
 	nodes    []inventory.Node
-	deploy   func(context.Context, inventory.Node, deploy.Options) (deploy.Result, error)
-	rollBack func(context.Context, inventory.Node, deploy.Options) (deploy.Result, error)
+	deploy   func(context.Context, deploy.Session, inventory.Node, deploy.Options) (deploy.Result, error)
+	rollBack func(context.Context, deploy.Session, inventory.Node, deploy.RollbackOptions) (deploy.Result, error)
 
 	connecting, building, comparing, changing slots
 	activating                                slots // nil: who has a slot to be changed activates in it
@@ -117,10 +118,10 @@ type fleet struct {
 // builds is for how many nodes at once it is found out whether they can be built here: each may take a nix-store.
 const builds = 2
 
-func newFleet(inv *inventory.Inventory, nodes []inventory.Node, opts Options) *fleet {
+func newFleet(session deploy.Session, inv *inventory.Inventory, nodes []inventory.Node, opts Options) *fleet {
 	inv.EvaluateSideBySide(min(opts.Cores, len(nodes)))
 	f := &fleet{
-		opts: opts, nodes: nodes, outcomes: make([]Outcome, len(nodes)), rollout: newRollout(nodes, opts), held: map[string]func(){},
+		session: session, opts: opts, nodes: nodes, outcomes: make([]Outcome, len(nodes)), rollout: newRollout(nodes, opts), held: map[string]func(){},
 		connecting: newSlots(opts.Parallel), building: newSlots(builds), comparing: newSlots(opts.Parallel), changing: newSlots(opts.Parallel),
 	}
 	if opts.ParallelActivate > 0 {
@@ -153,7 +154,7 @@ func (f *fleet) one(ctx context.Context, i int) {
 	own, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	f.rollout.join(node.Name, cancel)
-	result, err := f.deploy(own, node, f.optionsFor(node))
+	result, err := f.deploy(own, f.takingTurns(), node, f.optionsFor(node))
 	o := Outcome{Node: node, Status: f.status(ctx, node.Name, err), Result: result, Err: err, Duration: time.Since(begin)}
 	if o.Status == Stopped && f.rollout.stopped() {
 		o.Err = ErrStopped
@@ -200,10 +201,16 @@ func (f *fleet) write(by func() error) {
 	}
 }
 
-// optionsFor are the options of a node's deployment: it waits for its turn, and says whom a question is about.
+// takingTurns is the session in which each node waits for its turn.
+func (f *fleet) takingTurns() deploy.Session {
+	s := f.session
+	s.Turn = f.turn
+	return s
+}
+
+// optionsFor are the options of a node's deployment: they say whom a question is about.
 func (f *fleet) optionsFor(node inventory.Node) deploy.Options {
 	o := f.opts.Deploy
-	o.Turn = f.turn
 	if ask := o.Ask; ask != nil {
 		o.Ask = func(ctx context.Context, question string) (bool, error) { return ask(ctx, node.Name+": "+question) }
 	}
@@ -298,7 +305,7 @@ func (f *fleet) takeBack(ctx context.Context) {
 			leave, err := changing.enter(ctx)
 			if err == nil {
 				defer leave()
-				_, err = f.rollBack(ctx, o.Node, f.takenBackBy(o.Node))
+				_, err = f.rollBack(ctx, f.session, o.Node, f.takenBackBy(o.Node))
 			}
 			o.Status, o.Err = RolledBack, errors.New("rolled back: another node in its batch failed")
 			if err != nil {
@@ -312,9 +319,8 @@ func (f *fleet) takeBack(ctx context.Context) {
 	group.Wait()
 }
 
-// takenBackBy are the options of a rollback: it has its turn already.
-func (f *fleet) takenBackBy(node inventory.Node) deploy.Options {
+// takenBackBy are the options of a rollback, which has its turn already.
+func (f *fleet) takenBackBy(node inventory.Node) deploy.RollbackOptions {
 	o := f.optionsFor(node)
-	o.Turn = nil
-	return o
+	return deploy.RollbackOptions{Switching: o.Switching, ForceNotNixOS: o.ForceNotNixOS}
 }

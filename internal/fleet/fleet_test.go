@@ -55,16 +55,16 @@ func (f *fakes) fleet(opts Options, names ...string) *fleet {
 		opts.Parallel = 10
 	}
 	opts.Batch = func(number, of, nodes int) { f.note(fmt.Sprintf("batch %d/%d of %d", number, of, nodes)) }
-	fl := newFleet(&inventory.Inventory{}, named(names...), opts)
+	fl := newFleet(deploy.Session{}, &inventory.Inventory{}, named(names...), opts)
 	fl.deploy = f.deploy
-	fl.rollBack = func(_ context.Context, node inventory.Node, _ deploy.Options) (deploy.Result, error) {
+	fl.rollBack = func(_ context.Context, _ deploy.Session, node inventory.Node, _ deploy.RollbackOptions) (deploy.Result, error) {
 		f.note(node.Name + " taken back")
 		return deploy.Result{}, nil
 	}
 	return fl
 }
 
-func (f *fakes) deploy(ctx context.Context, node inventory.Node, o deploy.Options) (deploy.Result, error) {
+func (f *fakes) deploy(ctx context.Context, s deploy.Session, node inventory.Node, o deploy.Options) (deploy.Result, error) {
 	var overs []func()
 	defer func() {
 		for _, over := range overs {
@@ -72,7 +72,7 @@ func (f *fakes) deploy(ctx context.Context, node inventory.Node, o deploy.Option
 		}
 	}()
 	turn := func(step deploy.Step) error {
-		over, err := o.Turn(ctx, node.Name, step)
+		over, err := s.Turn(ctx, node.Name, step)
 		if err != nil {
 			return &deploy.Error{Node: node.Name, Step: step, State: deploy.Unchanged, Err: err}
 		}
@@ -383,7 +383,7 @@ func TestAFleetsEvaluationsShareTheMemory(t *testing.T) {
 		nodes, cores int
 		given        bool
 	}{{1, 1 << 30, true}, {1 << 12, 1, true}, {1 << 12, 1 << 30, false}} {
-		newFleet(inv, make([]inventory.Node, c.nodes), Options{Cores: c.cores})
+		newFleet(deploy.Session{}, inv, make([]inventory.Node, c.nodes), Options{Cores: c.cores})
 		var log bytes.Buffer
 		if _, err := inv.Evaluate(t.Context(), node, &log, nil); err != nil {
 			t.Fatal(err)

@@ -9,17 +9,26 @@ import (
 	"ferry/internal/inventory"
 )
 
+// PlanOptions say how to plan several nodes.
+type PlanOptions struct {
+	// Preview is for each of them.
+	Preview deploy.Previewing
+	// Parallel, Cores and Ended are as in [Options].
+	Parallel, Cores int
+	Ended           func(Outcome)
+}
+
 // Plan plans nodes side by side, as many at once as a deployment would take, and tells what became of each, in their order. show,
 // too, is called in that order: with a node's plan, or why there is none, as soon as those before it are there. Nothing is
 // changed on the targets.
-func Plan(ctx context.Context, inv *inventory.Inventory, nodes []inventory.Node, opts Options, show func(inventory.Node, *deploy.Planned, error)) []Outcome {
-	f := newFleet(inv, nodes, opts)
-	return f.plan(ctx, func(ctx context.Context, node inventory.Node, o deploy.Options) (*deploy.Planned, error) {
-		return deploy.Plan(ctx, inv, node, o)
+func Plan(ctx context.Context, session deploy.Session, inv *inventory.Inventory, nodes []inventory.Node, opts PlanOptions, show func(inventory.Node, *deploy.Planned, error)) []Outcome {
+	f := newFleet(session, inv, nodes, Options{Parallel: opts.Parallel, Cores: opts.Cores, Ended: opts.Ended})
+	return f.plan(ctx, func(ctx context.Context, s deploy.Session, node inventory.Node) (*deploy.Planned, error) {
+		return deploy.Plan(ctx, s, inv, node, opts.Preview)
 	}, show)
 }
 
-func (f *fleet) plan(ctx context.Context, plan func(context.Context, inventory.Node, deploy.Options) (*deploy.Planned, error),
+func (f *fleet) plan(ctx context.Context, plan func(context.Context, deploy.Session, inventory.Node) (*deploy.Planned, error),
 	show func(inventory.Node, *deploy.Planned, error),
 ) []Outcome {
 	plans := make([]*deploy.Planned, len(f.nodes))
@@ -30,7 +39,7 @@ func (f *fleet) plan(ctx context.Context, plan func(context.Context, inventory.N
 		group.Go(func() {
 			defer close(ready[i])
 			begin := time.Now()
-			planned, err := plan(ctx, node, f.optionsFor(node))
+			planned, err := plan(ctx, f.takingTurns(), node)
 			plans[i] = planned
 			f.outcomes[i] = Outcome{Node: node, Status: f.status(ctx, node.Name, err), Err: err, Duration: time.Since(begin)}
 			f.tell(f.outcomes[i])

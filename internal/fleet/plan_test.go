@@ -24,8 +24,8 @@ func TestPlansAreMadeSideBySideAndShownInOrder(t *testing.T) {
 		var shown, ended []string
 		f := (&fakes{t: t}).fleet(Options{Parallel: 2, Ended: func(o Outcome) { ended = append(ended, o.Node.Name) }}, names...)
 		begin := time.Now()
-		outcomes := f.plan(t.Context(), func(ctx context.Context, node inventory.Node, o deploy.Options) (*deploy.Planned, error) {
-			over, err := o.Turn(ctx, node.Name, deploy.Compare)
+		outcomes := f.plan(t.Context(), func(ctx context.Context, s deploy.Session, node inventory.Node) (*deploy.Planned, error) {
+			over, err := s.Turn(ctx, node.Name, deploy.Compare)
 			if err != nil {
 				return nil, err
 			}

@@ -14,16 +14,16 @@ import (
 	"ferry/internal/target"
 )
 
-// TestNodesAreLookedAtAgainWhenThatMayHelp has each kind of failure, with and without somebody to ask.
-func TestNodesAreLookedAtAgainWhenThatMayHelp(t *testing.T) {
+// TestNodesAreAskedAgainWhenThatMayHelp has each kind of failure, with and without somebody to ask.
+func TestNodesAreAskedAgainWhenThatMayHelp(t *testing.T) {
 	dropped := &target.Error{Kind: target.Lost}
 	needy := &agent.ElevateError{Kind: agent.PasswordNeeded}
 	gone := &target.Error{Kind: target.Refused}
 	for name, c := range map[string]struct {
 		terminal bool
 		nodes    int
-		errs     map[int][]error // what each look at a node gives
-		want     string          // the looks at each node: u without, p with a person; then what the last gave
+		errs     map[int][]error // what each asking of a node gives
+		want     string          // how each node is asked: u without, p with a person; then what the last gave
 	}{
 		"all well":            {true, 3, nil, "u ok, u ok, u ok"},
 		"one is dropped":      {false, 2, map[int][]error{1: {dropped, nil}}, "u ok, uu ok"},
@@ -33,17 +33,17 @@ func TestNodesAreLookedAtAgainWhenThatMayHelp(t *testing.T) {
 		"a password, no one":  {false, 2, map[int][]error{0: {needy}}, "u password, u ok"},
 		"no password given":   {true, 2, map[int][]error{0: {needy, context.Canceled}}, "up nobody, u ok"},
 		"one node":            {true, 1, map[int][]error{0: {needy}}, "p password"},
-		"more than at a time": {false, 3 * looksAtOnce, nil, strings.TrimSuffix(strings.Repeat("u ok, ", 3*looksAtOnce), ", ")},
+		"more than at a time": {false, 3 * atOnce, nil, strings.TrimSuffix(strings.Repeat("u ok, ", 3*atOnce), ", ")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			terminal := os.Stdin
 			if !c.terminal {
 				terminal = nil
 			}
-			l := Look{Dialer: &target.Dialer{Terminal: terminal}, Password: func(context.Context, string, string, int) ([]byte, error) { return nil, nil }}
+			l := Session{Dialer: &target.Dialer{Terminal: terminal}, Password: func(context.Context, string, string, int) ([]byte, error) { return nil, nil }}
 			var mu sync.Mutex
 			looks := make([]string, c.nodes)
-			errs := l.eachNode(t.Context(), make([]inventory.Node, c.nodes), func(_ context.Context, l Look, i int) error {
+			errs := l.Each(t.Context(), make([]inventory.Node, c.nodes), func(_ context.Context, l Session, i int) error {
 				mu.Lock()
 				defer mu.Unlock()
 				how := "u"

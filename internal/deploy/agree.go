@@ -1,0 +1,30 @@
+package deploy
+
+import (
+	"context"
+	"fmt"
+
+	"ferry/internal/agent"
+)
+
+// agree asks a person whether to do what is planned, where there is one to ask.
+func (d *deployment) agree(ctx context.Context, ready Built, facts agent.Facts) error {
+	if d.opts.Agree == nil || d.opts.Action == DryActivate {
+		return nil
+	}
+	planned, err := PlanOn(ctx, d.Visit, ready, facts, Previewing{
+		Action: d.opts.Action, Reboot: d.opts.reboots(), NoDelta: d.opts.NoDelta, Memory: d.opts.Memory,
+		ReplaceUnknown: d.opts.ReplaceUnknown, AllowLockout: d.opts.AllowLockout, Unsafe: d.opts.Unsafe,
+	})
+	if err != nil {
+		return err
+	}
+	agreed, err := d.opts.Agree(ctx, planned)
+	if err != nil {
+		return d.fail(Connect, Unchanged, err)
+	}
+	if !agreed {
+		return d.fail(Connect, Unchanged, fmt.Errorf("cancelled; nothing was changed"))
+	}
+	return nil
+}
