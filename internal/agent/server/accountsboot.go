@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/lockout"
 	"ferry/internal/agent/machine"
 	"ferry/internal/run"
 	"ferry/internal/userdb"
@@ -57,23 +58,11 @@ ExecStart=` + accountsAgent + ` accounts-back
 TimeoutStartSec=90
 `
 
-// declaration is the file of the store in which a system declares its users: two systems with the same one make the same of
-// them. "" for a system that removes nobody, or of which that is not known.
-func declaration(r machine.Root, toplevel string) string {
-	v := etcView{files: machine.NewFiles(r), toplevel: toplevel}
-	script, _ := v.files.Read(toplevel+"/activate", toplevel, machine.StoreFolder)
-	if name := usersGroupsFile.FindString(script); name != "" {
-		return name
-	}
-	unit, _ := v.unit("userborn.service")
-	return userbornFile.FindString(unit)
-}
-
 // keepAccountsForBoot keeps the accounts for a boot of the system old, of which new may change them. What is kept for the same
 // system already, as by a test that is followed by another one, is what that boot needs: it stays, with what others have
 // changed since.
 func keepAccountsForBoot(r machine.Root, was userdb.State, b bootAccounts) error {
-	if b.Old == "" || b.Old == b.New || declaration(r, b.Old) == declaration(r, b.New) {
+	if b.Old == "" || b.Old == b.New || lockout.Declaration(r, b.Old) == lockout.Declaration(r, b.New) {
 		return nil
 	}
 	if kept, err := readBootAccounts(r); err == nil && kept.Old == b.Old && kept.BootID == b.BootID && b.Owner != ownerTrial {

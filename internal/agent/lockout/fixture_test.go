@@ -1,4 +1,4 @@
-package server
+package lockout
 
 import (
 	"encoding/json"
@@ -246,25 +246,25 @@ func (m *fakeMachine) foresee(l machine.Login, there map[string]bool) []agent.Ri
 		}
 	}
 	files := agent.NewStoreFiles(func(p nix.StorePath) bool { return !there[p.Base()] }).Below(here)
-	a := &ahead{root: m.Root, files: map[string]agent.StoreFile{}}
+	a := &Foreseen{root: m.Root, files: map[string]agent.StoreFile{}}
 	for range maxRounds {
-		a.wanted = nil
+		a.Wanted = nil
 		risks := m.inspect(l, a)
-		if len(a.wanted) == 0 {
+		if len(a.Wanted) == 0 {
 			return risks
 		}
-		for _, p := range a.wanted {
+		for _, p := range a.Wanted {
 			for _, f := range files.Tell(p) {
 				a.files[f.Path] = f
 			}
 		}
 	}
-	m.T.Fatalf("%q are still wanted", a.wanted)
+	m.T.Fatalf("%q are still wanted", a.Wanted)
 	return nil
 }
 
 // inspect inspects the way from the old system to the new one.
-func (m *fakeMachine) inspect(l machine.Login, a *ahead) []agent.Risk {
+func (m *fakeMachine) inspect(l machine.Login, a *Foreseen) []agent.Risk {
 	i := newInspection(m.Root, new(run.Runner), l, string(oldSystem), string(newSystem))
 	if a != nil {
 		i.files.Foreseen = a.at
@@ -288,4 +288,14 @@ func show(risks []agent.Risk) string {
 func newLoginMachine(t *testing.T) *fakeMachine {
 	t.Helper()
 	return &fakeMachine{machinetest.NewLogin(t)}
+}
+
+const (
+	oldSystem nix.StorePath = "/nix/store/00000000000000000000000000000000-old"
+	newSystem nix.StorePath = "/nix/store/11111111111111111111111111111111-new"
+)
+
+// fakeMachine is one whose systems are compared.
+type fakeMachine struct {
+	*machinetest.Machine
 }

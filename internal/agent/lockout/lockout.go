@@ -1,4 +1,4 @@
-package server
+package lockout
 
 import (
 	"context"
@@ -9,14 +9,11 @@ import (
 
 	"ferry/internal/agent"
 	"ferry/internal/agent/machine"
-	"ferry/internal/nix"
 	"ferry/internal/run"
 	"ferry/internal/userdb"
 )
 
-// inspection compares the system that runs with one that is to run, for the login that deploys it. It tells only what it
-// knows: a warning that is often wrong is soon not read. So what the two systems say is compared with each other and with
-// what this login uses, what cannot be read or understood counts as harmless, and so does what is no different before.
+// inspection compares the system that runs with one that is to run, for the login that deploys it.
 type inspection struct {
 	root   machine.Root
 	runner *run.Runner
@@ -36,51 +33,37 @@ type inspection struct {
 	unsure  []string // what could not be found out
 }
 
-// inspect tells what in the toplevel of r may lock out the login that asks, what of that it cannot know, and which files it has to
-// know besides, of a system that is not here yet. Nothing is changed.
-func (s *server) inspect(ctx context.Context, r agent.Request, stream *agent.DataReader, response *agent.Response) error {
-	var told *ahead
-	if r.Ahead {
-		var err error
-		if told, err = readAhead(s.root(), stream); err != nil {
-			return err
-		}
-	}
-	toplevel := string(r.Toplevel)
-	if _, err := nix.ParseStorePath(toplevel); err != nil {
-		return &agent.ResponseError{Kind: agent.KindInvalid, Text: err.Error()}
-	}
-	if !r.Ahead && !s.root().Exists(toplevel) {
-		return &agent.ResponseError{Kind: agent.KindInvalid, Text: toplevel + " is not on the target (any more)"}
-	}
-	if !r.Ahead && !s.root().Exists(toplevel+"/bin/switch-to-configuration") {
-		return &agent.ResponseError{Kind: agent.KindInvalid, Text: toplevel + " is no NixOS system"}
-	}
-	current := s.root().StorePath("/run/current-system")
-	if current == "" || current == toplevel {
-		return nil
-	}
-	l := s.login()
-	if l.Elevate == "" && l.UID > 0 && (r.Elevate == "sudo" || r.Elevate == "doas") {
-		l.Elevate = r.Elevate
-	}
-	i := newInspection(s.root(), s.runner, l, current, toplevel)
-	if told != nil {
-		i.files.Foreseen = told.at
+// Question is what is asked: whether a login is still let in when another system runs.
+type Question struct {
+	Root   machine.Root
+	Runner *run.Runner
+	Login  machine.Login
+	// Old is the toplevel that runs, and New the one that is to run.
+	Old, New string
+	// Foreseen are the files of New where that is not here yet; nil: it is.
+	Foreseen *Foreseen
+	// Guarded says that the switch is, and so undoes in the accounts what Undone says; nil: nothing.
+	Guarded bool
+	Undone  *userdb.Change
+}
+
+// Answer is what may lock the login out, and what could not be found out of that.
+type Answer struct {
+	Risks  []agent.Risk
+	Unsure []string
+}
+
+// Ask compares the two systems for the login. Nothing is changed. Where New is not here yet, [Foreseen.Wanted] is then what else of
+// it has to be known: the answer is one only if that is nothing.
+func Ask(ctx context.Context, q Question) Answer {
+	i := newInspection(q.Root, q.Runner, q.Login, q.Old, q.New)
+	if q.Foreseen != nil {
+		i.files.Foreseen = q.Foreseen.at
 	}
 	i.interfaces = interfaces()
-	i.guarded = r.Action == "switch" || r.Action == "test"
-	if c, ok := undoneBy(s.root(), current, toplevel); ok {
-		i.undone = &c
-	}
+	i.guarded, i.undone = q.Guarded, q.Undone
 	i.run(ctx)
-	response.Risks, response.Unsure = i.risks, i.unsure
-	if told != nil {
-		for _, p := range told.wanted {
-			response.Wanted = append(response.Wanted, agent.Verbatim(p))
-		}
-	}
-	return nil
+	return Answer{Risks: i.risks, Unsure: i.unsure}
 }
 
 func newInspection(r machine.Root, runner *run.Runner, l machine.Login, current, toplevel string) *inspection {

@@ -1,4 +1,4 @@
-package server
+package lockout
 
 import (
 	"encoding/json"
@@ -189,3 +189,15 @@ func (i *inspection) hasPassword() (has, known bool) {
 
 // unlocked tells whether a hash is of a password that may be given.
 func unlocked(hash string) bool { return hash != "" && hash[0] != '!' && hash[0] != '*' }
+
+// Declaration is the file of the store in which a system declares its users: two systems with the same one make the same of
+// them. "" for a system that removes nobody, or of which that is not known.
+func Declaration(r machine.Root, toplevel string) string {
+	v := etcView{files: machine.NewFiles(r), toplevel: toplevel}
+	script, _ := v.files.Read(toplevel+"/activate", toplevel, machine.StoreFolder)
+	if name := usersGroupsFile.FindString(script); name != "" {
+		return name
+	}
+	unit, _ := v.unit("userborn.service")
+	return userbornFile.FindString(unit)
+}

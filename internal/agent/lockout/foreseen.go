@@ -1,4 +1,4 @@
-package server
+package lockout
 
 import (
 	"encoding/json"
@@ -14,23 +14,19 @@ import (
 	"ferry/internal/nix"
 )
 
-// ahead are files of a system that has not arrived yet, as ferry tells them. What else of it is to be looked at is noted.
-type ahead struct {
-	root   machine.Root
-	files  map[string]agent.StoreFile
-	wanted []string
+// Foreseen are files of a system that has not arrived yet, as ferry tells them.
+type Foreseen struct {
+	root  machine.Root
+	files map[string]agent.StoreFile
+	// Wanted is what else of it is to be looked at.
+	Wanted []string
 }
 
-// readAhead reads the stream of an inspection: zstd of files as JSON.
-func readAhead(r machine.Root, stream *agent.DataReader) (*ahead, error) {
-	a := &ahead{root: r, files: map[string]agent.StoreFile{}}
-	z, err := newDecoder(stream)
-	if err != nil {
-		return nil, &streamError{err}
-	}
-	defer z.Close()
+// ReadForeseen reads them as JSON.
+func ReadForeseen(r machine.Root, in io.Reader) (*Foreseen, error) {
+	a := &Foreseen{root: r, files: map[string]agent.StoreFile{}}
 	// Base64 and names take more than what is counted.
-	limited := &io.LimitedReader{R: z, N: 3 * agent.MaxForeseen}
+	limited := &io.LimitedReader{R: in, N: 3 * agent.MaxForeseen}
 	for decoder := json.NewDecoder(limited); ; {
 		var f agent.StoreFile
 		err := decoder.Decode(&f)
@@ -38,12 +34,9 @@ func readAhead(r machine.Root, stream *agent.DataReader) (*ahead, error) {
 			break
 		}
 		if err != nil {
-			return nil, &streamError{fmt.Errorf("files of the new system: %w", err)}
+			return nil, fmt.Errorf("files of the new system: %w", err)
 		}
 		a.files[f.Path] = f
-	}
-	if err := stream.Drain(); err != nil {
-		return nil, &streamError{err}
 	}
 	return a, nil
 }
@@ -55,26 +48,26 @@ var kinds = map[agent.FileKind]machine.FileKind{
 
 // at gives the file at p, which has no links on the way; known is false where that is for this machine to say: p is in no store
 // path, or in one that is here. One that is not told yet is wanted, and with it what rest leads to from there.
-func (a *ahead) at(p string, rest []string) (f machine.Entry, known bool) {
+func (f *Foreseen) at(p string, rest []string) (entry machine.Entry, known bool) {
 	below, is := strings.CutPrefix(p, machine.StoreFolder+"/")
 	base, _, _ := strings.Cut(below, "/")
 	storePath, err := nix.ParseStorePath(machine.StoreFolder + "/" + base)
 	if !is || err != nil {
-		return f, false
+		return entry, false
 	}
-	if told, is := a.files[p]; is {
+	if told, is := f.files[p]; is {
 		return machine.Entry{Kind: kinds[told.Kind], Text: string(told.Text), Names: told.Names}, true
 	}
-	if _, err := os.Lstat(a.root.Path(string(storePath))); !os.IsNotExist(err) {
-		return f, false
+	if _, err := os.Lstat(f.root.Path(string(storePath))); !os.IsNotExist(err) {
+		return entry, false
 	}
 	whole := strings.Join(append([]string{p}, rest...), "/")
 	if len(whole) > maxWantedPath {
 		return machine.Entry{Kind: machine.KindUnknown}, true
 	}
 	// What is too much for one round is asked for in the next.
-	if len(a.wanted) < agent.MaxWanted && !slices.Contains(a.wanted, whole) {
-		a.wanted = append(a.wanted, whole)
+	if len(f.Wanted) < agent.MaxWanted && !slices.Contains(f.Wanted, whole) {
+		f.Wanted = append(f.Wanted, whole)
 	}
 	return machine.Entry{Kind: machine.KindAwaited}, true
 }
