@@ -87,6 +87,12 @@ func agentMain(args []string) error {
 			return fmt.Errorf("usage: ferry-agent rollback FOLDER")
 		}
 		return server.RunRollback(context.Background(), args[1])
+	case "tidy":
+		if len(args) != 2 {
+			return fmt.Errorf("usage: ferry-agent tidy FOLDER")
+		}
+		server.RunTidy(ctx, args[1])
+		return nil
 	case "settle":
 		return server.RunSettle(ctx)
 	case "dial":

@@ -44,8 +44,8 @@ func diskFaults() []fault {
 	for _, folder := range []string{"/boot", "/nix", "/var"} {
 		begin, end := readOnly(folder)
 		all = append(all,
-			fault{name: folder + " read-only for a while", do: forAWhile(begin, end), mounts: true, protects: true},
-			fault{name: folder + " read-only until all is over", do: untilTheEnd(begin, end), mounts: true, protects: true})
+			fault{name: folder + " read-only for a while", do: forAWhile(begin, end), mounts: true},
+			fault{name: folder + " read-only until all is over", do: untilTheEnd(begin, end), mounts: true})
 	}
 	begin, end := readOnly("/etc")
 	return append(all, fault{name: "/etc read-only for a while", do: forAWhile(begin, end), mounts: true})

@@ -20,8 +20,6 @@ type fault struct {
 	// mounts: a folder is mounted on, which two of them would get wrong. moves: it is on another file system meanwhile, and what is
 	// written there would be gone with the power.
 	mounts, moves bool
-	// protects: nothing can be removed from a folder meanwhile.
-	protects bool
 }
 
 // The phases in which some parts of ferry are there.

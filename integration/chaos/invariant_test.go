@@ -89,16 +89,16 @@ ls -d /etc/systemd/system.control/*ferry* /run/systemd/transient/ferry-* /run/sy
 	/nix/var/nix/gcroots/ferry/back /nix/var/nix/gcroots/ferry/reboot-* /etc/lab/efivars/LoaderEntryOneShot 2>/dev/null
 true`
 
-// remains are what a machine that was restarted in the middle, or whose disk could not be written when all was over, has on it until
-// the next deployment, which removes them: nothing starts them.
+// remains are what a machine that was restarted in the middle has on it until the next deployment, which removes them: nothing starts
+// them.
 var remains = []string{"/var/lib/ferry/accounts", "/nix/var/nix/gcroots/ferry/back", "/var/lib/ferry/armed-"}
 
 // stillArmed says what armedScript has printed, but for what may remain.
-func stillArmed(said string, mayHaveLeft bool) (violations []string) {
+func stillArmed(said string, restarted bool) (violations []string) {
 	for line := range strings.Lines(said) {
 		line = strings.TrimSpace(line)
 		mayRemain := slices.ContainsFunc(remains, func(name string) bool { return strings.HasPrefix(line, name) })
-		if line != "" && !(mayHaveLeft && mayRemain) {
+		if line != "" && !(restarted && mayRemain) {
 			violations = append(violations, "something is armed: "+line)
 		}
 	}

@@ -124,7 +124,12 @@ func (l look) whole(m *machine) (violations []string) {
 const (
 	remembered = "remembered='^ferry-accounts-back.service .* inactive *dead '\n"
 	workScript = remembered + `pgrep -af '^/var/lib/ferry/(agent|armed)-[^ ]* (job|rollback)' && exit
-systemctl list-units --all --plain --no-legend 'ferry-*' | grep -v "$remembered"`
+systemctl list-units --all --plain --no-legend 'ferry-*' | grep -v "$remembered" | while read -r unit rest; do
+	name=${unit#ferry-}
+	name=${name#rollback-}
+	# Who tidies up after one that has ended does so when the world is well.
+	[ -e "/run/ferry/${name%%[-.]*}-switch/status" ] || echo "$unit $rest"
+done`
 	leftScript = remembered + `pgrep -af '^/var/lib/ferry/(agent|armed)-|[n]ix-store --serve' && exit
 for lock in /run/ferry/lock /run/ferry/work; do [ ! -e $lock ] || flock -n $lock true || echo $lock is held; done
 units=$(systemctl list-units --all --plain --no-legend 'ferry-*' 2>&1) || { echo "systemd does not answer: $units"; exit; }

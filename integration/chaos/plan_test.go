@@ -199,9 +199,6 @@ func (p plan) restarts() bool {
 	return p.action == doReboot || p.any(func(f fault) bool { return f.restart })
 }
 
-// protects tells whether ferry may not be able to remove what it has to, because that cannot be written or is out of its sight.
-func (p plan) protects() bool { return p.any(func(f fault) bool { return f.protects || f.moves }) }
-
 // mostly are the phases that have to be struck in a fifth of the rounds each.
 var mostly = []phase{activating, waiting, committing}
 

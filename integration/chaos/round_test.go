@@ -274,7 +274,7 @@ func (r *round) isWell(ctx context.Context, status int) look {
 		return after
 	}
 	r.violations = append(r.violations, after.whole(r.machine)...)
-	r.violations = append(r.violations, stillArmed(after.armed, r.plan.restarts() || r.plan.protects())...)
+	r.violations = append(r.violations, stillArmed(after.armed, r.plan.restarts())...)
 	r.judge(after, status)
 	if len(r.violations) > 0 {
 		r.note("%s", after.describe(r.machine))

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"ferry/internal/agent"
 	"ferry/internal/agent/lockout"
@@ -149,13 +150,24 @@ func readBootAccounts(r machine.Root) (b bootAccounts, err error) {
 	return b, err
 }
 
+// accountsFiles are all that is kept for a boot, in the order in which it goes.
+var accountsFiles = []string{
+	filepath.Join(controlFolder, wayBackWants, accountsUnit), filepath.Join(controlFolder, accountsUnit),
+	accountsBoot, accountsBefore, accountsAfter, accountsAgent,
+}
+
+// accountsHalfDropped tells whether something is left of what was kept for a boot, and means nothing any more. What is being kept
+// just now looks the same: that is a job's work.
+func accountsHalfDropped(r machine.Root) bool {
+	return !isThere(r.Path(accountsBoot)) && slices.ContainsFunc(append([]string{accountsFolder}, accountsFiles...), func(name string) bool {
+		return isThere(r.Path(name))
+	})
+}
+
 // dropAccountsForBoot removes what was kept, and leaves the folders as they were found.
 func dropAccountsForBoot(r machine.Root) error {
 	var problems []error
-	for _, name := range []string{
-		filepath.Join(controlFolder, wayBackWants, accountsUnit), filepath.Join(controlFolder, accountsUnit),
-		accountsBoot, accountsBefore, accountsAfter, accountsAgent,
-	} {
+	for _, name := range accountsFiles {
 		if err := os.Remove(r.Path(name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			problems = append(problems, err)
 		}
@@ -277,6 +289,14 @@ func keepAccountsOfTrial(r machine.Root, t trial) string {
 // removeOldAccounts removes what a switch has kept that is over and has not come to remove it.
 func removeOldAccounts(r machine.Root) {
 	b, err := readBootAccounts(r)
+	if errors.Is(err, os.ErrNotExist) {
+		whileNobodyWorks(r, func() {
+			if accountsHalfDropped(r) {
+				_ = dropAccountsForBoot(r)
+			}
+		})
+		return
+	}
 	if err != nil || b.Owner == ownerTrial || b.BootID == r.BootID() && r.StorePath("/run/current-system") == b.New {
 		return
 	}

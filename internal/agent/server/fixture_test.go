@@ -36,6 +36,10 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if len(os.Args) == 3 && os.Args[1] == "tidy" {
+		goOnTidying(machine.Root{Dir: os.Getenv("FERRY_TEST_ROOT")}, nil, os.Args[2])
+		os.Exit(0)
+	}
 	if len(os.Args) == 3 && os.Args[1] == "rollback" {
 		if err := rollBackIn(context.Background(), machine.Root{Dir: os.Getenv("FERRY_TEST_ROOT")}, os.Args[2]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -196,7 +200,7 @@ func (m *fakeMachine) endJobs() {
 		for _, file := range lines {
 			text, _ := os.ReadFile(file)
 			words := strings.Split(string(text), "\x00")
-			if len(words) < 3 || words[1] != "job" || !strings.HasPrefix(words[2], m.Dir+"/") {
+			if len(words) < 3 || words[1] != "job" && words[1] != "tidy" || !strings.HasPrefix(words[2], m.Dir+"/") {
 				continue
 			}
 			left++

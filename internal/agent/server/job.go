@@ -246,6 +246,15 @@ func startDetached(program, verb, dir string) error {
 func RunJob(ctx context.Context, dir string) error { return runJobIn(ctx, machine.Root{}, dir) }
 
 func runJobIn(ctx context.Context, r machine.Root, dir string) error {
+	if err := workOn(ctx, r, dir); err != nil {
+		return err
+	}
+	tidyAfter(ctx, r, dir)
+	return nil
+}
+
+// workOn does the job in dir. Nobody waits for what its process does after that.
+func workOn(ctx context.Context, r machine.Root, dir string) error {
 	leave := ctx.Done()
 	ctx = context.WithoutCancel(ctx)
 	file, err := openJobLock(dir)

@@ -150,7 +150,11 @@ func joined(a, b string) string {
 func RunRollback(ctx context.Context, dir string) error { return rollBackIn(ctx, machine.Root{}, dir) }
 
 func rollBackIn(ctx context.Context, r machine.Root, dir string) error {
-	return succeedIn(ctx, r, dir, succession{})
+	if err := succeedIn(ctx, r, dir, succession{}); err != nil {
+		return err
+	}
+	tidyAfter(ctx, r, dir)
+	return nil
 }
 
 // succession says how a guard is succeeded.
