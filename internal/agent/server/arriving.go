@@ -113,12 +113,12 @@ func expectPaths(r machine.Root, paths []nix.StorePath) error {
 }
 
 // arrived brings what has come in this boot to the disk, and forgets it. Nothing is written where nothing has come.
-func arrived(r machine.Root, ctx context.Context) error {
+func arrived(ctx context.Context, r machine.Root) error {
 	a, err := readArriving(r)
 	if err != nil || len(a.Now) == 0 {
 		return err
 	}
-	if err := storeToDisk(r, ctx); err != nil {
+	if err := storeToDisk(ctx, r); err != nil {
 		return err
 	}
 	a.Now = nil
@@ -159,7 +159,7 @@ func (s *server) doubts(ctx context.Context) (*doubts, error) {
 	if s.lock == nil {
 		return d, nil
 	}
-	if err := arrived(s.root(), ctx); err != nil {
+	if err := arrived(ctx, s.root()); err != nil {
 		return nil, err
 	}
 	a, err := readArriving(s.root())

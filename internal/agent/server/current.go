@@ -134,7 +134,7 @@ func installBoot(ctx context.Context, r machine.Root, job Job, log *os.File) job
 	if status.failed() {
 		return status
 	}
-	if err := toDisk(r, ctx); err != nil {
+	if err := toDisk(ctx, r); err != nil {
 		return jobStatus{Status: -1, Error: run.Clean(err.Error())}
 	}
 	return status

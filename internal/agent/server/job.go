@@ -327,7 +327,7 @@ func settleBefore(ctx context.Context, r machine.Root, dir string, job Job, log 
 	if job.Kind == JobActivate {
 		return nil
 	}
-	return settleJobs(r, ctx, dir, log)
+	return settleJobs(ctx, r, dir, log)
 }
 
 // endJob writes down how a job has ended.

@@ -31,7 +31,7 @@ func (s *server) onDisk(ctx context.Context, r agent.Request) (*agent.OnDiskResu
 	}
 	result := &agent.OnDiskResult{Paths: len(infos)}
 	for _, info := range infos {
-		wrong, err := wrongOf(s.root(), ctx, info, r.Contents || doubt.before[info.Path])
+		wrong, err := wrongOf(ctx, s.root(), info, r.Contents || doubt.before[info.Path])
 		if err != nil {
 			return nil, err
 		}
@@ -75,7 +75,7 @@ func (s *server) lackingNow(ctx context.Context) int {
 
 // wrongOf tells what is wrong with a path on the disk; nil: nothing. Its content is looked at only if contents says so. An error
 // says that it is not known.
-func wrongOf(r machine.Root, ctx context.Context, info nix.PathInfo, contents bool) (*agent.WrongPath, error) {
+func wrongOf(ctx context.Context, r machine.Root, info nix.PathInfo, contents bool) (*agent.WrongPath, error) {
 	wrong := &agent.WrongPath{Path: info.Path, NarHash: info.NarHash}
 	switch _, err := os.Lstat(r.Path(string(info.Path))); {
 	case errors.Is(err, os.ErrNotExist):

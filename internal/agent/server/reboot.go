@@ -242,7 +242,7 @@ func (w *trier) prepare(ctx context.Context) (jobStatus, error) {
 	if err := loader.once(ctx, w.runner, entry, w.log); err != nil {
 		return jobStatus{}, err
 	}
-	if err := toDisk(w.root, ctx); err != nil {
+	if err := toDisk(ctx, w.root); err != nil {
 		return jobStatus{}, err
 	}
 	w.say(fmt.Sprintf("%s boots %q once", loader.name(), entry))
@@ -349,7 +349,7 @@ func (w *trier) undo(ctx context.Context) error {
 		problems = append(problems, err)
 	}
 	// What remembers the trial goes last: a boot loader that was cut off before it forgot would boot the new system once more.
-	problems = append(problems, toDisk(w.root, ctx), endTrial(ctx, w.runner, w.root))
+	problems = append(problems, toDisk(ctx, w.root), endTrial(ctx, w.runner, w.root))
 	return errors.Join(problems...)
 }
 
@@ -387,7 +387,7 @@ func (t *trial) takeBack(ctx context.Context, runner *run.Runner, r machine.Root
 
 // endTrial removes what a trial consists of, the way back first.
 func endTrial(ctx context.Context, runner *run.Runner, r machine.Root) error {
-	err := errors.Join(removeWayBack(r, ctx, runner), endAccountsOfTrial(r),
+	err := errors.Join(removeWayBack(ctx, r, runner), endAccountsOfTrial(r),
 		r.Release("reboot-old"), r.Release("reboot-new"), os.RemoveAll(r.Path(trialFolder)))
 	// A trial that comes again with the next boot would be in the way of that.
 	for _, folder := range []string{machine.GCRoots, agent.Folder} {

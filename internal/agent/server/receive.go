@@ -39,7 +39,7 @@ func (s *server) ship(ctx context.Context, r agent.Request, stream *agent.DataRe
 	}
 	if err == nil {
 		// Nix does not: after a power cut its database would have paths whose files are empty, which nothing ships again.
-		err = arrived(s.root(), ctx)
+		err = arrived(ctx, s.root())
 	}
 	if err == nil && r.Root != "" {
 		err = keepPending(s.root(), r.Root)

@@ -54,7 +54,7 @@ func (s *server) restore(ctx context.Context, stream *agent.DataReader) (*agent.
 	}
 	if len(doubt.whole) > 0 {
 		// The names, too, before it is forgotten that something else was there.
-		if err := storeToDisk(s.root(), ctx); err != nil {
+		if err := storeToDisk(ctx, s.root()); err != nil {
 			return nil, err
 		}
 	}

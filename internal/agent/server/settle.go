@@ -82,14 +82,14 @@ func broughtToEnd(ctx context.Context, r machine.Root, runner *run.Runner, progr
 
 // settleJobs ends the switches of others before the job in own begins, which holds the jobs' lock: one that nobody minds any more
 // goes where it should, and one that goes on trying to go back is left, because what it goes back to is taken over.
-func settleJobs(r machine.Root, ctx context.Context, own string, log io.Writer) error {
+func settleJobs(ctx context.Context, r machine.Root, own string, log io.Writer) error {
 	for _, dir := range unended(r, own) {
 		if neverBegins(r, dir) {
 			continue
 		}
 		var err error
 		if running(dir) {
-			err = replaceGuard(r, ctx, dir)
+			err = replaceGuard(ctx, r, dir)
 		} else {
 			_, _ = fmt.Fprintf(log, "ferry: the switch %s was not ended: settling it first\n", switchName(dir))
 			err = succeedIn(ctx, r, dir, succession{locked: true, once: true})
@@ -102,7 +102,7 @@ func settleJobs(r machine.Root, ctx context.Context, own string, log io.Writer) 
 }
 
 // replaceGuard makes a switch end that could not go back and goes on trying.
-func replaceGuard(r machine.Root, ctx context.Context, dir string) error {
+func replaceGuard(ctx context.Context, r machine.Root, dir string) error {
 	text := []byte(`{"verdict":"` + string(agent.VerdictLeave) + `","reason":"another deployment has begun"}`)
 	for end := time.Now().Add(settleLimit); ; time.Sleep(20 * time.Millisecond) {
 		switch _, ended, err := readStatus(dir); {
@@ -177,7 +177,7 @@ func settleAll(ctx context.Context, r machine.Root, log io.Writer) error {
 			return fmt.Errorf("the switch %s has not ended within %v", switchName(dir), settleLimit)
 		}
 		if running(dir) {
-			if err := replaceGuard(r, ctx, dir); err != nil {
+			if err := replaceGuard(ctx, r, dir); err != nil {
 				return fmt.Errorf("the switch %s could not be ended: %w", switchName(dir), err)
 			}
 		}

@@ -242,7 +242,7 @@ func (s *server) substitute(ctx context.Context, serve *nix.Serve, paths, valid 
 	if err != nil {
 		return nil, s.store.died(err)
 	}
-	return valid, arrived(s.root(), ctx)
+	return valid, arrived(ctx, s.root())
 }
 
 func newDecoder(r io.Reader) (*zstd.Decoder, error) {

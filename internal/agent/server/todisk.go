@@ -12,7 +12,7 @@ import (
 )
 
 // storeToDisk brings what was shipped to the disk: the paths, and the database that says they are there.
-func storeToDisk(r machine.Root, ctx context.Context) error {
+func storeToDisk(ctx context.Context, r machine.Root) error {
 	return r.Disk.SyncFilesystems(ctx, r.Path("/nix/store"), r.Path("/nix/var/nix"))
 }
 
@@ -33,7 +33,7 @@ func (g *guard) activatedToDisk(ctx context.Context) {
 // toDisk brings to the disks all that decides what the machine boots, and with which store, so that a power cut from here on
 // finds it. Nix does not do that, and a boot loader's own installer only for its own files, if at all. Only these file systems:
 // one that somebody else's dead server holds up must not hold up a deployment.
-func toDisk(r machine.Root, ctx context.Context) error {
+func toDisk(ctx context.Context, r machine.Root) error {
 	folders := append([]string{"/nix/store", "/nix/var/nix", "/etc", agent.Folder}, systemdBoot{r}.partitions()...)
 	// GRUB may be on several, as /boot1 and /boot2.
 	for _, point := range r.Mounts() {

@@ -115,7 +115,7 @@ func TestEachBootPartitionIsBroughtToTheDisk(t *testing.T) {
 	for _, folder := range []string{"/boot", "/boot2/efi", "/efi2", "/mnt/far", agent.Folder} {
 		m.Write(folder+"/.keep", "")
 	}
-	if err := toDisk(m.Root, t.Context()); err != nil {
+	if err := toDisk(t.Context(), m.Root); err != nil {
 		t.Fatal(err)
 	}
 	got := m.calls()

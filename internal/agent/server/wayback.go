@@ -103,7 +103,7 @@ func copyProgram(from, to string) error {
 const stopLimit = 10 * time.Second
 
 // removeWayBack removes the way back, and leaves the folders as they were found.
-func removeWayBack(r machine.Root, ctx context.Context, runner *run.Runner) error {
+func removeWayBack(ctx context.Context, r machine.Root, runner *run.Runner) error {
 	known := r.Exists(filepath.Join(controlFolder, wayBackTimer)) && r.Exists(machine.SystemdRuns)
 	if known {
 		// Before its file goes, so that systemd does not miss it. In the boot that it was made in, it is not known.
@@ -164,7 +164,7 @@ func rebootBack(ctx context.Context, r machine.Root, runner *run.Runner, busy, p
 	}
 	if t.Returning || t.isDefault(r) {
 		// It has been rebooted for this trial already, or there is no old system to come back to: never twice.
-		return removeWayBack(r, ctx, runner)
+		return removeWayBack(ctx, r, runner)
 	}
 	t.Returning = true
 	if err := t.write(r); err != nil {
