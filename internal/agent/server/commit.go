@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/bootloader"
 	"ferry/internal/agent/machine"
 	"ferry/internal/nix"
 	"ferry/internal/run"
@@ -53,14 +54,14 @@ type committer struct {
 	job    Job
 	log    *os.File
 	before agent.JournalState // what is returned to
-	boot   []bootPlace        // what the boot loader's files were on before
+	boot   []bootloader.Place // what the boot loader's files were on before
 	// wrote says that the boot loader may be another one than before.
 	wrote bool
 }
 
 // commitJob does a commit, and undoes one that fails, each within its own limit.
 func commitJob(ctx context.Context, r machine.Root, job Job, log *os.File) jobStatus {
-	c := &committer{root: r, runner: new(run.Runner), job: job, log: log, before: currentState(r), boot: bootPlaces(r)}
+	c := &committer{root: r, runner: new(run.Runner), job: job, log: log, before: currentState(r), boot: bootloader.Places(r)}
 	status := c.commit(ctx)
 	if !status.failed() {
 		return status
@@ -95,7 +96,7 @@ func (c *committer) forward(ctx context.Context) jobStatus {
 		return jobStatus{Status: -1, Error: run.Clean(err.Error())}
 	}
 	if job.Action != "root" {
-		if moved := movedBoot(r, c.boot); moved != "" {
+		if moved := bootloader.Moved(r, c.boot); moved != "" {
 			return jobStatus{Status: -1, Error: run.Clean(moved)}
 		}
 		if r.StorePath(systemProfile) != string(job.Toplevel) {
@@ -116,7 +117,7 @@ func (c *committer) forward(ctx context.Context) jobStatus {
 			return status
 		}
 		// It says that it has written the menu, and not where.
-		if moved := movedBoot(r, c.boot); moved != "" {
+		if moved := bootloader.Moved(r, c.boot); moved != "" {
 			return jobStatus{Status: -1, Error: run.Clean(moved)}
 		}
 		keepPrevious(r, c.before, job)

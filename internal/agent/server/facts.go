@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/bootloader"
 	"ferry/internal/agent/machine"
 	"ferry/internal/run"
 )
@@ -53,9 +54,9 @@ func gatherFacts(ctx context.Context, runner *run.Runner, r machine.Root) agent.
 			facts.Systemd = systemdVersion(ctx, runner)
 		}
 	})
-	facts.BootOnce = onceLoader(r)
+	facts.BootOnce = bootloader.FindName(r)
 	group.Wait()
-	if facts.BootOnce == (systemdBoot{}).name() && facts.Systemd < oneShotSystemd {
+	if facts.BootOnce == bootloader.SystemdBoot && facts.Systemd < bootloader.OneShotSystemd {
 		facts.BootOnce = ""
 	}
 	return facts

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/bootloader"
 	"ferry/internal/agent/machine"
 	"ferry/internal/run"
 )
@@ -77,7 +78,7 @@ type before struct {
 	Failed             []string `json:"failed"`
 	Network            network  `json:"network"`
 	// Boot are the file systems that the boot loader's files were on.
-	Boot []bootPlace `json:"boot,omitempty"`
+	Boot []bootloader.Place `json:"boot,omitempty"`
 	// Standing are the units that ran and do not end by themselves.
 	Standing []string `json:"standing,omitempty"`
 }
@@ -165,7 +166,7 @@ func (g *guard) prepare(ctx context.Context) error {
 		return fmt.Errorf("another switch-to-configuration is at work on the target: %s", holder)
 	}
 	// Not before somebody else's switch is over.
-	g.state.Before = before{JournalState: currentState(g.root), Failed: g.job.Failed, Network: lookAtNetwork(ctx, g.runner, g.job.Server), Boot: bootPlaces(g.root)}
+	g.state.Before = before{JournalState: currentState(g.root), Failed: g.job.Failed, Network: lookAtNetwork(ctx, g.runner, g.job.Server), Boot: bootloader.Places(g.root)}
 	g.state.Begun = machine.Uptime()
 	judged, others := g.managers()
 	g.state.Before.Failed = union(g.state.Before.Failed, askAll(append(judged, others...), func(m manager) []string { return m.troubledNow(ctx) }))

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/bootloader"
 	"ferry/internal/agent/machine"
 	"ferry/internal/nix"
 	"ferry/internal/run"
@@ -234,18 +235,18 @@ func (w *trier) prepare(ctx context.Context) (jobStatus, error) {
 	if err != nil {
 		return jobStatus{}, err
 	}
-	w.trial.Loader, w.trial.Entry = loader.name(), entry
+	w.trial.Loader, w.trial.Entry = loader.Name(), entry
 	if err := w.trial.write(w.root); err != nil {
 		return jobStatus{}, err
 	}
 	// The menu, the kernels and the way back are on the disks.
-	if err := loader.once(ctx, w.runner, entry, w.log); err != nil {
+	if err := loader.Once(ctx, w.runner, entry, w.log); err != nil {
 		return jobStatus{}, err
 	}
 	if err := toDisk(ctx, w.root); err != nil {
 		return jobStatus{}, err
 	}
-	w.say(fmt.Sprintf("%s boots %q once", loader.name(), entry))
+	w.say(fmt.Sprintf("%s boots %q once", loader.Name(), entry))
 	return jobStatus{}, nil
 }
 
@@ -301,14 +302,14 @@ func lastGeneration(r machine.Root) (number int, toplevel string) {
 
 // find finds the boot loader whose menu has just been written: it boots the old system by default, and has an entry for the
 // new one. A menu that is limited to one system would have only the new one.
-func (w *trier) find() (bootLoader, string, error) {
+func (w *trier) find() (bootloader.Loader, string, error) {
 	problem := errors.New("there is no boot loader that can boot a system once")
-	for _, l := range bootLoaders(w.root) {
-		entry, err := l.entry(w.trial.New)
+	for _, l := range bootloader.Find(w.root) {
+		entry, err := l.Entry(w.trial.New)
 		if err == nil {
 			var boots string
-			if boots, err = l.boots(); err == nil && boots != w.trial.Old {
-				err = fmt.Errorf("%s boots %s by default, and not what the system profile stands for", l.name(), orWord(boots, "something else"))
+			if boots, err = l.Boots(); err == nil && boots != w.trial.Old {
+				err = fmt.Errorf("%s boots %s by default, and not what the system profile stands for", l.Name(), orWord(boots, "something else"))
 			}
 		}
 		if err == nil {
@@ -375,9 +376,9 @@ func (w *trier) dropGeneration(ctx context.Context) error {
 
 // takeBack makes the boot loader forget the entry that it was told to boot once.
 func (t *trial) takeBack(ctx context.Context, runner *run.Runner, r machine.Root, log *os.File) error {
-	for _, l := range []bootLoader{systemdBoot{r}, grub{r}} {
-		if l.name() == t.Loader {
-			if err := l.once(ctx, runner, "", log); err != nil {
+	for _, l := range bootloader.All(r) {
+		if l.Name() == t.Loader {
+			if err := l.Once(ctx, runner, "", log); err != nil {
 				return fmt.Errorf("the boot loader could not be told to forget %q: %w", t.Entry, err)
 			}
 		}

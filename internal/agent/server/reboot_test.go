@@ -10,7 +10,9 @@ import (
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/bootloader"
 	"ferry/internal/agent/machine"
+	"ferry/internal/agent/machine/machinetest"
 	"ferry/internal/nix"
 	"ferry/internal/run"
 )
@@ -44,7 +46,7 @@ func newTriable(t *testing.T) *fakeMachine {
 	m.Write("/run/systemd/system/.keep", "")
 	m.Write("/proc/sys/kernel/random/boot_id", "boot-1\n")
 	m.Write("/boot/loader/loader.conf", "default nixos-generation-1.conf\n")
-	m.Write("/boot/loader/entries/nixos-generation-1.conf", entryText(oldSystem, false))
+	m.Write("/boot/loader/entries/nixos-generation-1.conf", machinetest.SystemdBootEntry(string(oldSystem), false))
 	m.Program("/bin/bootctl", bootctlScript)
 	m.Program("/bin/systemctl", "#!/bin/sh\necho \"systemctl $*\" >>\"$FERRY_TEST_ROOT/calls\"\n")
 	for _, system := range []nix.StorePath{oldSystem, newSystem} {
@@ -103,7 +105,7 @@ func (m *fakeMachine) listing() []string {
 
 func (m *fakeMachine) defaultIs(system nix.StorePath) {
 	m.T.Helper()
-	if boots, err := (systemdBoot{m.Root}).boots(); boots != string(system) || err != nil {
+	if boots, err := bootloader.All(m.Root)[0].Boots(); boots != string(system) || err != nil {
 		m.T.Errorf("%q boots by default, %v", boots, err)
 	}
 }

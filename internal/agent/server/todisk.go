@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/bootloader"
 	"ferry/internal/agent/machine"
 	"ferry/internal/run"
 )
@@ -34,7 +35,7 @@ func (g *guard) activatedToDisk(ctx context.Context) {
 // finds it. Nix does not do that, and a boot loader's own installer only for its own files, if at all. Only these file systems:
 // one that somebody else's dead server holds up must not hold up a deployment.
 func toDisk(ctx context.Context, r machine.Root) error {
-	folders := append([]string{"/nix/store", "/nix/var/nix", "/etc", agent.Folder}, systemdBoot{r}.partitions()...)
+	folders := append([]string{"/nix/store", "/nix/var/nix", "/etc", agent.Folder}, bootloader.Partitions(r)...)
 	// GRUB may be on several, as /boot1 and /boot2.
 	for _, point := range r.Mounts() {
 		if (strings.HasPrefix(point, "/boot") || strings.HasPrefix(point, "/efi")) && !slices.Contains(folders, point) {

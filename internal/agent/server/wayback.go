@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"ferry/internal/agent/bootloader"
 	"ferry/internal/agent/machine"
 	"ferry/internal/nix"
 	"ferry/internal/run"
@@ -219,8 +220,8 @@ func (t *trial) isDefault(r machine.Root) bool {
 
 // menuBoots tells whether a boot loader's menu has a system as its default.
 func (t *trial) menuBoots(r machine.Root, toplevel string) bool {
-	return slices.ContainsFunc(bootLoaders(r), func(l bootLoader) bool {
-		boots, err := l.boots()
-		return err == nil && boots == toplevel && (t.Loader == "" || l.name() == t.Loader)
+	return slices.ContainsFunc(bootloader.Find(r), func(l bootloader.Loader) bool {
+		boots, err := l.Boots()
+		return err == nil && boots == toplevel && (t.Loader == "" || l.Name() == t.Loader)
 	})
 }

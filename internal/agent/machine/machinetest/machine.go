@@ -138,3 +138,13 @@ func NewAncestors(t *testing.T) *Machine {
 	m.AddProcess(240, 230, 0, "ferry-agent", "0::/user.slice", "SUDO_USER=alice", "SUDO_UID=1000", "USER=root")
 	return m
 }
+
+// SystemdBootEntry is an entry as systemd-boot-builder.py writes it, now and in 2017.
+func SystemdBootEntry(system string, old bool) string {
+	options := "options init=" + system + "/init loglevel=4 root=fstab"
+	if old {
+		options = "options systemConfig=" + system + " init=" + system + "/init loglevel=4"
+	}
+	return "title NixOS\nversion Generation 7 NixOS 24.05, Linux Kernel 6.6, Built on 2024-06-01\nlinux /EFI/nixos/kernel.efi\ninitrd /EFI/nixos/initrd.efi\n" +
+		options + "\nmachine-id 0123456789abcdef0123456789abcdef\n"
+}

@@ -1,4 +1,4 @@
-package server
+package bootloader
 
 import (
 	"encoding/binary"
@@ -7,7 +7,7 @@ import (
 	"testing"
 	"unicode/utf16"
 
-	"ferry/internal/nix"
+	"ferry/internal/agent/machine/machinetest"
 )
 
 // menuProgram is a program of a boot loader that does nothing.
@@ -16,7 +16,7 @@ const menuProgram = "#!/bin/sh\nexit 0\n"
 // withPrograms is a machine that has these programs of boot loaders, and no others in its PATH.
 func withPrograms(t *testing.T, programs ...string) *fakeMachine {
 	t.Helper()
-	m := newMachine(t)
+	m := &fakeMachine{machinetest.New(t)}
 	for _, p := range programs {
 		m.Program("/bin/"+p, menuProgram)
 	}
@@ -34,16 +34,6 @@ func (m *fakeMachine) variable(name, text string) {
 	m.Write(filepath.Join(efiVariables, name+loaderVendor), string(data))
 }
 
-// entryText is an entry as systemd-boot-builder.py writes it, now and in 2017.
-func entryText(system nix.StorePath, old bool) string {
-	options := "options init=" + string(system) + "/init loglevel=4 root=fstab"
-	if old {
-		options = "options systemConfig=" + string(system) + " init=" + string(system) + "/init loglevel=4"
-	}
-	return "title NixOS\nversion Generation 7 NixOS 24.05, Linux Kernel 6.6, Built on 2024-06-01\nlinux /EFI/nixos/kernel.efi\ninitrd /EFI/nixos/initrd.efi\n" +
-		options + "\nmachine-id 0123456789abcdef0123456789abcdef\n"
-}
-
 // TestSystemdBootIsReadInAllItsShapes locks what was written by NixOS's builders from 17.03 on.
 func TestSystemdBootIsReadInAllItsShapes(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -52,34 +42,34 @@ func TestSystemdBootIsReadInAllItsShapes(t *testing.T) {
 	}{
 		"2017: no .conf in the default, nor in what the loader calls its entries": {func(m *fakeMachine) {
 			m.Write("/boot/loader/loader.conf", "timeout 5\ndefault nixos-generation-6\neditor 0\n")
-			m.Write("/boot/loader/entries/nixos-generation-6.conf", entryText(oldSystem, true))
-			m.Write("/boot/loader/entries/nixos-generation-7.conf", entryText(newSystem, true))
+			m.Write("/boot/loader/entries/nixos-generation-6.conf", machinetest.SystemdBootEntry(oldSystem, true))
+			m.Write("/boot/loader/entries/nixos-generation-7.conf", machinetest.SystemdBootEntry(newSystem, true))
 			m.variable("LoaderInfo", "systemd-boot 232")
 			m.variable("LoaderEntrySelected", "nixos-generation-6")
 		}, "nixos-generation-7"},
 		"2024": {func(m *fakeMachine) {
 			m.Write("/boot/loader/loader.conf", "timeout 5\ndefault nixos-generation-6.conf\nconsole-mode keep\n")
-			m.Write("/boot/loader/entries/nixos-generation-6.conf", entryText(oldSystem, false))
-			m.Write("/boot/loader/entries/nixos-generation-7-specialisation-a.conf", entryText(newSystem+"/specialisation/a", false))
-			m.Write("/boot/loader/entries/nixos-generation-7.conf", entryText(newSystem, false))
+			m.Write("/boot/loader/entries/nixos-generation-6.conf", machinetest.SystemdBootEntry(oldSystem, false))
+			m.Write("/boot/loader/entries/nixos-generation-7-specialisation-a.conf", machinetest.SystemdBootEntry(newSystem+"/specialisation/a", false))
+			m.Write("/boot/loader/entries/nixos-generation-7.conf", machinetest.SystemdBootEntry(newSystem, false))
 			m.variable("LoaderInfo", "systemd-boot 255.9")
 			m.variable("LoaderEntrySelected", "nixos-generation-6.conf")
 		}, "nixos-generation-7.conf"},
 		"entries on an extended boot partition": {func(m *fakeMachine) {
 			m.Write("/efi/loader/loader.conf", "default nixos-generation-6.conf\n")
-			m.Write("/boot/loader/entries/nixos-generation-6.conf", entryText(oldSystem, false))
-			m.Write("/boot/loader/entries/nixos-generation-7.conf", entryText(newSystem, false))
+			m.Write("/boot/loader/entries/nixos-generation-6.conf", machinetest.SystemdBootEntry(oldSystem, false))
+			m.Write("/boot/loader/entries/nixos-generation-7.conf", machinetest.SystemdBootEntry(newSystem, false))
 		}, "nixos-generation-7.conf"},
 		"an EFI partition of its own place, and another profile": {func(m *fakeMachine) {
 			m.Write("/proc/self/mountinfo", "29 1 259:1 / /boot/esp\\040a rw,relatime shared:13 - vfat /dev/nvme0n1p1 rw,fmask=0022\n")
 			m.Write("/boot/esp a/loader/loader.conf", "default nixos-test-generation-6.conf\n")
-			m.Write("/boot/esp a/loader/entries/nixos-test-generation-6.conf", entryText(oldSystem, false))
-			m.Write("/boot/esp a/loader/entries/nixos-generation-7.conf", entryText(newSystem, false))
+			m.Write("/boot/esp a/loader/entries/nixos-test-generation-6.conf", machinetest.SystemdBootEntry(oldSystem, false))
+			m.Write("/boot/esp a/loader/entries/nixos-generation-7.conf", machinetest.SystemdBootEntry(newSystem, false))
 		}, "nixos-generation-7.conf"},
 		"a default of the firmware's": {func(m *fakeMachine) {
 			m.Write("/boot/loader/loader.conf", "default nixos-generation-7.conf\n")
-			m.Write("/boot/loader/entries/nixos-generation-6.conf", entryText(oldSystem, false))
-			m.Write("/boot/loader/entries/nixos-generation-7.conf", entryText(newSystem, false))
+			m.Write("/boot/loader/entries/nixos-generation-6.conf", machinetest.SystemdBootEntry(oldSystem, false))
+			m.Write("/boot/loader/entries/nixos-generation-7.conf", machinetest.SystemdBootEntry(newSystem, false))
 			m.variable("LoaderInfo", "systemd-boot 255.9")
 			m.variable("LoaderEntryDefault", "nixos-generation-6.conf")
 		}, "nixos-generation-7.conf"},
@@ -87,17 +77,17 @@ func TestSystemdBootIsReadInAllItsShapes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m := withPrograms(t, "bootctl", "grub-reboot", "grub-editenv")
 			c.make(m)
-			if found := onceLoader(m.Root); found != "systemd-boot" {
+			if found := FindName(m.Root); found != "systemd-boot" {
 				t.Fatalf("found %q", found)
 			}
-			l := bootLoaders(m.Root)[0]
-			if entry, err := l.entry(string(newSystem)); entry != c.entry || err != nil {
+			l := Find(m.Root)[0]
+			if entry, err := l.Entry(newSystem); entry != c.entry || err != nil {
 				t.Errorf("entry %q, %v", entry, err)
 			}
-			if boots, err := l.boots(); boots != string(oldSystem) || err != nil {
+			if boots, err := l.Boots(); boots != oldSystem || err != nil {
 				t.Errorf("boots %q, %v", boots, err)
 			}
-			if entry, err := l.entry(string(oldBundle)); err == nil {
+			if entry, err := l.Entry(oldBundle); err == nil {
 				t.Errorf("an entry for what has none: %q", entry)
 			}
 		})
@@ -193,7 +183,7 @@ menuentry "NixOS - Configuration 6 (2024-06-01 - 24.05)" --class nixos {
 
 // grubText fills the systems into a grub.cfg.
 func grubText(text string) string {
-	return strings.NewReplacer("OLD", string(oldSystem), "NEW", string(newSystem)).Replace(text)
+	return strings.NewReplacer("OLD", oldSystem, "NEW", newSystem).Replace(text)
 }
 
 // TestGRUBIsReadInAllItsShapes locks what was written by NixOS's scripts from 17.03 on.
@@ -208,17 +198,17 @@ func TestGRUBIsReadInAllItsShapes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m := withPrograms(t, "bootctl", "grub-reboot", "grub-editenv")
 			m.Write(grubConfig, grubText(c.text))
-			if found := onceLoader(m.Root); found != "grub" {
+			if found := FindName(m.Root); found != "grub" {
 				t.Fatalf("found %q", found)
 			}
-			l := bootLoaders(m.Root)[0]
-			if entry, err := l.entry(string(newSystem)); entry != c.entry || err != nil {
+			l := Find(m.Root)[0]
+			if entry, err := l.Entry(newSystem); entry != c.entry || err != nil {
 				t.Errorf("entry %q, %v", entry, err)
 			}
-			if boots, err := l.boots(); boots != string(oldSystem) || err != nil {
+			if boots, err := l.Boots(); boots != oldSystem || err != nil {
 				t.Errorf("boots %q, %v", boots, err)
 			}
-			if entry, err := l.entry(string(oldBundle)); err == nil {
+			if entry, err := l.Entry(oldBundle); err == nil {
 				t.Errorf("an entry for what has none: %q", entry)
 			}
 		})
@@ -244,18 +234,18 @@ func TestAGRUBThatCannotDoItIsNotAsked(t *testing.T) {
 			m := withPrograms(t, "grub-reboot", "grub-editenv")
 			m.Write(grubConfig, grubText(c.text))
 			m.Write("/proc/self/mountinfo", c.mounts)
-			loaders := bootLoaders(m.Root)
+			loaders := Find(m.Root)
 			if found := len(loaders) == 1; found != c.found {
 				t.Fatalf("found: %v", found)
 			}
 			if !c.found {
 				return
 			}
-			_, err := loaders[0].entry(string(newSystem))
+			_, err := loaders[0].Entry(newSystem)
 			if (err == nil) != (c.entry == "") || err != nil && !strings.Contains(err.Error(), c.entry) {
 				t.Errorf("entry: %v", err)
 			}
-			_, err = loaders[0].boots()
+			_, err = loaders[0].Boots()
 			if (err == nil) != (c.boots == "") || err != nil && !strings.Contains(err.Error(), c.boots) {
 				t.Errorf("boots: %v", err)
 			}
@@ -267,7 +257,7 @@ func TestAGRUBThatCannotDoItIsNotAsked(t *testing.T) {
 func TestTheBootLoaderInUseIsTold(t *testing.T) {
 	both := func(m *fakeMachine) {
 		m.Write("/boot/loader/loader.conf", "default nixos-generation-1.conf\n")
-		m.Write("/boot/loader/entries/nixos-generation-1.conf", entryText(oldSystem, false))
+		m.Write("/boot/loader/entries/nixos-generation-1.conf", machinetest.SystemdBootEntry(oldSystem, false))
 		m.Write(grubConfig, grubText(grub2017))
 	}
 	programs := []string{"bootctl", "grub-reboot", "grub-editenv"}
@@ -289,7 +279,7 @@ func TestTheBootLoaderInUseIsTold(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m := withPrograms(t, c.programs...)
 			c.make(m)
-			if found := onceLoader(m.Root); found != c.found {
+			if found := FindName(m.Root); found != c.found {
 				t.Errorf("found %q", found)
 			}
 		})
@@ -301,4 +291,15 @@ func FuzzReadGrubMenu(f *testing.F) {
 	f.Add(grubText(grub2024))
 	f.Add("}\n}\nsubmenu {\nmenuentry \"{\n}")
 	f.Fuzz(func(_ *testing.T, text string) { readGrubMenu(text) })
+}
+
+const (
+	oldSystem = "/nix/store/00000000000000000000000000000000-old"
+	newSystem = "/nix/store/11111111111111111111111111111111-new"
+	oldBundle = "/nix/store/22222222222222222222222222222222-ferry-pi"
+)
+
+// fakeMachine is one that has boot loaders.
+type fakeMachine struct {
+	*machinetest.Machine
 }

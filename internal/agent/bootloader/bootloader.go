@@ -1,4 +1,4 @@
-package server
+package bootloader
 
 import (
 	"context"
@@ -17,27 +17,30 @@ import (
 	"ferry/internal/run"
 )
 
-// bootLoader is one that can boot an entry of its menu once, and another one by default.
-type bootLoader interface {
-	// name is what facts call it.
-	name() string
-	// entry is what it calls the entry that boots a toplevel.
-	entry(toplevel string) (string, error)
-	// boots is the toplevel that it boots by default.
-	boots() (string, error)
-	// once makes it boot an entry at the next boot only; an empty one takes that back.
-	once(ctx context.Context, runner *run.Runner, entry string, log io.Writer) error
+// Loader is one that can boot an entry of its menu once, and another one by default.
+type Loader interface {
+	// Name is what facts call it.
+	Name() string
+	// Entry is what it calls the entry that boots a toplevel.
+	Entry(toplevel string) (string, error)
+	// Boots is the toplevel that it boots by default.
+	Boots() (string, error)
+	// Once makes it boot an entry at the next boot only; an empty one takes that back.
+	Once(ctx context.Context, runner *run.Runner, entry string, log io.Writer) error
 }
 
-// oneShotSystemd is the first systemd whose bootctl has set-oneshot.
-const oneShotSystemd = 242
+// SystemdBoot is how systemd-boot is called.
+const SystemdBoot = "systemd-boot"
 
-// bootLoaders are the boot loaders of this machine that may be able to boot an entry once. It is usually one or none; there
+// OneShotSystemd is the first systemd whose bootctl has set-oneshot.
+const OneShotSystemd = 242
+
+// Find are the boot loaders of this machine that may be able to boot an entry once. It is usually one or none; there
 // are two where one of them was used before, and where nothing says which. Only files are looked at.
-func bootLoaders(r machine.Root) []bootLoader {
+func Find(r machine.Root) []Loader {
 	byFirmware, info := loaderInfo(r)
 	systemd := strings.HasPrefix(info, "systemd-boot") || strings.HasPrefix(info, "gummiboot")
-	var found []bootLoader
+	var found []Loader
 	if l := (systemdBoot{r}); (systemd || !byFirmware) && l.installed() {
 		found = append(found, l)
 	}
@@ -47,10 +50,13 @@ func bootLoaders(r machine.Root) []bootLoader {
 	return found
 }
 
-// onceLoader names the boot loader that can boot an entry once, or is "".
-func onceLoader(r machine.Root) string {
-	if found := bootLoaders(r); len(found) > 0 {
-		return found[0].name()
+// All are the boot loaders that are known, whether they are there or not.
+func All(r machine.Root) []Loader { return []Loader{systemdBoot{r}, grub{r}} }
+
+// FindName names the boot loader that can boot an entry once, or is "".
+func FindName(r machine.Root) string {
+	if found := Find(r); len(found) > 0 {
+		return found[0].Name()
 	}
 	return ""
 }
@@ -104,7 +110,10 @@ func inPath(programs ...string) bool {
 // loader/entries/nixos-*generation-N.conf there or on the extended boot partition.
 type systemdBoot struct{ r machine.Root }
 
-func (systemdBoot) name() string { return "systemd-boot" }
+func (systemdBoot) Name() string { return SystemdBoot }
+
+// Partitions are the folders that may be one of systemd-boot's two partitions.
+func Partitions(r machine.Root) []string { return systemdBoot{r}.partitions() }
 
 // partitions are the folders that may be one of the two partitions.
 func (l systemdBoot) partitions() []string {
@@ -142,9 +151,9 @@ func (l systemdBoot) entries(pattern string) []string {
 	return files
 }
 
-// entry looks for the system itself and not for a name: how entries are named has changed, and a specialisation's name
+// Entry looks for the system itself and not for a name: how entries are named has changed, and a specialisation's name
 // begins like its system's.
-func (l systemdBoot) entry(toplevel string) (string, error) {
+func (l systemdBoot) Entry(toplevel string) (string, error) {
 	for _, file := range l.entries("*.conf") {
 		if initOf(readText(file)) == toplevel {
 			return l.id(filepath.Base(file)), nil
@@ -162,7 +171,7 @@ func (l systemdBoot) id(file string) string {
 	return file
 }
 
-func (l systemdBoot) boots() (string, error) {
+func (l systemdBoot) Boots() (string, error) {
 	wanted := efiVariable(l.r, "LoaderEntryDefault")
 	for line := range strings.Lines(l.configuration()) {
 		if f := strings.Fields(line); wanted == "" && len(f) == 2 && f[0] == "default" {
@@ -177,7 +186,7 @@ func (l systemdBoot) boots() (string, error) {
 	return "", fmt.Errorf("systemd-boot's default entry %q is not there", wanted)
 }
 
-func (systemdBoot) once(ctx context.Context, runner *run.Runner, entry string, log io.Writer) error {
+func (systemdBoot) Once(ctx context.Context, runner *run.Runner, entry string, log io.Writer) error {
 	return runner.Run(ctx, run.Command{Argv: []string{"bootctl", "set-oneshot", entry}, Out: log, Err: log})
 }
 
@@ -207,7 +216,7 @@ const (
 // grub is GRUB 2 with the menu that NixOS writes for it: its default entry, and submenus of all generations of the profiles.
 type grub struct{ r machine.Root }
 
-func (grub) name() string { return "grub" }
+func (grub) Name() string { return "grub" }
 
 // installed also tells that GRUB forgets the entry when it has booted it: what it cannot write to would boot it for ever.
 func (l grub) installed() bool {
@@ -224,7 +233,7 @@ func (l grub) installed() bool {
 	return !slices.Contains([]string{"btrfs", "zfs", "bcachefs", "nilfs2"}, on.Kind)
 }
 
-func (l grub) entry(toplevel string) (string, error) {
+func (l grub) Entry(toplevel string) (string, error) {
 	menu := readGrubMenu(readText(l.r.Path(grubConfig)))
 	// The default entry, above the submenus, may be for the same system, but is for another one after the next switch.
 	for _, e := range slices.Backward(menu.entries) {
@@ -239,7 +248,7 @@ func (l grub) entry(toplevel string) (string, error) {
 	return "", errors.New("GRUB has no entry for it")
 }
 
-func (l grub) boots() (string, error) {
+func (l grub) Boots() (string, error) {
 	menu := readGrubMenu(readText(l.r.Path(grubConfig)))
 	for _, e := range menu.entries {
 		if e.path == menu.byDefault || e.number == menu.byDefault {
@@ -249,7 +258,7 @@ func (l grub) boots() (string, error) {
 	return "", fmt.Errorf("GRUB's default entry %q is none that its menu names", menu.byDefault)
 }
 
-func (l grub) once(ctx context.Context, runner *run.Runner, entry string, log io.Writer) error {
+func (l grub) Once(ctx context.Context, runner *run.Runner, entry string, log io.Writer) error {
 	argv := []string{"grub-reboot", entry}
 	if entry == "" {
 		argv = []string{"grub-editenv", l.r.Path(grubEnvironment), "unset", "next_entry"}

@@ -1,4 +1,4 @@
-package server
+package bootloader
 
 import (
 	"fmt"
@@ -10,8 +10,8 @@ import (
 	"ferry/internal/agent/machine"
 )
 
-// bootPlace is a file system of its own that a boot loader may read its menu from, as it was seen mounted.
-type bootPlace struct {
+// Place is a file system of its own that a boot loader may read its menu from, as it was seen mounted.
+type Place struct {
 	Point  string `json:"point"`
 	Source string `json:"source"`
 	Kind   string `json:"kind"`
@@ -21,7 +21,7 @@ type bootPlace struct {
 
 // is tells whether both show one folder: wherever that is mounted now, or as a part of what is mounted above it. A file system that
 // was unmounted and mounted again may have got another number, and one that is mounted twice may have been named in two ways.
-func (p bootPlace) is(now bootPlace) bool {
+func (p Place) is(now Place) bool {
 	if p.Device != now.Device && (p.Source != now.Source || p.Kind != now.Kind) {
 		return false
 	}
@@ -36,30 +36,30 @@ func isBootFolder(point string) bool {
 	return slices.ContainsFunc(bootFolders, func(folder string) bool { return strings.HasPrefix(point, folder) })
 }
 
-// bootPlaces are those that are mounted where boot loaders have their menus.
-func bootPlaces(r machine.Root) []bootPlace {
-	return slices.DeleteFunc(visible(r), func(p bootPlace) bool { return !isBootFolder(p.Point) })
+// Places are those that are mounted where boot loaders have their menus.
+func Places(r machine.Root) []Place {
+	return slices.DeleteFunc(visible(r), func(p Place) bool { return !isBootFolder(p.Point) })
 }
 
 // visible are all file systems that are mounted, but those that others are mounted over.
-func visible(r machine.Root) []bootPlace {
+func visible(r machine.Root) []Place {
 	for _, folder := range bootFolders {
 		// One that is mounted when somebody looks is mounted now.
 		_, _ = os.Stat(r.Path(folder) + "/.")
 	}
-	var seen []bootPlace
+	var seen []Place
 	for m, point := range r.Mounts() {
 		below := strings.TrimSuffix(point, "/") + "/"
-		seen = slices.DeleteFunc(seen, func(p bootPlace) bool { return p.Point == point || strings.HasPrefix(p.Point, below) })
-		seen = append(seen, bootPlace{point, m.Source, m.Kind, m.Device, m.Folder})
+		seen = slices.DeleteFunc(seen, func(p Place) bool { return p.Point == point || strings.HasPrefix(p.Point, below) })
+		seen = append(seen, Place{point, m.Source, m.Kind, m.Device, m.Folder})
 	}
-	return slices.DeleteFunc(seen, func(p bootPlace) bool { return p.Kind == "autofs" })
+	return slices.DeleteFunc(seen, func(p Place) bool { return p.Kind == "autofs" })
 }
 
-// movedBoot says why a menu that is written now is not where the machine would look for it; "" if nothing is known against it. What
+// Moved says why a menu that is written now is not where the machine would look for it; "" if nothing is known against it. What
 // the machine has booted from is what was there before: a file system that is not mounted any more keeps its old menu, and what is
 // written to the folder instead, or to memory, does not count.
-func movedBoot(r machine.Root, before []bootPlace) string {
+func Moved(r machine.Root, before []Place) string {
 	now := visible(r)
 	for _, p := range before {
 		if !slices.ContainsFunc(now, p.is) {
