@@ -15,7 +15,7 @@ import (
 // mayImport is the map of doc/design.md: what each package may import of the others. Imports go downward only.
 var mayImport = map[string][]string{
 	"cmd/ferry":                          {"cli"},
-	"cmd/ferry-agent":                    {"agent/server"},
+	"cmd/ferry-agent":                    {"agent/server", "agent/receive"},
 	"cmd/ferry-lab":                      {"lab"},
 	"internal/cli":                       {"ui", "fleet", "logs", "deploy", "cause", "compare", "inventory", "health", "ship", "agent", "target", "nix", "prose", "run"},
 	"internal/ui":                        {"deploy", "ship", "nix", "prose", "run"},
@@ -35,7 +35,8 @@ var mayImport = map[string][]string{
 	"internal/agent/lockout":             {"agent/machine", "userdb", "agent", "nix", "run"},
 	"internal/agent/machine":             {"nix", "disk", "run"},
 	"internal/agent/machine/machinetest": {"agent/machine"},
-	"internal/agent/server":              {"agent/bootloader", "agent/lockout", "agent/machine", "userdb", "agent", "delta", "nix", "disk", "run"},
+	"internal/agent/receive":             {"agent/machine", "agent", "delta", "nix", "disk", "run"},
+	"internal/agent/server":              {"agent/bootloader", "agent/lockout", "agent/machine", "agent/receive", "userdb", "agent", "nix", "disk", "run"},
 	"internal/userdb":                    {},
 	"internal/delta":                     {"nix"},
 	"internal/target":                    {"run"},

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"syscall"
 
+	"ferry/internal/agent/receive"
 	"ferry/internal/agent/server"
 )
 
@@ -77,7 +78,7 @@ func agentMain(args []string) error {
 		if len(args) != 3 {
 			return fmt.Errorf("usage: ferry-agent keep SOCKET STATE")
 		}
-		return server.RunKeep(ctx, args[1], args[2])
+		return receive.RunKeep(ctx, args[1], args[2], receive.KeepLimit)
 	case "reboot-back":
 		return server.RunRebootBack(context.Background())
 	case "accounts-back":
@@ -104,7 +105,7 @@ func agentMain(args []string) error {
 		if len(args) != 2 {
 			return fmt.Errorf("usage: ferry-agent lane SOCKET")
 		}
-		return server.Lane(ctx, args[1], os.Stdin, os.Stdout)
+		return receive.Lane(ctx, args[1], os.Stdin, os.Stdout)
 	case "build-probe":
 		return server.BuildProbe()
 	}

@@ -231,3 +231,23 @@ func noEOF(err error) error {
 	}
 	return err
 }
+
+// LogWriter sends what is written to it as log frames, and says to Gone, if that is set, when nobody takes them any more.
+type LogWriter struct {
+	Wire *Wire
+	Gone func()
+}
+
+func (w LogWriter) Write(p []byte) (int, error) {
+	for done := 0; done < len(p); {
+		piece := p[done:min(len(p), done+MaxFrame)]
+		if err := w.Wire.Write(FrameLog, piece); err != nil {
+			if w.Gone != nil {
+				w.Gone()
+			}
+			return done, err
+		}
+		done += len(piece)
+	}
+	return len(p), nil
+}

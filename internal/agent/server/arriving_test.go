@@ -29,7 +29,7 @@ func storeMachine(t *testing.T) *fakeMachine {
 // arrivingNames are the names of the paths that are written down: those that come, and those that are in doubt.
 func (m *fakeMachine) arrivingNames() (now, doubtful string) {
 	m.T.Helper()
-	var a arriving
+	var a struct{ Now, Doubtful []nix.StorePath }
 	if text := m.Read(arrivingFile); text != "" {
 		if err := json.Unmarshal([]byte(text), &a); err != nil {
 			m.T.Fatal(err)

@@ -11,6 +11,7 @@ import (
 	"ferry/internal/agent"
 	"ferry/internal/agent/bootloader"
 	"ferry/internal/agent/machine"
+	"ferry/internal/agent/receive"
 	"ferry/internal/nix"
 	"ferry/internal/run"
 )
@@ -92,7 +93,7 @@ func (c *committer) commit(ctx context.Context) jobStatus {
 func (c *committer) forward(ctx context.Context) jobStatus {
 	r, job := c.root, c.job
 	// The links that are set from here on must not reach the disk before what they point at.
-	if err := storeToDisk(ctx, r); err != nil {
+	if err := receive.StoreToDisk(ctx, r); err != nil {
 		return jobStatus{Status: -1, Error: run.Clean(err.Error())}
 	}
 	if job.Action != "root" {

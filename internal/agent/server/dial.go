@@ -9,18 +9,16 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/receive"
 	"ferry/internal/run"
 )
 
 const (
 	// connectTime is how long one connection may take to be made.
 	connectTime = 10 * time.Second
-	// lingerTime is how long the far side may go on sending after the end of what it was sent: whoever asked may be gone.
-	lingerTime = 2 * time.Second
 )
 
 // Dial connects by TCP to address, HOST:PORT as this machine knows it, says so with [agent.Connected] on a line of its own,
@@ -28,28 +26,14 @@ const (
 func Dial(ctx context.Context, address string, in io.Reader, out io.Writer) error {
 	conn, err := connect(ctx, address)
 	if err != nil {
-		return errors.New(run.Clean(fmt.Sprintf("connect to %s: %v", address, reason(err))))
+		return errors.New(run.Clean(fmt.Sprintf("connect to %s: %v", address, receive.Reason(err))))
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
 	if _, err := io.WriteString(out, agent.Connected+"\n"); err != nil {
 		return err
 	}
-	return joinWith(conn, in, out)
-}
-
-// joinWith joins a connection with in and out until the far side ends it.
-func joinWith(conn interface {
-	net.Conn
-	CloseWrite() error
-}, in io.Reader, out io.Writer) error {
-	go func() {
-		_, _ = io.Copy(conn, in)
-		_ = conn.CloseWrite()
-		_ = conn.SetReadDeadline(time.Now().Add(lingerTime))
-	}()
-	_, err := io.Copy(out, conn)
-	return err
+	return receive.Join(conn, in, out)
 }
 
 func connect(ctx context.Context, address string) (*net.TCPConn, error) {
@@ -111,21 +95,4 @@ func resolve(ctx context.Context, host string) ([]string, error) {
 		return nil, errors.New("no such host")
 	}
 	return hosts, nil
-}
-
-// reason is err without the addresses in it, which a person who asked for a name did not ask for.
-func reason(err error) error {
-	var timeout net.Error
-	if errors.As(err, &timeout) && timeout.Timeout() {
-		return errors.New("no answer")
-	}
-	var errno syscall.Errno
-	if errors.As(err, &errno) {
-		return errno
-	}
-	var op *net.OpError
-	if errors.As(err, &op) {
-		return op.Err
-	}
-	return err
 }

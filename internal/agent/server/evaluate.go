@@ -12,6 +12,7 @@ import (
 
 	"ferry/internal/agent"
 	"ferry/internal/agent/machine"
+	"ferry/internal/agent/receive"
 	"ferry/internal/nix"
 	"ferry/internal/run"
 )
@@ -35,7 +36,7 @@ func (s *server) evaluate(ctx context.Context) (*agent.EvaluateResult, error) {
 			// A configuration that needs something built to be evaluated must not have it built here, or elsewhere for here.
 			"--option", "max-jobs", "0", "--option", "builders", "", "--option", "substitute", "false",
 		},
-		Out: &out, Err: logWriter{wire: s.wire}, Insist: true,
+		Out: &out, Err: agent.LogWriter{Wire: s.wire}, Insist: true,
 	})
 	if err != nil {
 		return nil, err
@@ -82,12 +83,12 @@ func readDerivation(r machine.Root, drv nix.StorePath) (string, error) {
 
 // derivations gives the texts of the first of the derivations that are asked for, as many as fit into an answer.
 func (s *server) derivations(stream *agent.DataReader) (*agent.Derivations, error) {
-	paths, err := readPaths(stream)
+	paths, err := receive.ReadPaths(stream)
 	if err == nil {
 		err = stream.Drain()
 	}
 	if err != nil {
-		return nil, &streamError{err}
+		return nil, &receive.StreamError{Err: err}
 	}
 	result, size := &agent.Derivations{Texts: [][]byte{}}, 0
 	for _, p := range paths {

@@ -19,7 +19,7 @@ func (s *server) exec(ctx context.Context, r agent.Request) (*agent.ExecResult, 
 	}
 	ctx, gone := context.WithCancel(ctx)
 	defer gone()
-	out := logWriter{s.wire, gone}
+	out := agent.LogWriter{Wire: s.wire, Gone: gone}
 	p, err := s.runner.Start(ctx, run.Command{
 		Argv: r.Argv, Env: []string{"PATH=" + systemPath}, Dir: "/", Out: out, Err: out, OwnGroup: true, Grace: checkGrace,
 	})
@@ -32,26 +32,6 @@ func (s *server) exec(ctx context.Context, r agent.Request) (*agent.ExecResult, 
 	}
 	status, problem := ending(r.Argv, err)
 	return &agent.ExecResult{Status: status, Error: problem}, nil
-}
-
-// logWriter sends what is written to it as log frames, and says to gone, if that is set, when nobody takes them any more.
-type logWriter struct {
-	wire *agent.Wire
-	gone func()
-}
-
-func (w logWriter) Write(p []byte) (int, error) {
-	for done := 0; done < len(p); {
-		piece := p[done:min(len(p), done+agent.MaxFrame)]
-		if err := w.wire.Write(agent.FrameLog, piece); err != nil {
-			if w.gone != nil {
-				w.gone()
-			}
-			return done, err
-		}
-		done += len(piece)
-	}
-	return len(p), nil
 }
 
 // ending tells how a command that was started with argv ended, from the error that running it gave: its exit status, or -1 and

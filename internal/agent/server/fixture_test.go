@@ -19,6 +19,7 @@ import (
 	"ferry/internal/agent"
 	"ferry/internal/agent/machine"
 	"ferry/internal/agent/machine/machinetest"
+	"ferry/internal/agent/receive"
 	"ferry/internal/nix"
 )
 
@@ -58,7 +59,7 @@ func TestMain(m *testing.M) {
 	if len(os.Args) == 4 && os.Args[1] == "keep" {
 		limit, err := time.ParseDuration(cmp.Or(os.Getenv("FERRY_TEST_KEEP"), "10m"))
 		if err == nil {
-			err = runKeep(context.Background(), os.Args[2], os.Args[3], limit)
+			err = receive.RunKeep(context.Background(), os.Args[2], os.Args[3], limit)
 		}
 		if err != nil {
 			os.Exit(1)
@@ -356,3 +357,12 @@ func activation(action string) agent.Request {
 func commitment(action string) agent.Request {
 	return agent.Request{Method: agent.MethodCommit, Job: job, Toplevel: newSystem, Bundle: newBundle, Action: action}
 }
+
+// Where the agent keeps what the next one has to find, also one of another version.
+const (
+	keptFolder   = "/run/ferry/kept"
+	bootMark     = "/run/ferry/boot"
+	arrivingFile = "/nix/var/nix/ferry-arriving.json"
+	// keptEnd is what the next agent says to who keeps a path that nobody wants.
+	keptEnd = 'e'
+)

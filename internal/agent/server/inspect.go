@@ -6,6 +6,7 @@ import (
 	"ferry/internal/agent"
 	"ferry/internal/agent/lockout"
 	"ferry/internal/agent/machine"
+	"ferry/internal/agent/receive"
 	"ferry/internal/nix"
 )
 
@@ -16,7 +17,7 @@ func (s *server) inspect(ctx context.Context, r agent.Request, stream *agent.Dat
 	if r.Ahead {
 		var err error
 		if foreseen, err = readForeseen(s.root(), stream); err != nil {
-			return &streamError{err}
+			return &receive.StreamError{Err: err}
 		}
 	}
 	toplevel := string(r.Toplevel)
@@ -56,7 +57,7 @@ func (s *server) inspect(ctx context.Context, r agent.Request, stream *agent.Dat
 
 // readForeseen reads the stream of an inspection: zstd of files as JSON.
 func readForeseen(r machine.Root, stream *agent.DataReader) (*lockout.Foreseen, error) {
-	z, err := newDecoder(stream)
+	z, err := receive.NewDecoder(stream)
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/receive"
 	"ferry/internal/nix"
 )
 
@@ -121,7 +122,7 @@ func TestWhatTheDeployedSystemLacksIsSaidAtOnce(t *testing.T) {
 	if n := lacks(locked("s2")); n != 0 {
 		t.Errorf("at first it lacks %d", n)
 	}
-	if err := expectPaths(m.Root, []nix.StorePath{bundle.header.Path}); err != nil {
+	if err := receive.Expect(m.Root, []nix.StorePath{bundle.header.Path}); err != nil {
 		t.Fatal(err)
 	}
 	if n := lacks(locked("s2")); n != 0 {

@@ -17,6 +17,7 @@ import (
 
 	"ferry/internal/agent"
 	"ferry/internal/agent/machine"
+	"ferry/internal/agent/receive"
 	"ferry/internal/nix"
 	"ferry/internal/run"
 )
@@ -53,14 +54,8 @@ type server struct {
 	wire   *agent.Wire
 	lock   *lock
 	holder *agent.Lock
-	store  *store
-	// kept is the nix-store that the last agent has left in the middle of a path, and taken that one once this agent has gone on with
-	// it; nil: none.
-	kept  *kept
-	taken *store
-	// lacking are the paths that ferry was told last to be missing, and expected those that are written down to come in this ship.
-	lacking  []nix.StorePath
-	expected map[nix.StorePath]bool
+	// receiver has the target's store.
+	receiver *receive.Receiver
 	// failedBefore gives the units that were in the failed state when the first path was asked about.
 	failedBefore func() []string
 	// working says that ferry waits for an answer.
@@ -78,7 +73,7 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer, opts Options) error
 	s.failedBefore = func() []string { return troubledBefore(ctx, s.runner, s.root()) }
 	s.login = sync.OnceValue(func() machine.Login { return machine.FindLogin(ctx, s.runner, s.root(), os.Getpid()) })
 	defer s.close()
-	widen(in)
+	receive.Widen(in)
 	if opts.Lock {
 		if err := ownFolders(opts.root); err != nil {
 			return err
@@ -122,22 +117,20 @@ func (s *server) sayHello(ctx context.Context) error {
 			s.lock = nil
 		}
 	}
-	if s.lock != nil {
-		s.kept = findKept(s.root(), s.opts.Program)
-	}
-	s.store = openStore(ctx, s.runner, s.opts.Lock, cmp.Or(s.opts.opening, openLimit), cmp.Or(s.opts.halted, haltedLimit))
+	s.receiver = receive.New(ctx, receive.Options{
+		Root: s.root(), Runner: s.runner, Wire: s.wire, Program: s.opts.Program, Locked: s.lock != nil, Used: s.opts.Lock, Busy: s.opts.Busy,
+		LoginUID: func() int { return s.login().UID }, Opening: s.opts.opening, Halted: s.opts.halted,
+	})
 	limited, stop := context.WithTimeout(ctx, factsLimit)
 	lacking := make(chan int, 1)
-	go func() { lacking <- s.lackingNow(limited) }()
+	go func() { lacking <- s.receiver.Lacking(limited, currentBundle(s.root())) }()
 	facts := gatherFacts(limited, s.runner, s.root())
 	facts.Lacking = <-lacking
 	stop()
 	facts.Lock = s.holder
 	hello := agent.Hello{Protocol: agent.Protocol, Version: s.opts.Version, Facts: facts, Program: agent.Verbatim(s.opts.Program)}
 	hello.Resumed = s.lock != nil && s.lock.resumed
-	if s.kept != nil {
-		hello.Kept = &s.kept.state.Kept
-	}
+	hello.Kept = s.receiver.Kept()
 	if err := s.wire.WriteJSON(agent.FrameHello, hello); err != nil {
 		return err
 	}
@@ -183,13 +176,8 @@ func (s *server) serve(ctx context.Context) error {
 }
 
 func (s *server) close() {
-	for _, st := range []*store{s.store, s.taken} {
-		if st != nil {
-			st.close()
-		}
-	}
-	if s.kept != nil {
-		s.kept.drop()
+	if s.receiver != nil {
+		s.receiver.Close()
 	}
 	if s.lock != nil {
 		s.lock.release()
@@ -208,10 +196,12 @@ func (s *server) answer(ctx context.Context, r agent.Request) (agent.Response, *
 		s.failedBefore = sync.OnceValue(func() []string { return troubledBefore(ctx, s.runner, s.root()) })
 		go s.failedBefore()
 		go s.login()
-		response.Missing, err = s.missing(ctx, r, stream)
+		response.Missing, err = s.receiver.Missing(ctx, r, stream)
 	case agent.MethodShip:
 		stream = s.wire.DataReader()
-		response.Ship, err = s.ship(ctx, r, stream)
+		if err = errLocked; s.lock != nil {
+			response.Ship, err = s.receiver.Ship(ctx, r, stream)
+		}
 	case agent.MethodActivate:
 		if err = s.mayChange(r); err == nil {
 			response.Activate, err = s.activate(ctx, r)
@@ -241,12 +231,14 @@ func (s *server) answer(ctx context.Context, r agent.Request) (agent.Response, *
 	case agent.MethodHistory:
 		response.History, err = readHistory(s.root(), r.Limit)
 	case agent.MethodClosure:
-		response.Closure, err = s.closure(r.Toplevel)
+		response.Closure, err = s.receiver.Closure(r.Toplevel)
 	case agent.MethodOnDisk:
-		response.OnDisk, err = s.onDisk(ctx, r)
+		response.OnDisk, err = s.receiver.OnDisk(ctx, r)
 	case agent.MethodRestore:
 		stream = s.wire.DataReader()
-		response.Ship, err = s.restore(ctx, stream)
+		if err = errLocked; s.lock != nil {
+			response.Ship, err = s.receiver.Restore(ctx, stream)
+		}
 	case agent.MethodEvaluate:
 		response.Evaluate, err = s.evaluate(ctx)
 	case agent.MethodDerivations:
@@ -254,7 +246,7 @@ func (s *server) answer(ctx context.Context, r agent.Request) (agent.Response, *
 		response.Derivations, err = s.derivations(stream)
 	case agent.MethodSign:
 		stream = s.wire.DataReader()
-		err = s.sign(ctx, stream)
+		err = s.receiver.Sign(ctx, stream)
 	case agent.MethodUnits:
 		response.Units = loadedUnits(ctx, s.runner, s.root())
 	case agent.MethodInspect:
@@ -283,7 +275,7 @@ func (s *server) mayChange(r agent.Request) error {
 		return errLocked
 	}
 	// What comes now is not the end of a ship any more.
-	s.endKept()
+	s.receiver.EndKept()
 	if isNixOS := isNixOS(s.root()); !isNixOS && !r.ForceNotNixOS {
 		return &agent.ResponseError{Kind: agent.KindNotNixOS, Text: "this is not a NixOS machine: /etc/NIXOS is missing"}
 	} else if !isNixOS && r.Action != "dry-activate" {
@@ -326,12 +318,8 @@ func responseError(err error) *agent.ResponseError {
 			e.Text = e.Stderr[n-1]
 		}
 	}
-	said := strings.ToLower(strings.Join(append(e.Stderr, e.Text), "\n"))
-	// From the kernel, and from SQLite below Nix.
-	for _, full := range []string{"no space left on device", "disk quota exceeded", "disk is full"} {
-		if strings.Contains(said, full) {
-			e.Kind = agent.KindDiskFull
-		}
+	if receive.DiskFull(strings.Join(append(e.Stderr, e.Text), "\n")) {
+		e.Kind = agent.KindDiskFull
 	}
 	return e
 }

@@ -12,11 +12,6 @@ import (
 	"ferry/internal/run"
 )
 
-// storeToDisk brings what was shipped to the disk: the paths, and the database that says they are there.
-func storeToDisk(ctx context.Context, r machine.Root) error {
-	return r.Disk.SyncFilesystems(ctx, r.Path("/nix/store"), r.Path("/nix/var/nix"))
-}
-
 // activatedLimit is how long the guard waits for that: within guardSlack, and a disk that is slower goes on without it.
 const activatedLimit = 10 * time.Second
 

@@ -1,4 +1,4 @@
-package server
+package receive
 
 import (
 	"syscall"
@@ -11,8 +11,8 @@ import (
 // as it grows.
 const pipeSize = 1 << 20
 
-// widen makes a pipe hold pipeSize. What is no pipe, or may not be made larger, stays as it is.
-func widen(stream any) {
+// Widen makes a pipe hold pipeSize. What is no pipe, or may not be made larger, stays as it is.
+func Widen(stream any) {
 	file, ok := stream.(syscall.Conn)
 	if !ok {
 		return

@@ -1,10 +1,11 @@
-package server
+package receive
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"ferry/internal/agent"
@@ -50,7 +51,7 @@ func (f *feeder) rebuild(info nix.PathInfo, header *agent.ShipHeader) error {
 	case errors.As(decodeErr, &bad):
 		return &baseError{info.Path, bad}
 	case decodeErr != nil:
-		return &streamError{decodeErr}
+		return &StreamError{decodeErr}
 	}
 	return err
 }
@@ -118,5 +119,21 @@ func refusedBase(feed error, unanswered agent.ShipHeader, died error) *agent.Res
 // blamesPath tells whether nix-store may have ended because of what it was given: that has another hash, or is no NAR at all, of
 // which every version says something else. Where the reason is another, it says so again of the whole path.
 func blamesPath(failed *run.Error) bool {
-	return failed.Stderr != "" && !strings.Contains(failed.Stderr, "is not valid") && responseError(failed).Kind != agent.KindDiskFull
+	return failed.Stderr != "" && !strings.Contains(failed.Stderr, "is not valid") && !DiskFull(lastWords(failed))
+}
+
+// lastWords is what a program said at its end.
+func lastWords(failed *run.Error) string {
+	if lines := run.LastLines(failed.Stderr, 20); len(lines) > 0 {
+		return strings.Join(lines, "\n")
+	}
+	return failed.Error()
+}
+
+// DiskFull tells whether a program's words, the kernel's or those of SQLite below Nix, say that the disk is full.
+func DiskFull(said string) bool {
+	said = strings.ToLower(said)
+	return slices.ContainsFunc([]string{"no space left on device", "disk quota exceeded", "disk is full"}, func(full string) bool {
+		return strings.Contains(said, full)
+	})
 }

@@ -1,4 +1,4 @@
-package server
+package receive
 
 import (
 	"bufio"
@@ -16,15 +16,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// restore puts paths back that Nix has in its database and that are not on the disk, or that were found damaged by a power cut.
+// Restore puts paths back that Nix has in its database and that are not on the disk, or that were found damaged by a power cut.
 // Nix itself would ignore them, as they are valid.
-func (s *server) restore(ctx context.Context, stream *agent.DataReader) (*agent.ShipResult, error) {
-	if s.lock == nil {
-		return nil, errLocked
-	}
+func (s *Receiver) Restore(ctx context.Context, stream *agent.DataReader) (*agent.ShipResult, error) {
 	// Nothing is shipped now, and Nix must not hold a path that comes.
-	s.endKept()
-	z, err := newDecoder(stream)
+	s.EndKept()
+	z, err := NewDecoder(stream)
 	if err != nil {
 		return nil, err
 	}
@@ -38,13 +35,13 @@ func (s *server) restore(ctx context.Context, stream *agent.DataReader) (*agent.
 	for {
 		header, err := readHeader(in)
 		if err != nil {
-			return nil, &streamError{err}
+			return nil, &StreamError{err}
 		}
 		if header == nil {
 			break
 		}
 		if len(header.Bases) > 0 || header.Offset > 0 {
-			return nil, &streamError{fmt.Errorf("%s is not whole", header.Path)}
+			return nil, &StreamError{fmt.Errorf("%s is not whole", header.Path)}
 		}
 		if err := s.restorePath(ctx, header, doubt.before[header.Path], &exactReader{r: in, left: header.NarSize}); err != nil {
 			return nil, err
@@ -54,7 +51,7 @@ func (s *server) restore(ctx context.Context, stream *agent.DataReader) (*agent.
 	}
 	if len(doubt.whole) > 0 {
 		// The names, too, before it is forgotten that something else was there.
-		if err := storeToDisk(ctx, s.root()); err != nil {
+		if err := StoreToDisk(ctx, s.opts.Root); err != nil {
 			return nil, err
 		}
 	}
@@ -67,7 +64,7 @@ func (s *server) restore(ctx context.Context, stream *agent.DataReader) (*agent.
 
 // restorePath puts one path back. It stands under its name only once it is whole and is what Nix has registered. What is there is
 // left as it is, unless it is in doubt.
-func (s *server) restorePath(ctx context.Context, header *agent.ShipHeader, doubtful bool, nar *exactReader) error {
+func (s *Receiver) restorePath(ctx context.Context, header *agent.ShipHeader, doubtful bool, nar *exactReader) error {
 	p := header.Path
 	serve, err := s.store.use()
 	if err != nil {
@@ -86,22 +83,22 @@ func (s *server) restorePath(ctx context.Context, header *agent.ShipHeader, doub
 	case infos[0].NarHash != header.NarHash || infos[0].NarSize != header.NarSize:
 		return fmt.Errorf("%s is another build than the one that the target's Nix has registered", p)
 	}
-	if !doubtful && s.root().Exists(string(p)) {
+	if !doubtful && s.opts.Root.Exists(string(p)) {
 		if _, err = io.Copy(io.Discard, nar); err != nil {
-			return &streamError{err}
+			return &StreamError{err}
 		}
 		return nil
 	}
-	err = withWritableStore(filepath.Dir(s.root().Path(string(p))), func(folder string) error {
+	err = withWritableStore(filepath.Dir(s.opts.Root.Path(string(p))), func(folder string) error {
 		return putBack(ctx, folder, p, header.NarHash, nar)
 	})
 	switch {
 	case nar.err != nil:
-		return &streamError{nar.err}
+		return &StreamError{nar.err}
 	case err != nil:
 		return fmt.Errorf("restore %s: %w", p, err)
 	case nar.left > 0:
-		return &streamError{fmt.Errorf("the NAR of %s is followed by %d bytes", p, nar.left)}
+		return &StreamError{fmt.Errorf("the NAR of %s is followed by %d bytes", p, nar.left)}
 	}
 	return nil
 }

@@ -1,4 +1,4 @@
-package server
+package receive
 
 import (
 	"context"
@@ -94,8 +94,8 @@ func (a *arriving) write(r machine.Root) error {
 	return r.Disk.WriteFile(r.Path(arrivingFile), text, 0o600)
 }
 
-// expectPaths writes down that these paths, none of which is valid, may come from now on.
-func expectPaths(r machine.Root, paths []nix.StorePath) error {
+// Expect writes down that these paths, none of which is valid, may come from now on.
+func Expect(r machine.Root, paths []nix.StorePath) error {
 	if len(paths) == 0 {
 		return nil
 	}
@@ -118,7 +118,7 @@ func arrived(ctx context.Context, r machine.Root) error {
 	if err != nil || len(a.Now) == 0 {
 		return err
 	}
-	if err := storeToDisk(ctx, r); err != nil {
+	if err := StoreToDisk(ctx, r); err != nil {
 		return err
 	}
 	a.Now = nil
@@ -154,15 +154,15 @@ type doubts struct {
 
 // doubts brings what has come in this boot to the disk, and gives what came in an earlier one: to be read before anything is
 // activated that needs it. Who does not hold the lock may not be root, and changes nothing.
-func (s *server) doubts(ctx context.Context) (*doubts, error) {
+func (s *Receiver) doubts(ctx context.Context) (*doubts, error) {
 	d := &doubts{whole: map[nix.StorePath]bool{}}
-	if s.lock == nil {
+	if !s.opts.Locked {
 		return d, nil
 	}
-	if err := arrived(ctx, s.root()); err != nil {
+	if err := arrived(ctx, s.opts.Root); err != nil {
 		return nil, err
 	}
-	a, err := readArriving(s.root())
+	a, err := readArriving(s.opts.Root)
 	if err != nil {
 		return nil, err
 	}
@@ -178,7 +178,7 @@ func (d *doubts) look(p nix.StorePath, whole bool) {
 }
 
 // settleDoubts forgets what was found whole, and what is not valid any more.
-func (s *server) settleDoubts(d *doubts) error {
+func (s *Receiver) settleDoubts(d *doubts) error {
 	if len(d.before) == 0 {
 		return nil
 	}
@@ -191,5 +191,10 @@ func (s *server) settleDoubts(d *doubts) error {
 		return s.store.died(err)
 	}
 	isValid := setOf(valid)
-	return trust(s.root(), func(p nix.StorePath) bool { return d.whole[p] || !isValid[p] })
+	return trust(s.opts.Root, func(p nix.StorePath) bool { return d.whole[p] || !isValid[p] })
+}
+
+// StoreToDisk brings what was shipped to the disk: the paths, and the database that says they are there.
+func StoreToDisk(ctx context.Context, r machine.Root) error {
+	return r.Disk.SyncFilesystems(ctx, r.Path("/nix/store"), r.Path("/nix/var/nix"))
 }

@@ -1,4 +1,4 @@
-package server
+package receive
 
 import (
 	"bufio"
@@ -17,11 +17,8 @@ import (
 	"ferry/internal/nix"
 )
 
-// ship reads the stream of paths and feeds it to nix-store, which verifies and registers each path as it arrives.
-func (s *server) ship(ctx context.Context, r agent.Request, stream *agent.DataReader) (*agent.ShipResult, error) {
-	if s.lock == nil {
-		return nil, errLocked
-	}
+// Ship reads the stream of paths and feeds it to nix-store, which verifies and registers each path as it arrives.
+func (s *Receiver) Ship(ctx context.Context, r agent.Request, stream *agent.DataReader) (*agent.ShipResult, error) {
 	if r.Root != "" {
 		if _, err := nix.ParseStorePath(string(r.Root)); err != nil {
 			return nil, err
@@ -39,10 +36,10 @@ func (s *server) ship(ctx context.Context, r agent.Request, stream *agent.DataRe
 	}
 	if err == nil {
 		// Nix does not: after a power cut its database would have paths whose files are empty, which nothing ships again.
-		err = arrived(ctx, s.root())
+		err = arrived(ctx, s.opts.Root)
 	}
 	if err == nil && r.Root != "" {
-		err = keepPending(s.root(), r.Root)
+		err = keepPending(s.opts.Root, r.Root)
 	}
 	if err != nil {
 		return nil, err
@@ -51,12 +48,12 @@ func (s *server) ship(ctx context.Context, r agent.Request, stream *agent.DataRe
 }
 
 // expect writes down that a path comes, and with it all that ferry was told to be missing: once for a ship, as a rule.
-func (s *server) expect(p nix.StorePath) error {
+func (s *Receiver) expect(p nix.StorePath) error {
 	if s.expected[p] {
 		return nil
 	}
 	paths := append(slices.Clone(s.lacking), p)
-	if err := expectPaths(s.root(), paths); err != nil {
+	if err := Expect(s.opts.Root, paths); err != nil {
 		return err
 	}
 	for _, p := range paths {
@@ -65,10 +62,10 @@ func (s *server) expect(p nix.StorePath) error {
 	return nil
 }
 
-func (s *server) receive(ctx context.Context, stream *agent.DataReader) (registered int, err error) {
+func (s *Receiver) receive(ctx context.Context, stream *agent.DataReader) (registered int, err error) {
 	defer s.linger(ctx)()
-	reports := &reports{wire: s.wire}
-	z, err := newDecoder(reports.reader(stream))
+	reports := &reports{wire: s.opts.Wire}
+	z, err := NewDecoder(reports.reader(stream))
 	if err != nil {
 		return 0, err
 	}
@@ -76,7 +73,7 @@ func (s *server) receive(ctx context.Context, stream *agent.DataReader) (registe
 	in := bufio.NewReaderSize(z, 64<<10)
 	first, err := readHeader(in)
 	if err != nil {
-		return 0, &streamError{err}
+		return 0, &StreamError{err}
 	}
 	if first != nil {
 		if err := s.expect(first.Path); err != nil {
@@ -98,7 +95,7 @@ func (s *server) receive(ctx context.Context, stream *agent.DataReader) (registe
 	acks := &acknowledgements{serve: serve, reports: reports, sent: make(chan *agent.ShipHeader, maxUnanswered), done: make(chan error, 1)}
 	go acks.read()
 	feedErr := f.feed(first, acks.sent)
-	var bad *streamError
+	var bad *StreamError
 	errors.As(feedErr, &bad)
 	cut := f.brokenOff(stream)
 	if feedErr != nil {
@@ -135,7 +132,7 @@ const maxUnanswered = 4096
 const leavingLimit = 5 * time.Second
 
 // linger makes who ends the agent wait until done is called, within limits.
-func (s *server) linger(ctx context.Context) (done func()) {
+func (s *Receiver) linger(ctx context.Context) (done func()) {
 	if s.opts.Busy == nil {
 		return func() {}
 	}
@@ -147,17 +144,17 @@ func (s *server) linger(ctx context.Context) (done func()) {
 
 // storeFor is the nix-store that a stream is for, by its first header: the one that is kept, if ferry goes on with that. Else it is
 // ended: its path may be in the stream.
-func (s *server) storeFor(ctx context.Context, first *agent.ShipHeader) (*store, error) {
+func (s *Receiver) storeFor(ctx context.Context, first *agent.ShipHeader) (*store, error) {
 	if first == nil || first.Offset == 0 {
-		s.endKept()
+		s.EndKept()
 		return s.store, nil
 	}
 	if s.kept == nil || !s.kept.state.isOf(first) {
-		return nil, &streamError{fmt.Errorf("nothing is kept of %s", first.Path)}
+		return nil, &StreamError{fmt.Errorf("nothing is kept of %s", first.Path)}
 	}
 	k := s.kept
 	s.kept = nil
-	taken, err := k.take(ctx, s.runner, s.store.halted)
+	taken, err := k.take(ctx, s.opts.Runner, s.store.halted)
 	if err != nil {
 		return nil, fmt.Errorf("go on with %s: %w", first.Path, err)
 	}
@@ -165,19 +162,19 @@ func (s *server) storeFor(ctx context.Context, first *agent.ShipHeader) (*store,
 	return taken, nil
 }
 
-// endKept ends what the last agent has left, if it has left something.
-func (s *server) endKept() {
+// EndKept ends what the last agent has left, if it has left something.
+func (s *Receiver) EndKept() {
 	if s.kept != nil {
 		s.kept.end()
 		s.kept = nil
 	}
 }
 
-// streamError is a stream from ferry that breaks its own format or ends too early.
-type streamError struct{ err error }
+// StreamError is a stream from ferry that breaks its own format or ends too early.
+type StreamError struct{ Err error }
 
-func (e *streamError) Error() string { return "stream of paths: " + e.err.Error() }
-func (e *streamError) Unwrap() error { return e.err }
+func (e *StreamError) Error() string { return "stream of paths: " + e.Err.Error() }
+func (e *StreamError) Unwrap() error { return e.Err }
 
 // feeder turns the stream of headers and NARs into commands for nix-store.
 type feeder struct {
@@ -197,7 +194,7 @@ func (f *feeder) feed(first *agent.ShipHeader, sent chan<- *agent.ShipHeader) er
 	for f.current = first; f.current != nil; {
 		header := f.current
 		if header.Offset > 0 && header != first {
-			return &streamError{fmt.Errorf("%s goes on in the middle of a stream", header.Path)}
+			return &StreamError{fmt.Errorf("%s goes on in the middle of a stream", header.Path)}
 		}
 		if err := f.path(header); err != nil {
 			return err
@@ -205,7 +202,7 @@ func (f *feeder) feed(first *agent.ShipHeader, sent chan<- *agent.ShipHeader) er
 		sent <- header
 		next, err := readHeader(f.in)
 		if err != nil {
-			return &streamError{err}
+			return &StreamError{err}
 		}
 		f.current = next
 	}
@@ -230,7 +227,7 @@ func (f *feeder) path(header *agent.ShipHeader) error {
 		return err
 	})
 	if nar.err != nil {
-		return &streamError{nar.err}
+		return &StreamError{nar.err}
 	}
 	return err
 }

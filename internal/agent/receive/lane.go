@@ -1,4 +1,4 @@
-package server
+package receive
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"ferry/internal/agent"
@@ -24,21 +25,6 @@ const (
 	// laneGreetingLimit is how long who comes to the socket may take to say what for.
 	laneGreetingLimit = 5 * time.Second
 )
-
-// Lane joins in and out with the socket of an agent that ships, until either ends. It needs no privileges but to be the login user.
-func Lane(ctx context.Context, socket string, in io.Reader, out io.Writer) error {
-	conn, err := new(net.Dialer).DialContext(ctx, "unix", socket)
-	if err != nil {
-		return errors.New(run.Clean(fmt.Sprintf("connect to %s: %v", socket, reason(err))))
-	}
-	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
-	widen(in)
-	if _, err := io.WriteString(out, agent.Connected+"\n"); err != nil {
-		return err
-	}
-	return joinWith(conn.(*net.UnixConn), in, out)
-}
 
 // lanes are the lanes of one ship: connections of the login user's to a socket. Nothing that they bring is believed; see
 // [agent.LanePiece].
@@ -55,13 +41,13 @@ type lanes struct {
 
 // openLanes lets lanes join the ship that r asks for, if it is to have some, and says that it has begun. Without a socket, or a login user, none
 // can join, and nothing else is different.
-func (s *server) openLanes(ctx context.Context, r agent.Request, stream *agent.DataReader) (closed func()) {
+func (s *Receiver) openLanes(ctx context.Context, r agent.Request, stream *agent.DataReader) (closed func()) {
 	if r.Lanes == "" {
 		return func() {}
 	}
 	// At once: ferry measures the round trip by it.
-	_ = s.wire.WriteJSON(agent.FrameProgress, agent.Progress{Begun: true})
-	l, err := listenLanes(s.root().Path(agent.LaneSocket), s.login().UID, r.Lanes)
+	_ = s.opts.Wire.WriteJSON(agent.FrameProgress, agent.Progress{Begun: true})
+	l, err := listenLanes(s.opts.Root.Path(agent.LaneSocket), s.opts.LoginUID(), r.Lanes)
 	if err != nil {
 		return func() {}
 	}
@@ -74,9 +60,9 @@ func (s *server) openLanes(ctx context.Context, r agent.Request, stream *agent.D
 }
 
 // laneLost is the answer to a ship that a lane has ended. It names the path that is kept, with which ferry can go on at once.
-func (s *server) laneLost(lane *agent.LaneError) error {
+func (s *Receiver) laneLost(lane *agent.LaneError) error {
 	refused := &agent.ResponseError{Kind: agent.KindLane, Text: run.Clean(lane.Error())}
-	if s.kept = findKept(s.root(), s.opts.Program); s.kept != nil {
+	if s.kept = findKept(s.opts.Root, s.opts.Program); s.kept != nil {
 		refused.Kept = &s.kept.state.Kept
 	}
 	return refused
@@ -182,3 +168,52 @@ func (l *lanes) close() {
 		}
 	}
 }
+
+// Lane joins in and out with the socket of an agent that ships, until either ends. It needs no privileges but to be the login user.
+func Lane(ctx context.Context, socket string, in io.Reader, out io.Writer) error {
+	conn, err := new(net.Dialer).DialContext(ctx, "unix", socket)
+	if err != nil {
+		return errors.New(run.Clean(fmt.Sprintf("connect to %s: %v", socket, Reason(err))))
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
+	Widen(in)
+	if _, err := io.WriteString(out, agent.Connected+"\n"); err != nil {
+		return err
+	}
+	return Join(conn.(*net.UnixConn), in, out)
+}
+
+// Join joins a connection with in and out until the far side ends it.
+func Join(conn interface {
+	net.Conn
+	CloseWrite() error
+}, in io.Reader, out io.Writer) error {
+	go func() {
+		_, _ = io.Copy(conn, in)
+		_ = conn.CloseWrite()
+		_ = conn.SetReadDeadline(time.Now().Add(lingerTime))
+	}()
+	_, err := io.Copy(out, conn)
+	return err
+}
+
+// Reason is err without the addresses in it, which a person who asked for a name did not ask for.
+func Reason(err error) error {
+	var timeout net.Error
+	if errors.As(err, &timeout) && timeout.Timeout() {
+		return errors.New("no answer")
+	}
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return errno
+	}
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return op.Err
+	}
+	return err
+}
+
+// lingerTime is how long the far side may go on sending after the end of what it was sent: whoever asked may be gone.
+const lingerTime = 2 * time.Second

@@ -1,4 +1,4 @@
-package server
+package receive
 
 import (
 	"fmt"
@@ -10,8 +10,8 @@ import (
 // maxClosureSize is how long a closure may be as JSON, in bytes: it is one frame.
 const maxClosureSize = 900 << 10
 
-// closure tells the names and sizes of what a path needs.
-func (s *server) closure(p nix.StorePath) (*agent.ClosureResult, error) {
+// Closure tells the names and sizes of what a path needs.
+func (s *Receiver) Closure(p nix.StorePath) (*agent.ClosureResult, error) {
 	infos, err := s.closureInfos(p)
 	if err != nil {
 		return nil, err
@@ -27,7 +27,7 @@ func (s *server) closure(p nix.StorePath) (*agent.ClosureResult, error) {
 }
 
 // closureInfos is what Nix knows of all that a path needs.
-func (s *server) closureInfos(p nix.StorePath) ([]nix.PathInfo, error) {
+func (s *Receiver) closureInfos(p nix.StorePath) ([]nix.PathInfo, error) {
 	if _, err := nix.ParseStorePath(string(p)); err != nil {
 		return nil, &agent.ResponseError{Kind: agent.KindInvalid, Text: err.Error()}
 	}

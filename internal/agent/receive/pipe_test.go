@@ -1,4 +1,4 @@
-package server
+package receive
 
 import (
 	"context"
@@ -23,7 +23,7 @@ func TestPipesAreWide(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, stream := range map[string]any{"the agent's": r, "nix-store's": in} {
-		widen(stream)
+		Widen(stream)
 		file, ok := stream.(*os.File)
 		if !ok {
 			t.Fatalf("%s standard input is a %T", name, stream)
@@ -33,8 +33,8 @@ func TestPipesAreWide(t *testing.T) {
 		}
 	}
 	// Anything else is left alone.
-	widen(context.Background())
-	widen(os.Stderr)
+	Widen(context.Background())
+	Widen(os.Stderr)
 	if err := in.Close(); err != nil {
 		t.Error(err)
 	}

@@ -1,4 +1,4 @@
-package server
+package receive
 
 import (
 	"bufio"
@@ -92,7 +92,7 @@ func (s *store) use() (*nix.Serve, error) {
 			end()
 		}
 	})
-	widen(in)
+	Widen(in)
 	defer context.AfterFunc(s.opening, end)()
 	late := time.AfterFunc(s.limit, end)
 	s.serve, err = nix.NewServe(out, in)
@@ -192,18 +192,18 @@ func (s *store) end(err error) error {
 	return fmt.Errorf("nix-store --serve: %w", err)
 }
 
-// missing reads the paths that ferry asks about and gives the indexes of those that are not valid here.
-func (s *server) missing(ctx context.Context, r agent.Request, stream *agent.DataReader) ([]int, error) {
-	paths, err := readPaths(stream)
+// Missing reads the paths that ferry asks about and gives the indexes of those that are not valid here.
+func (s *Receiver) Missing(ctx context.Context, r agent.Request, stream *agent.DataReader) ([]int, error) {
+	paths, err := ReadPaths(stream)
 	if err == nil {
 		err = stream.Drain()
 	}
 	if err != nil {
-		return nil, &streamError{err}
+		return nil, &StreamError{err}
 	}
 	if r.Substitute && s.kept != nil {
 		// Nix would wait for the path that it has locked.
-		s.endKept()
+		s.EndKept()
 	}
 	serve, err := s.store.use()
 	if err != nil {
@@ -214,7 +214,7 @@ func (s *server) missing(ctx context.Context, r agent.Request, stream *agent.Dat
 		return nil, s.store.died(err)
 	}
 	// Who does not hold the lock changes nothing.
-	if r.Substitute && s.lock != nil && len(valid) < len(paths) {
+	if r.Substitute && s.opts.Locked && len(valid) < len(paths) {
 		if valid, err = s.substitute(ctx, serve, paths, valid); err != nil {
 			return nil, err
 		}
@@ -233,27 +233,27 @@ func (s *server) missing(ctx context.Context, r agent.Request, stream *agent.Dat
 
 // substitute lets Nix fetch those of paths that are not valid, as far as it can, and gives which are valid then. It brings them
 // to the disk.
-func (s *server) substitute(ctx context.Context, serve *nix.Serve, paths, valid []nix.StorePath) ([]nix.StorePath, error) {
+func (s *Receiver) substitute(ctx context.Context, serve *nix.Serve, paths, valid []nix.StorePath) ([]nix.StorePath, error) {
 	have := setOf(valid)
-	if err := expectPaths(s.root(), slices.DeleteFunc(slices.Clone(paths), func(p nix.StorePath) bool { return have[p] })); err != nil {
+	if err := Expect(s.opts.Root, slices.DeleteFunc(slices.Clone(paths), func(p nix.StorePath) bool { return have[p] })); err != nil {
 		return nil, err
 	}
 	valid, err := serve.ValidPaths(paths, true, true)
 	if err != nil {
 		return nil, s.store.died(err)
 	}
-	return valid, arrived(ctx, s.root())
+	return valid, arrived(ctx, s.opts.Root)
 }
 
-func newDecoder(r io.Reader) (*zstd.Decoder, error) {
+func NewDecoder(r io.Reader) (*zstd.Decoder, error) {
 	return zstd.NewReader(r, zstd.WithDecoderMaxWindow(agent.ShipWindow), zstd.WithDecoderLowmem(true), zstd.WithDecoderConcurrency(1))
 }
 
 // maxAsked is how many paths one request may ask about: their indexes must fit into the frame of the answer.
 const maxAsked = 100_000
 
-func readPaths(r io.Reader) ([]nix.StorePath, error) {
-	z, err := newDecoder(r)
+func ReadPaths(r io.Reader) ([]nix.StorePath, error) {
+	z, err := NewDecoder(r)
 	if err != nil {
 		return nil, err
 	}

@@ -1,4 +1,4 @@
-package server
+package receive
 
 import (
 	"context"
@@ -17,10 +17,10 @@ import (
 // maxWrong is how many paths are told that are not on the disk as they should be: they must fit into one frame.
 const maxWrong = 1000
 
-// onDisk compares the closure of r's toplevel with the disk. Nix's database says what should be there, and Nix does not look:
+// OnDisk compares the closure of r's toplevel with the disk. Nix's database says what should be there, and Nix does not look:
 // who has removed a path with rm, or lost it with a disk, has a Nix that takes it for valid. What a power cut may have made empty
 // (see arriving) is read, for who is about to activate it.
-func (s *server) onDisk(ctx context.Context, r agent.Request) (*agent.OnDiskResult, error) {
+func (s *Receiver) OnDisk(ctx context.Context, r agent.Request) (*agent.OnDiskResult, error) {
 	infos, err := s.closureInfos(r.Toplevel)
 	if err != nil {
 		return nil, err
@@ -31,7 +31,7 @@ func (s *server) onDisk(ctx context.Context, r agent.Request) (*agent.OnDiskResu
 	}
 	result := &agent.OnDiskResult{Paths: len(infos)}
 	for _, info := range infos {
-		wrong, err := wrongOf(ctx, s.root(), info, r.Contents || doubt.before[info.Path])
+		wrong, err := wrongOf(ctx, s.opts.Root, info, r.Contents || doubt.before[info.Path])
 		if err != nil {
 			return nil, err
 		}
@@ -48,25 +48,24 @@ func (s *server) onDisk(ctx context.Context, r agent.Request) (*agent.OnDiskResu
 	return result, s.settleDoubts(doubt)
 }
 
-// lackingNow is how many paths of the deployed bundle are not on the disk or in doubt, as far as that is known: ferry may find
+// Lacking is how many paths of the deployed bundle are not on the disk or in doubt, as far as that is known: ferry may find
 // that there is nothing else to do. It is no request of its own, which would cost a round trip, and one process as long as others.
-func (s *server) lackingNow(ctx context.Context) int {
-	bundle := currentBundle(s.root())
-	if s.lock == nil || bundle == "" {
+func (s *Receiver) Lacking(ctx context.Context, bundle string) int {
+	if !s.opts.Locked || bundle == "" {
 		return 0
 	}
-	out, err := s.runner.Output(ctx, run.Command{Argv: []string{"nix-store", "--query", "--requisites", bundle}})
+	out, err := s.opts.Runner.Output(ctx, run.Command{Argv: []string{"nix-store", "--query", "--requisites", bundle}})
 	if err != nil {
 		return 0
 	}
 	var doubtful map[nix.StorePath]bool
-	if a, err := readArriving(s.root()); err == nil {
+	if a, err := readArriving(s.opts.Root); err == nil {
 		doubtful = setOf(a.Doubtful)
 	}
 	lacking := 0
 	for line := range strings.Lines(string(out)) {
 		p := strings.TrimSuffix(line, "\n")
-		if _, err := os.Lstat(s.root().Path(p)); errors.Is(err, os.ErrNotExist) || doubtful[nix.StorePath(p)] {
+		if _, err := os.Lstat(s.opts.Root.Path(p)); errors.Is(err, os.ErrNotExist) || doubtful[nix.StorePath(p)] {
 			lacking++
 		}
 	}

@@ -1,4 +1,4 @@
-package server
+package receive
 
 import (
 	"context"
@@ -21,8 +21,8 @@ import (
 // alone, as the socket's other end has to be root.
 const keptFolder = machine.RunFolder + "/kept"
 
-// keepLimit is how long a nix-store is kept. A link that is gone for longer is not worth a path that nobody else may write.
-const keepLimit = 10 * time.Minute
+// KeepLimit is how long a nix-store is kept. A link that is gone for longer is not worth a path that nobody else may write.
+const KeepLimit = 10 * time.Minute
 
 // keptState is what the next agent has to know of a nix-store that is kept.
 type keptState struct {
@@ -83,12 +83,8 @@ func newKeptFiles(fds []int) keptFiles {
 const keeperFile = 3
 
 // RunKeep keeps the nix-store whose files the process was started with until an agent comes to the socket and takes it, or for
-// keepLimit. state is for that agent.
-func RunKeep(ctx context.Context, socket, state string) error {
-	return runKeep(ctx, socket, state, keepLimit)
-}
-
-func runKeep(ctx context.Context, socket, state string, limit time.Duration) error {
+// limit. state is for that agent.
+func RunKeep(ctx context.Context, socket, state string, limit time.Duration) error {
 	k := &keeper{socket: socket, state: []byte(state), files: newKeptFiles([]int{keeperFile, keeperFile + 1, keeperFile + 2, keeperFile + 3}), gone: make(chan struct{})}
 	defer k.files.close()
 	listener, err := listenKept(socket)

@@ -1,4 +1,4 @@
-package server
+package receive
 
 import (
 	"bytes"
@@ -44,7 +44,7 @@ func (f *feeder) brokenOff(stream *agent.DataReader) *keptState {
 
 // keep hands a store's nix-store, which waits for the rest of a path, to a process that outlives this one. What is before the
 // state's offset has been written to it, and it has answered all else.
-func (s *server) keep(st *store, state keptState) error {
+func (s *Receiver) keep(st *store, state keptState) error {
 	if s.opts.Program == "" {
 		return errors.New("it is not known how this agent was started")
 	}
@@ -67,7 +67,7 @@ func (s *server) keep(st *store, state keptState) error {
 		return err
 	}
 	defer ready.Close()
-	socket := filepath.Join(s.root().Path(keptFolder), filepath.Base(s.opts.Program))
+	socket := filepath.Join(s.opts.Root.Path(keptFolder), filepath.Base(s.opts.Program))
 	keeper, err := os.StartProcess(s.opts.Program, []string{s.opts.Program, "keep", socket, string(text)}, &os.ProcAttr{
 		Dir: "/", Env: os.Environ(), Files: append([]*os.File{null, says, null}, files.all()...), Sys: &syscall.SysProcAttr{Setsid: true},
 	})

@@ -1,4 +1,4 @@
-package server
+package receive
 
 import (
 	"bufio"
@@ -11,16 +11,16 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// sign sends the signatures of the paths that ferry asks for.
-func (s *server) sign(ctx context.Context, stream *agent.DataReader) error {
-	paths, err := readPaths(stream)
+// Sign sends the signatures of the paths that ferry asks for.
+func (s *Receiver) Sign(ctx context.Context, stream *agent.DataReader) error {
+	paths, err := ReadPaths(stream)
 	if err == nil {
 		err = stream.Drain()
 	}
 	if err != nil {
-		return &streamError{err}
+		return &StreamError{err}
 	}
-	z, err := zstd.NewWriter(logWriter{wire: s.wire}, zstd.WithWindowSize(1<<20), zstd.WithEncoderConcurrency(1), zstd.WithLowerEncoderMem(true))
+	z, err := zstd.NewWriter(agent.LogWriter{Wire: s.opts.Wire}, zstd.WithWindowSize(1<<20), zstd.WithEncoderConcurrency(1), zstd.WithLowerEncoderMem(true))
 	if err != nil {
 		return err
 	}
