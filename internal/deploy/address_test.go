@@ -1,9 +1,13 @@
 package deploy
 
 import (
+	"io"
+	"slices"
 	"strings"
 	"testing"
 
+	"ferry/internal/agent"
+	"ferry/internal/agent/agenttest"
 	"ferry/internal/inventory"
 )
 
@@ -23,19 +27,19 @@ func TestTheNextAddressIsTriedWhereNothingAnswers(t *testing.T) {
 		"the first denies the login": {[]string{"denied", "resumed"}, "Permission denied", 1},
 	} {
 		t.Run(title, func(t *testing.T) {
-			n := newFakeNode(t, Switch, c.plan...)
+			n := visit(t, c.plan...)
 			var err error
 			n.Link.addresses, err = addressesOf(inventory.Node{Target: "alice@pi.lan", Fallbacks: []string{"alice@pi", "alice@pi.example.org"}})
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, err = n.Link.open(soon(t))
+			_, err = n.Link.open(agenttest.Soon(t))
 			got := n.Link.address().String()
 			if err != nil {
 				got = err.Error()
 			}
-			if !strings.Contains(got, c.reached) || n.connections(t) != c.tries {
-				t.Errorf("%s after %d tries, want %s after %d", got, n.connections(t), c.reached, c.tries)
+			if !strings.Contains(got, c.reached) || n.Connections(t) != c.tries {
+				t.Errorf("%s after %d tries, want %s after %d", got, n.Connections(t), c.reached, c.tries)
 			}
 			if len(n.events) != c.tries-1 {
 				t.Errorf("%d addresses did not answer, and it is said %d times: %q", c.tries-1, len(n.events), n.events)
@@ -46,20 +50,32 @@ func TestTheNextAddressIsTriedWhereNothingAnswers(t *testing.T) {
 
 // TestALostConnectionIsMadeAgainAtAnyAddress locks that the address that answered last is tried first, and then the others.
 func TestALostConnectionIsMadeAgainAtAnyAddress(t *testing.T) {
-	n := newFakeNode(t, Switch, "refused", "asks logs", "refused", "asks resumed serves")
+	n := visit(t, "refused", "asks logs", "refused", "asks resumed serves")
 	var err error
 	if n.Link.addresses, err = addressesOf(inventory.Node{Target: "alice@pi.lan", Fallbacks: []string{"alice@pi"}}); err != nil {
 		t.Fatal(err)
 	}
-	facts, err := n.Link.open(soon(t))
-	if err != nil {
+	if _, err := n.Link.open(agenttest.Soon(t)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := n.activate(soon(t), ready, facts); err != nil {
+	if err := n.Link.follow(agenttest.Soon(t), func(conn *agent.Session) error {
+		_, err := conn.Activate(agenttest.Soon(t), agent.Request{Action: "test"}, io.Discard)
+		return err
+	}); err != nil {
 		t.Fatal(err)
 	}
 	// It was lost at the second address, which was tried first and refused: so the first is reached.
-	if n.Link.address().String() != "alice@pi.lan" || n.connections(t) != 4 {
-		t.Errorf("reached at %s after %d connections", n.Link.address(), n.connections(t))
+	if n.Link.address().String() != "alice@pi.lan" || n.Connections(t) != 4 {
+		t.Errorf("reached at %s after %d connections", n.Link.address(), n.Connections(t))
+	}
+}
+
+func TestElevation(t *testing.T) {
+	if got := elevation(inventory.Node{}); !slices.Equal(got, []string{"sudo"}) {
+		t.Errorf("%q", got)
+	}
+	node := inventory.Node{Elevate: []string{"doas", "-u", "root"}}
+	if got := elevation(node); !slices.Equal(got, node.Elevate) {
+		t.Errorf("%q", got)
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/agenttest"
 	"ferry/internal/health"
 	"ferry/internal/nix"
 	"ferry/internal/run"
@@ -24,13 +25,13 @@ import (
 // of its end.
 func fakeSwitch(dir string, wire *agent.Wire) {
 	for {
-		r := readRequest(wire)
+		r := agenttest.ReadRequest(wire)
 		if r.Method == "" {
 			return
 		}
 		name := "switch"
 		if r.Method == agent.MethodFinish {
-			record(dir, fmt.Sprintf("verdict %q", r.Verdict))
+			agenttest.Record(dir, fmt.Sprintf("verdict %q", r.Verdict))
 			name = "ended"
 		}
 		text, err := os.ReadFile(filepath.Join(dir, name))
@@ -46,7 +47,7 @@ func (n *fakeNode) says(t *testing.T, name string, result map[string]any) {
 	t.Helper()
 	text, err := json.Marshal(result)
 	if err == nil {
-		err = os.WriteFile(filepath.Join(n.dir, name), text, 0o644)
+		err = os.WriteFile(filepath.Join(n.Dir, name), text, 0o644)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -86,16 +87,16 @@ func TestAttachMakesNoChecksThatTheTargetNames(t *testing.T) {
 			mine.Store(0)
 			n := newFakeNode(t, Switch, "switches", "fails")
 			n.says(t, "switch", map[string]any{
-				"job": "job12345", "phase": agent.Confirmed, "left": 5, "toplevel": newSystem, "bundle": newBundle, "awaits": c.awaits, "checks": hostile,
+				"job": "job12345", "phase": agent.Confirmed, "left": 5, "toplevel": agenttest.NewSystem, "bundle": agenttest.NewBundle, "awaits": c.awaits, "checks": hostile,
 			})
-			n.says(t, "ended", map[string]any{"phase": agent.Ended, "outcome": agent.SwitchCommitted, "generation": 7, "toplevel": newSystem, "checks": hostile})
-			if _, err := n.attach(soon(t), c.mine); err != nil {
+			n.says(t, "ended", map[string]any{"phase": agent.Ended, "outcome": agent.SwitchCommitted, "generation": 7, "toplevel": agenttest.NewSystem, "checks": hostile})
+			if _, err := n.attach(agenttest.Soon(t), c.mine); err != nil {
 				t.Fatal(err)
 			}
 			if theirs.Load() != 0 || mine.Load() != c.made {
 				t.Errorf("%d requests as the target says, %d as the inventory says", theirs.Load(), mine.Load())
 			}
-			if got := n.record(t); !slices.Contains(got, fmt.Sprintf("verdict %q", c.verdict)) {
+			if got := n.Record(t); !slices.Contains(got, fmt.Sprintf("verdict %q", c.verdict)) {
 				t.Errorf("it was told %q, want the verdict %q", got, c.verdict)
 			}
 			notes := slices.DeleteFunc(slices.Clone(n.events), func(e string) bool { return !strings.HasPrefix(e, "note this deployment") })
@@ -167,7 +168,7 @@ func TestOnlyWhatFerryMadeIsKeptAsDeployed(t *testing.T) {
 		"one of another system":         {bundle("ferry-pi-other", "pi", other), false},
 		"a system":                      {system, false},
 		"a derivation":                  {derivation, false},
-		"what is not here":              {newBundle, false},
+		"what is not here":              {agenttest.NewBundle, false},
 		"a file":                        {added(t, writtenFile(t, "file", "text")), false},
 		"nothing":                       {"", false},
 		"a bundle with a broken record": {inStore(t, "ferry-pi-broken", map[string]string{"ferry.json": "{"}, map[string]string{"profile": string(system)}), false},
@@ -177,13 +178,13 @@ func TestOnlyWhatFerryMadeIsKeptAsDeployed(t *testing.T) {
 			// The real Nix.
 			t.Setenv("PATH", strings.SplitN(os.Getenv("PATH"), ":", 2)[1])
 			n.Nix = &nix.Client{Runner: new(run.Runner)}
-			n.keepIfOurs(soon(t), Result{Outcome: Committed, Bundle: c.bundle, Toplevel: system})
+			n.keepIfOurs(agenttest.Soon(t), Result{Outcome: Committed, Bundle: c.bundle, Toplevel: system})
 			kept, err := os.Readlink(n.Roots.Deployed(n.Inventory.File, n.Node.Name))
 			if (err == nil) != c.kept || c.kept && kept != string(c.bundle) {
 				t.Errorf("%q is kept, %v; events %q", kept, err, n.events)
 			}
 			if c.bundle.IsDerivation() {
-				if err := n.Nix.Root(soon(t), filepath.Join(t.TempDir(), "root"), c.bundle); err == nil {
+				if err := n.Nix.Root(agenttest.Soon(t), filepath.Join(t.TempDir(), "root"), c.bundle); err == nil {
 					t.Error("a derivation is made a root")
 				}
 			}
@@ -205,13 +206,13 @@ func writtenFile(t *testing.T, name, text string) string {
 
 // What a deployment keeps is what it has shipped, whatever the target says that it has at the end.
 func TestWhatWasShippedIsKeptWhateverTheTargetSays(t *testing.T) {
-	for action, want := range map[string]nix.StorePath{"": newBundle, agent.ActionRollback: newBundle} {
+	for action, want := range map[string]nix.StorePath{"": agenttest.NewBundle, agent.ActionRollback: agenttest.NewBundle} {
 		n := newFakeNode(t, Switch, "fails")
 		n.what = action
-		s := n.newSwitching("job12345", newSystem, agent.Facts{})
-		result := Result{Bundle: newBundle, Toplevel: newSystem}
-		got := agent.SwitchResult{Outcome: agent.SwitchCommitted, Bundle: oldBundle, Toplevel: oldSystem}
-		if err := s.conclude(got, &result); err != nil || result.Bundle != want || result.Toplevel != newSystem {
+		s := n.newSwitching("job12345", agenttest.NewSystem, agent.Facts{})
+		result := Result{Bundle: agenttest.NewBundle, Toplevel: agenttest.NewSystem}
+		got := agent.SwitchResult{Outcome: agent.SwitchCommitted, Bundle: agenttest.OldBundle, Toplevel: agenttest.OldSystem}
+		if err := s.conclude(got, &result); err != nil || result.Bundle != want || result.Toplevel != agenttest.NewSystem {
 			t.Errorf("%q: %+v, %v", action, result, err)
 		}
 	}

@@ -14,13 +14,21 @@ import (
 	"testing"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/agenttest"
 	"ferry/internal/health"
 	"ferry/internal/run"
 	"ferry/internal/target"
 )
 
-// fakeCheck is how a check's command ends on the target.
-func fakeCheck(argv []string) *agent.CheckResult {
+// fakeCheck is a target that runs a check's command.
+func fakeCheck(dir string, wire *agent.Wire) {
+	r := agenttest.ReadRequest(wire)
+	agenttest.Record(dir, fmt.Sprintf("%s %q for %d s", r.Method, r.Check.Argv, r.Check.Timeout))
+	_ = wire.WriteJSON(agent.FrameResponse, agent.Response{ID: r.ID, Check: endOfCheck(r.Check.Argv)})
+}
+
+// endOfCheck is how a check's command ends there.
+func endOfCheck(argv []string) *agent.CheckResult {
 	switch argv[0] {
 	case "fails":
 		return &agent.CheckResult{Status: 3, Output: []string{"no\x1b[31m", "not yet"}}
@@ -34,7 +42,7 @@ func fakeCheck(argv []string) *agent.CheckResult {
 
 // fakeDial is ssh when it runs the agent to connect: every name on the target leads to the address in the file dial.
 func fakeDial(dir, line, address string) int {
-	record(dir, line)
+	agenttest.Record(dir, line)
 	to, err := os.ReadFile(filepath.Join(dir, "dial"))
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "ferry-agent: connect to %s: connection refused\n", address)
@@ -53,14 +61,14 @@ func fakeDial(dir, line, address string) int {
 // checked makes the checks of a node and gives what was told.
 func checked(t *testing.T, n *fakeNode, checks health.Checks) ([]string, error) {
 	t.Helper()
-	if _, err := n.Link.open(soon(t)); err != nil {
+	if _, err := n.Link.open(agenttest.Soon(t)); err != nil {
 		t.Fatal(err)
 	}
 	if err := checks.Validate(); err != nil {
 		t.Fatal(err)
 	}
 	var told []string
-	err := runChecks(soon(t), checks, n.Link, func(e Event) {
+	err := runChecks(agenttest.Soon(t), checks, n.Link, func(e Event) {
 		told = append(told, strings.TrimSpace(fmt.Sprintf("%s %s %s", e.Kind, e.Step, e.Text)))
 	})
 	return told, err
@@ -96,7 +104,7 @@ func TestChecksThatPassAreTold(t *testing.T) {
 	if !slices.Equal(told, want) {
 		t.Errorf("told %q", told)
 	}
-	if got := n.record(t); !slices.Equal(got, []string{`check ["one" "a b"] for 20 s`, `check ["two" "a b"] for 20 s`}) {
+	if got := n.Record(t); !slices.Equal(got, []string{`check ["one" "a b"] for 20 s`, `check ["two" "a b"] for 20 s`}) {
 		t.Errorf("the agent was asked for %q", got)
 	}
 }
@@ -132,7 +140,7 @@ func TestCommandIsRunAgainWhenTheConnectionIsLost(t *testing.T) {
 	if _, err := checked(t, n, commands("one", "two")); err != nil {
 		t.Fatal(err)
 	}
-	if got := n.record(t); !slices.Equal(got, []string{`check ["one" "a b"] for 20 s`, `check ["two" "a b"] for 20 s`}) {
+	if got := n.Record(t); !slices.Equal(got, []string{`check ["one" "a b"] for 20 s`, `check ["two" "a b"] for 20 s`}) {
 		t.Errorf("the agent was asked for %q", got)
 	}
 	n = newFakeNode(t, Switch, "checks dies", "denied")
@@ -147,7 +155,7 @@ func TestRequestFromTheTargetIsMadeThere(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { host = r.Host }))
 	t.Cleanup(server.Close)
 	n := newFakeNode(t, Switch, "checks")
-	if err := os.WriteFile(filepath.Join(n.dir, "dial"), []byte(server.Listener.Addr().String()), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(n.Dir, "dial"), []byte(server.Listener.Addr().String()), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := checked(t, n, requestFrom(health.Target, "http://only.there:8080/")); err != nil {
@@ -157,8 +165,8 @@ func TestRequestFromTheTargetIsMadeThere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := "/var/lib/ferry/agent-" + program.Hash + " dial only.there:8080"; host != "only.there:8080" || !slices.Contains(n.record(t), want) {
-		t.Errorf("%q was asked, by %q", host, n.record(t))
+	if want := "/var/lib/ferry/agent-" + program.Hash + " dial only.there:8080"; host != "only.there:8080" || !slices.Contains(n.Record(t), want) {
+		t.Errorf("%q was asked, by %q", host, n.Record(t))
 	}
 }
 
@@ -179,7 +187,7 @@ func TestOnThisMachineTargetIsHere(t *testing.T) {
 		t.Fatal(err)
 	}
 	local := newLink(&target.Dialer{Runner: new(run.Runner)}, []target.Address{address}, agent.Options{}, func(string) {})
-	if err := runChecks(soon(t), requestFrom(health.Target, server.URL), local, func(Event) {}); err != nil {
+	if err := runChecks(agenttest.Soon(t), requestFrom(health.Target, server.URL), local, func(Event) {}); err != nil {
 		t.Error(err)
 	}
 }

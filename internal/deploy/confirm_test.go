@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/agenttest"
 	"ferry/internal/run"
 	"ferry/internal/target"
 )
@@ -21,7 +22,7 @@ import (
 func comeBack(ctx context.Context, t *testing.T, interactive bool, within time.Duration, plan ...string) (n *fakeNode, notes []string, err error) {
 	t.Helper()
 	n = newFakeNode(t, Switch, plan...)
-	err = confirmLogin(ctx, n.Link.dialer, n.Link.address(), interactive, confirmLine(n.dir), confirmInput("token", "secret"),
+	err = confirmLogin(ctx, n.Link.dialer, n.Link.address(), interactive, confirmLine(n.Dir), confirmInput("token", "secret"),
 		time.Now().Add(within), func(text string) { notes = append(notes, text) })
 	return n, notes, err
 }
@@ -31,13 +32,13 @@ func TestConfirmingGoesOnUntilTheTargetIsReached(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := os.ReadFile(filepath.Join(n.dir, "token")); string(got) != "secret\n" || err != nil {
+	if got, err := os.ReadFile(filepath.Join(n.Dir, "token")); string(got) != "secret\n" || err != nil {
 		t.Errorf("the token is %q, %v", got, err)
 	}
 	if want := []string{"not reachable yet: ssh alice@pi: connect to host pi port 22: Connection refused"}; !slices.Equal(notes, want) {
 		t.Errorf("noted %q", notes)
 	}
-	if got := n.connections(t); got != 4 {
+	if got := n.Connections(t); got != 4 {
 		t.Errorf("%d connections", got)
 	}
 }
@@ -66,7 +67,7 @@ func TestConfirmingEndsAtTheDeadlineWithTheLastReason(t *testing.T) {
 			if c.plan[0] == "refused" && len(notes) != 1 || c.plan[0] != "refused" && len(notes) != 0 {
 				t.Errorf("noted %q", notes)
 			}
-			if _, err := os.Stat(filepath.Join(n.dir, "token")); !os.IsNotExist(err) {
+			if _, err := os.Stat(filepath.Join(n.Dir, "token")); !os.IsNotExist(err) {
 				t.Error("the token is there")
 			}
 		})
@@ -84,22 +85,22 @@ func TestConfirmingEndsWhereTheTargetDoesNotWaitAnyMore(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newFakeNode(t, Switch, c.plan...)
-			err := confirmLogin(soon(t), n.Link.dialer, n.Link.address(), false, confirmLine(filepath.Join(n.dir, "gone")), confirmInput("token", "secret"),
+			err := confirmLogin(agenttest.Soon(t), n.Link.dialer, n.Link.address(), false, confirmLine(filepath.Join(n.Dir, "gone")), confirmInput("token", "secret"),
 				time.Now().Add(time.Hour), func(string) {})
-			if err == nil || err.Error() != c.want || n.connections(t) != len(c.plan) {
-				t.Errorf("got %v after %d connections", err, n.connections(t))
+			if err == nil || err.Error() != c.want || n.Connections(t) != len(c.plan) {
+				t.Errorf("got %v after %d connections", err, n.Connections(t))
 			}
 		})
 	}
 }
 
 func TestConfirmingEndsAtOnceWhenNobodyWaitsAnyMore(t *testing.T) {
-	ctx, cancel := context.WithCancel(soon(t))
+	ctx, cancel := context.WithCancel(agenttest.Soon(t))
 	time.AfterFunc(200*time.Millisecond, cancel)
 	if _, _, err := comeBack(ctx, t, false, time.Hour, "hangs"); !errors.Is(err, context.Canceled) {
 		t.Errorf("in the first try: %v", err)
 	}
-	ctx, cancel = context.WithCancel(soon(t))
+	ctx, cancel = context.WithCancel(agenttest.Soon(t))
 	n := newFakeNode(t, Switch, "refused", "hangs")
 	var e *target.Error
 	err := confirmLogin(ctx, n.Link.dialer, n.Link.address(), false, "true", nil, time.Now().Add(time.Hour), func(string) {
@@ -115,8 +116,8 @@ func TestConfirmingAnInteractiveLoginProvesThatTheTargetAnswers(t *testing.T) {
 	if !errors.Is(err, errAnswers) {
 		t.Errorf("got %v", err)
 	}
-	if len(notes) != 1 || n.connections(t) != 2 {
-		t.Errorf("noted %q on %d connections", notes, n.connections(t))
+	if len(notes) != 1 || n.Connections(t) != 2 {
+		t.Errorf("noted %q on %d connections", notes, n.Connections(t))
 	}
 	if _, _, err := comeBack(t.Context(), t, true, 300*time.Millisecond, "refused"); err == nil || errors.Is(err, errAnswers) {
 		t.Errorf("a target that does not answer: %v", err)
@@ -127,7 +128,7 @@ func TestConfirmingWithoutSSHHereIsNotTriedAgain(t *testing.T) {
 	n := newFakeNode(t, Switch, "runs")
 	t.Setenv("PATH", t.TempDir())
 	var missing *target.MissingError
-	err := confirmLogin(soon(t), n.Link.dialer, n.Link.address(), false, "true", nil, time.Now().Add(time.Hour), n.note)
+	err := confirmLogin(agenttest.Soon(t), n.Link.dialer, n.Link.address(), false, "true", nil, time.Now().Add(time.Hour), n.note)
 	if !errors.As(err, &missing) {
 		t.Errorf("got %v", err)
 	}
@@ -242,7 +243,7 @@ func TestALoginIsTriedBeforeAnythingChanges(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newFakeNode(t, Switch, c.plan...)
-			err := tryLogin(soon(t), n.Link.dialer, n.Link.address(), time.Minute)
+			err := tryLogin(agenttest.Soon(t), n.Link.dialer, n.Link.address(), time.Minute)
 			if err != nil {
 				err = noLogin(err)
 			}
@@ -252,7 +253,7 @@ func TestALoginIsTriedBeforeAnythingChanges(t *testing.T) {
 			if err != nil && len(hintsOf(err)) == 0 {
 				t.Error("no hint")
 			}
-			if got := n.connections(t); got != c.connections {
+			if got := n.Connections(t); got != c.connections {
 				t.Errorf("%d connections", got)
 			}
 		})

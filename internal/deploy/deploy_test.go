@@ -1,49 +1,33 @@
 package deploy
 
 import (
-	"slices"
+	"strings"
 	"testing"
 
 	"ferry/internal/agent"
-	"ferry/internal/inventory"
+	"ferry/internal/agent/agenttest"
 )
 
-func TestIsDoneOnlyWhenEverythingIsAsAsked(t *testing.T) {
-	all := agent.Facts{Current: newSystem, Profile: newSystem, Bundle: newBundle, Committed: newSystem}
+func TestATargetThatCannotGoBackIsRefused(t *testing.T) {
+	good := agent.Facts{Systemd: 252, Current: agenttest.OldSystem}
 	for name, c := range map[string]struct {
-		change func(*agent.Facts)
-		same   []Action // the system needs nothing
-		done   []Action // nor does the bundle
+		change func(*agent.Facts, *Options)
+		says   string
 	}{
-		"as asked":               {func(*agent.Facts) {}, []Action{Switch, Boot, Test}, []Action{Switch, Boot, Test}},
-		"another bundle":         {func(f *agent.Facts) { f.Bundle = oldBundle }, []Action{Switch, Boot, Test}, []Action{Test}},
-		"runs another":           {func(f *agent.Facts) { f.Current = oldSystem }, []Action{Boot}, []Action{Boot}},
-		"boots another":          {func(f *agent.Facts) { f.Profile = oldSystem }, []Action{Test}, []Action{Test}},
-		"never committed":        {func(f *agent.Facts) { f.Committed, f.Bundle = "", "" }, nil, nil},
-		"committed another":      {func(f *agent.Facts) { f.Committed, f.Bundle = oldSystem, oldBundle }, nil, nil},
-		"nothing is known of it": {func(f *agent.Facts) { *f = agent.Facts{} }, nil, nil},
+		"all well":             {func(*agent.Facts, *Options) {}, ""},
+		"no systemd":           {func(f *agent.Facts, _ *Options) { f.Systemd = 0 }, "PID 1 is not systemd there"},
+		"an old one":           {func(f *agent.Facts, _ *Options) { f.Systemd = 229 }, "its systemd 229 is older than 232"},
+		"nothing to return to": {func(f *agent.Facts, _ *Options) { f.Current = "" }, "no /run/current-system"},
+		"and so it shall be":   {func(f *agent.Facts, o *Options) { *f, o.Unsafe = agent.Facts{}, true }, ""},
+		"a test":               {func(f *agent.Facts, o *Options) { *f, o.Action = agent.Facts{}, Test }, "PID 1 is not systemd there"},
+		"nothing is activated": {func(f *agent.Facts, o *Options) { *f, o.Action = agent.Facts{}, Boot }, ""},
+		"nothing is changed":   {func(f *agent.Facts, o *Options) { *f, o.Action = agent.Facts{}, DryActivate }, ""},
 	} {
-		t.Run(name, func(t *testing.T) {
-			facts := all
-			c.change(&facts)
-			for _, action := range []Action{Switch, Boot, Test, DryActivate} {
-				if got := action.HasSystem(facts, newSystem, false); got != slices.Contains(c.same, action) {
-					t.Errorf("%s: the same system: %v", action, got)
-				}
-				if got := action.IsDone(facts, newBundle, newSystem, false); got != slices.Contains(c.done, action) {
-					t.Errorf("%s: done: %v", action, got)
-				}
-			}
-		})
-	}
-}
-
-func TestElevation(t *testing.T) {
-	if got := elevation(inventory.Node{}); !slices.Equal(got, []string{"sudo"}) {
-		t.Errorf("%q", got)
-	}
-	node := inventory.Node{Elevate: []string{"doas", "-u", "root"}}
-	if got := elevation(node); !slices.Equal(got, node.Elevate) {
-		t.Errorf("%q", got)
+		facts, opts := good, Options{Action: Switch}
+		c.change(&facts, &opts)
+		err := opts.unguarded(facts)
+		if c.says == "" && err != nil || c.says != "" && (err == nil || !strings.Contains(err.Error(), c.says)) {
+			t.Errorf("%s: got %v", name, err)
+		}
 	}
 }

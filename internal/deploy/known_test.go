@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/agenttest"
 	"ferry/internal/inventory"
 )
 
@@ -22,13 +23,13 @@ const (
 
 // bobsFacts are a target that bob deployed the old system to, from a commit, while it ran a third one.
 func bobsFacts() agent.Facts {
-	running := agent.JournalState{Current: oldSystem, Profile: oldSystem, Generation: 7, Bundle: oldBundle}
+	running := agent.JournalState{Current: agenttest.OldSystem, Profile: agenttest.OldSystem, Generation: 7, Bundle: agenttest.OldBundle}
 	last := &agent.JournalEntry{
-		ID: "one", Time: time.Date(2026, 5, 4, 12, 30, 0, 0, time.Local), Who: "bob@laptop", Action: "switch", Bundle: oldBundle, Toplevel: oldSystem,
+		ID: "one", Time: time.Date(2026, 5, 4, 12, 30, 0, 0, time.Local), Who: "bob@laptop", Action: "switch", Bundle: agenttest.OldBundle, Toplevel: agenttest.OldSystem,
 		Revision: bobsCommit, Before: agent.JournalState{Current: thirdSystem, Profile: thirdSystem}, After: running, Outcome: agent.JournalCommitted,
 	}
 	return agent.Facts{
-		Current: oldSystem, Booted: oldSystem, Profile: oldSystem, Bundle: oldBundle, Committed: oldSystem, Generation: 7,
+		Current: agenttest.OldSystem, Booted: agenttest.OldSystem, Profile: agenttest.OldSystem, Bundle: agenttest.OldBundle, Committed: agenttest.OldSystem, Generation: 7,
 		ProfileTime: last.Time.Unix(), Deployed: agent.Manifest{Node: "pi", Revision: bobsCommit, Source: "/nix/store/66666666666666666666666666666666-source"},
 		Last: last, LastCommit: last,
 	}
@@ -59,18 +60,20 @@ func TestSurprise(t *testing.T) {
 			says: byBob + " with uncommitted changes, which is not", hint: "git pull"},
 		"from one that is not, by whom is not known": {target: func(f *agent.Facts) { f.LastCommit = nil }, lineage: inventory.UnknownCommit,
 			says: "the target runs old (0000000…), deployed from revision b0b0b0b0b0b0, which is not", hint: "git pull"},
-		"from outside of git":      {target: func(f *agent.Facts) { f.Deployed.Revision = "" }, lineage: inventory.UnknownCommit},
-		"we are outside of git":    {lineage: inventory.NotComparable},
-		"deployed last from here":  {project: func(p *project) { p.deployed = []string{oldBundle} }, lineage: inventory.UnknownCommit},
-		"from our source":          {target: func(f *agent.Facts) { f.Deployed.Source = ourSource }, lineage: inventory.UnknownCommit},
-		"the same system again":    {project: func(p *project) { p.toplevel = oldSystem }, lineage: inventory.UnknownCommit},
-		"no deployment yet":        {target: func(f *agent.Facts) { *f = agent.Facts{Current: oldSystem, Profile: oldSystem, Generation: 3} }, lineage: inventory.UnknownCommit},
+		"from outside of git":     {target: func(f *agent.Facts) { f.Deployed.Revision = "" }, lineage: inventory.UnknownCommit},
+		"we are outside of git":   {lineage: inventory.NotComparable},
+		"deployed last from here": {project: func(p *project) { p.deployed = []string{agenttest.OldBundle} }, lineage: inventory.UnknownCommit},
+		"from our source":         {target: func(f *agent.Facts) { f.Deployed.Source = ourSource }, lineage: inventory.UnknownCommit},
+		"the same system again":   {project: func(p *project) { p.toplevel = agenttest.OldSystem }, lineage: inventory.UnknownCommit},
+		"no deployment yet": {target: func(f *agent.Facts) {
+			*f = agent.Facts{Current: agenttest.OldSystem, Profile: agenttest.OldSystem, Generation: 3}
+		}, lineage: inventory.UnknownCommit},
 		"nothing there":            {target: func(f *agent.Facts) { *f = agent.Facts{} }},
 		"deployed before journals": {target: func(f *agent.Facts) { f.Last, f.LastCommit = nil, nil }, lineage: inventory.Ancestor},
 		"nixos-rebuild switch": {target: func(f *agent.Facts) { f.Current, f.Profile, f.Generation = thirdSystem, thirdSystem, 8 }, lineage: inventory.Ancestor,
 			says: "the target runs third (4444444…), which no deployment of ferry's left there: generation 8 of 2026-05-04 12:30; " +
 				"the last deployment was by bob@laptop on 2026-05-04 12:30, of old (0000000…)", hint: "ferry generations pi shows what it has"},
-		"nixos-rebuild switch to ours": {target: func(f *agent.Facts) { f.Current, f.Profile = newSystem, newSystem }, lineage: inventory.Ancestor},
+		"nixos-rebuild switch to ours": {target: func(f *agent.Facts) { f.Current, f.Profile = agenttest.NewSystem, agenttest.NewSystem }, lineage: inventory.Ancestor},
 		"nixos-rebuild boot": {target: func(f *agent.Facts) { f.Profile, f.Generation = thirdSystem, 8 }, lineage: inventory.Ancestor,
 			says: "the target boots third (4444444…), which no deployment of ferry's left there: generation 8 of"},
 		"nixos-rebuild test": {target: func(f *agent.Facts) { f.Current = thirdSystem }, lineage: inventory.Ancestor,
@@ -124,7 +127,7 @@ func TestSurprise(t *testing.T) {
 			if c.target != nil {
 				c.target(&facts)
 			}
-			p := project{node: "pi", toplevel: newSystem, source: ourSource, lineage: func(revision string) (inventory.Lineage, error) {
+			p := project{node: "pi", toplevel: agenttest.NewSystem, source: ourSource, lineage: func(revision string) (inventory.Lineage, error) {
 				if revision != bobsCommit {
 					t.Errorf("asked about %s", revision)
 				}
@@ -164,10 +167,10 @@ func TestASurpriseThatCannotBeRuledOutIsAnError(t *testing.T) {
 func TestTheProjectKnowsWhatItDeployedLast(t *testing.T) {
 	roots := Roots{Dir: t.TempDir()}
 	v := Session{Roots: roots}.At(&inventory.Inventory{File: "/p/ferry.nix", Source: inventory.Source{Path: ourSource}}, inventory.Node{Name: "pi"})
-	if p := v.project(context.Background(), newSystem); len(p.deployed) > 0 || p.source != ourSource || p.toplevel != newSystem || p.node != "pi" {
+	if p := v.project(context.Background(), agenttest.NewSystem); len(p.deployed) > 0 || p.source != ourSource || p.toplevel != agenttest.NewSystem || p.node != "pi" {
 		t.Errorf("%+v", p)
 	}
-	for link, bundle := range map[string]string{roots.Deployed("/p/ferry.nix", "pi"): oldBundle, roots.Tried("/p/ferry.nix", "pi"): newBundle} {
+	for link, bundle := range map[string]string{roots.Deployed("/p/ferry.nix", "pi"): agenttest.OldBundle, roots.Tried("/p/ferry.nix", "pi"): agenttest.NewBundle} {
 		if err := os.MkdirAll(filepath.Dir(link), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -175,8 +178,8 @@ func TestTheProjectKnowsWhatItDeployedLast(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	p := v.project(context.Background(), newSystem)
-	if !slices.Equal(p.deployed, []string{oldBundle, newBundle}) {
+	p := v.project(context.Background(), agenttest.NewSystem)
+	if !slices.Equal(p.deployed, []string{agenttest.OldBundle, agenttest.NewBundle}) {
 		t.Errorf("deployed %q", p.deployed)
 	}
 	if lineage, err := p.lineage(bobsCommit); err != nil || lineage != inventory.NotComparable {

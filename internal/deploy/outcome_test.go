@@ -8,22 +8,15 @@ import (
 	"testing"
 
 	"ferry/internal/agent"
-	"ferry/internal/run"
+	"ferry/internal/agent/agenttest"
 	"ferry/internal/target"
 )
 
-const (
-	oldSystem = "/nix/store/00000000000000000000000000000000-old"
-	newSystem = "/nix/store/11111111111111111111111111111111-new"
-	oldBundle = "/nix/store/22222222222222222222222222222222-ferry-pi"
-	newBundle = "/nix/store/33333333333333333333333333333333-ferry-pi"
-)
-
 func TestActivationErrorSaysWhatRunsNow(t *testing.T) {
-	before := agent.Facts{Current: oldSystem, Profile: oldSystem}
-	again := agent.Facts{Current: newSystem, Profile: oldSystem}
-	committed := agent.Facts{Current: newSystem, Profile: newSystem}
-	back := "sudo " + oldSystem + "/bin/switch-to-configuration test"
+	before := agent.Facts{Current: agenttest.OldSystem, Profile: agenttest.OldSystem}
+	again := agent.Facts{Current: agenttest.NewSystem, Profile: agenttest.OldSystem}
+	committed := agent.Facts{Current: agenttest.NewSystem, Profile: agenttest.NewSystem}
+	back := "sudo " + agenttest.OldSystem + "/bin/switch-to-configuration test"
 	for name, c := range map[string]struct {
 		result agent.ActivateResult
 		action Action
@@ -32,29 +25,29 @@ func TestActivationErrorSaysWhatRunsNow(t *testing.T) {
 		says   string
 		hints  string
 	}{
-		"refused":                 {agent.ActivateResult{Status: 1, Current: oldSystem}, Switch, before, Unchanged, "refused (exit status 1); nothing has changed", "/log"},
-		"refused, yet moved":      {agent.ActivateResult{Status: 1, Current: newSystem}, Switch, before, Unknown, "the new system runs, the old system is still what boots", "/log"},
-		"activation script":       {agent.ActivateResult{Status: 2, Current: newSystem}, Switch, before, Unknown, "the new system runs in part", back},
-		"no NixOS":                {agent.ActivateResult{Status: 2, Current: oldSystem}, Switch, before, Unchanged, "nothing has changed", "/log"},
-		"again in part":           {agent.ActivateResult{Status: 2, Current: newSystem}, Switch, again, Unknown, "runs in part", "/log"},
-		"systemd":                 {agent.ActivateResult{Status: 3, Current: newSystem}, Test, before, Unknown, "systemd could not be reloaded", back},
-		"units":                   {agent.ActivateResult{Status: 4, Current: newSystem, Failed: []string{"a.service", "b.service"}}, Switch, before, Unknown, "units failed: a.service, b.service; the new system runs", back},
-		"units nobody knows":      {agent.ActivateResult{Status: 4, Current: newSystem}, Switch, before, Unknown, "units failed: see above", back},
-		"units of what ran":       {agent.ActivateResult{Status: 4, Current: newSystem}, Switch, committed, Unknown, "units failed: see above; the new system runs", "/log"},
-		"needs a reboot":          {agent.ActivateResult{Status: 100, Current: oldSystem}, Switch, before, Unchanged, "needs a reboot (exit status 100); nothing has changed", "--action boot"},
-		"would need a reboot":     {agent.ActivateResult{Status: 100, Current: oldSystem}, DryActivate, before, Unchanged, "needs a reboot", "--action boot"},
-		"a panic":                 {agent.ActivateResult{Status: 101, Current: newSystem}, Switch, before, Unknown, "switch-to-configuration test ended with status 101; the new system runs", back},
-		"killed before it moved":  {agent.ActivateResult{Status: -1, Current: oldSystem, Error: "it was killed"}, Switch, before, Unknown, "it was killed; the old system is still what boots", back},
-		"killed without a word":   {agent.ActivateResult{Status: -1, Current: oldSystem}, Switch, before, Unknown, "it left no status", back},
-		"killed while describing": {agent.ActivateResult{Status: -1, Current: oldSystem, Error: "it was killed"}, DryActivate, before, Unchanged, "nothing has changed", "/log"},
+		"refused":                 {agent.ActivateResult{Status: 1, Current: agenttest.OldSystem}, Switch, before, Unchanged, "refused (exit status 1); nothing has changed", "/log"},
+		"refused, yet moved":      {agent.ActivateResult{Status: 1, Current: agenttest.NewSystem}, Switch, before, Unknown, "the new system runs, the old system is still what boots", "/log"},
+		"activation script":       {agent.ActivateResult{Status: 2, Current: agenttest.NewSystem}, Switch, before, Unknown, "the new system runs in part", back},
+		"no NixOS":                {agent.ActivateResult{Status: 2, Current: agenttest.OldSystem}, Switch, before, Unchanged, "nothing has changed", "/log"},
+		"again in part":           {agent.ActivateResult{Status: 2, Current: agenttest.NewSystem}, Switch, again, Unknown, "runs in part", "/log"},
+		"systemd":                 {agent.ActivateResult{Status: 3, Current: agenttest.NewSystem}, Test, before, Unknown, "systemd could not be reloaded", back},
+		"units":                   {agent.ActivateResult{Status: 4, Current: agenttest.NewSystem, Failed: []string{"a.service", "b.service"}}, Switch, before, Unknown, "units failed: a.service, b.service; the new system runs", back},
+		"units nobody knows":      {agent.ActivateResult{Status: 4, Current: agenttest.NewSystem}, Switch, before, Unknown, "units failed: see above", back},
+		"units of what ran":       {agent.ActivateResult{Status: 4, Current: agenttest.NewSystem}, Switch, committed, Unknown, "units failed: see above; the new system runs", "/log"},
+		"needs a reboot":          {agent.ActivateResult{Status: 100, Current: agenttest.OldSystem}, Switch, before, Unchanged, "needs a reboot (exit status 100); nothing has changed", "--action boot"},
+		"would need a reboot":     {agent.ActivateResult{Status: 100, Current: agenttest.OldSystem}, DryActivate, before, Unchanged, "needs a reboot", "--action boot"},
+		"a panic":                 {agent.ActivateResult{Status: 101, Current: agenttest.NewSystem}, Switch, before, Unknown, "switch-to-configuration test ended with status 101; the new system runs", back},
+		"killed before it moved":  {agent.ActivateResult{Status: -1, Current: agenttest.OldSystem, Error: "it was killed"}, Switch, before, Unknown, "it was killed; the old system is still what boots", back},
+		"killed without a word":   {agent.ActivateResult{Status: -1, Current: agenttest.OldSystem}, Switch, before, Unknown, "it left no status", back},
+		"killed while describing": {agent.ActivateResult{Status: -1, Current: agenttest.OldSystem, Error: "it was killed"}, DryActivate, before, Unchanged, "nothing has changed", "/log"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c.result.Log = "/log"
-			err := activationError(c.result, c.action, c.before, newSystem)
+			err := activationError(c.result, c.action, c.before, agenttest.NewSystem)
 			if err == nil || !strings.Contains(err.Error(), c.says) {
 				t.Fatalf("got %v", err)
 			}
-			if got := stateAfter(c.result, c.action, c.before, newSystem); got != c.state {
+			if got := stateAfter(c.result, c.action, c.before, agenttest.NewSystem); got != c.state {
 				t.Errorf("%s", got)
 			}
 			if c.state == Unknown && strings.Contains(err.Error(), "nothing has changed") {
@@ -66,14 +59,14 @@ func TestActivationErrorSaysWhatRunsNow(t *testing.T) {
 			}
 		})
 	}
-	if err := activationError(agent.ActivateResult{Current: newSystem}, Switch, before, newSystem); err != nil {
+	if err := activationError(agent.ActivateResult{Current: agenttest.NewSystem}, Switch, before, agenttest.NewSystem); err != nil {
 		t.Errorf("status 0: %v", err)
 	}
 }
 
 // A hint that cannot be followed is worse than none.
 func TestNoWayBackIsShownWhereNoneIsKnown(t *testing.T) {
-	err := activationError(agent.ActivateResult{Status: 4, Current: newSystem, Log: "/log"}, Switch, agent.Facts{}, newSystem)
+	err := activationError(agent.ActivateResult{Status: 4, Current: agenttest.NewSystem, Log: "/log"}, Switch, agent.Facts{}, agenttest.NewSystem)
 	for _, hint := range (&Error{Err: err}).Hints() {
 		if hint == "" || strings.Contains(hint, "switch-to-configuration") {
 			t.Errorf("hint %q", hint)
@@ -104,9 +97,9 @@ func TestCommitError(t *testing.T) {
 }
 
 func TestInterruptedTellsWhatIsKnown(t *testing.T) {
-	before := agent.Facts{Current: oldSystem, Profile: oldSystem, Bundle: oldBundle}
+	before := agent.Facts{Current: agenttest.OldSystem, Profile: agenttest.OldSystem, Bundle: agenttest.OldBundle}
 	changed := before
-	changed.Current = newSystem
+	changed.Current = agenttest.NewSystem
 	for name, c := range map[string]struct {
 		action   Action
 		step     Step
@@ -117,7 +110,7 @@ func TestInterruptedTellsWhatIsKnown(t *testing.T) {
 	}{
 		"lost":                         {Switch, Activate, &agent.LostError{}, false, Unknown, "/run/ferry/job-activate/log"},
 		"lost by ssh":                  {Switch, Commit, &target.Error{Kind: target.Lost}, false, Unknown, "/run/ferry/job-commit/log"},
-		"Ctrl-C":                       {Switch, Activate, context.Canceled, false, Unknown, oldSystem + "/bin/switch-to-configuration test"},
+		"Ctrl-C":                       {Switch, Activate, context.Canceled, false, Unknown, agenttest.OldSystem + "/bin/switch-to-configuration test"},
 		"Ctrl-C while describing":      {DryActivate, Activate, context.Canceled, true, Unchanged, ""},
 		"refused by the agent":         {Switch, Activate, &agent.ResponseError{Kind: agent.KindLocked}, false, Unchanged, ""},
 		"refused after the activation": {Switch, Commit, &agent.ResponseError{Kind: agent.KindLocked}, false, Unknown, ""},
@@ -139,38 +132,5 @@ func TestInterruptedTellsWhatIsKnown(t *testing.T) {
 				t.Errorf("hints: %q", e.Hints())
 			}
 		})
-	}
-}
-
-func TestErrorGivesItsOwnHintsFirstAndNoMoreThanTwo(t *testing.T) {
-	inner := hint("inner", "three", "", "four")
-	e := &Error{Node: "pi", Step: Ship, Err: fmt.Errorf("x: %w", inner), Advice: []string{"one"}}
-	if got := strings.Join(e.Hints(), " "); got != "one three" || e.Error() != "pi: ship: x: inner" {
-		t.Errorf("%q, %v", got, e)
-	}
-	failed := &run.Error{Argv: []string{"nix-store"}, Stderr: "a\n\x1b[31mb\n", Err: errors.New("exit status 1")}
-	for name, c := range map[string]struct {
-		err  error
-		want string
-	}{
-		"the target's command": {&agent.ResponseError{Stderr: []string{"far"}}, "far"},
-		"the agent's start":    {&agent.StartError{Stderr: []string{"shell"}}, "shell"},
-		"a command here":       {failed, "a b"},
-		"nothing":              {errors.New("x"), ""},
-	} {
-		if got := strings.Join((&Error{Err: c.err}).Output(), " "); got != c.want {
-			t.Errorf("%s: %q", name, got)
-		}
-	}
-}
-
-func TestShipErrorOfAFullDiskHelps(t *testing.T) {
-	full := FullDisk(fmt.Errorf("x: %w", &agent.ResponseError{Kind: agent.KindDiskFull, Text: "No space left on device", Stderr: []string{"error: it"}}))
-	e := &Error{Node: "pi", Step: Ship, Err: full}
-	if !strings.Contains(e.Error(), "disk is full: No space left on device") || len(e.Hints()) != 1 || len(e.Output()) != 1 {
-		t.Errorf("%v, %q, %q", e, e.Hints(), e.Output())
-	}
-	if other := errors.New("x"); FullDisk(other) != other {
-		t.Error("another error was changed")
 	}
 }

@@ -107,45 +107,6 @@ func TestRootsOfEqualNamesInDifferentInventoriesDiffer(t *testing.T) {
 	}
 }
 
-func TestParseAction(t *testing.T) {
-	for s, commits := range map[string]bool{"switch": true, "boot": true, "test": false, "dry-activate": false} {
-		a, err := ParseAction(s)
-		if err != nil || a.Commits() != commits || (a.Activates() == "") != (s == "boot") {
-			t.Errorf("%s: %v, %v", s, a, err)
-		}
-	}
-	for _, s := range []string{"", "Switch", "switch ", "rollback"} {
-		if a, err := ParseAction(s); err == nil {
-			t.Errorf("%q is %q", s, a)
-		}
-	}
-}
-
-// A target that cannot go back by itself is said to be one before anything is shipped, unless the user wants that.
-func TestATargetThatCannotGoBackIsRefused(t *testing.T) {
-	good := agent.Facts{Systemd: 252, Current: oldSystem}
-	for name, c := range map[string]struct {
-		change func(*agent.Facts, *Options)
-		says   string
-	}{
-		"all well":             {func(*agent.Facts, *Options) {}, ""},
-		"no systemd":           {func(f *agent.Facts, _ *Options) { f.Systemd = 0 }, "PID 1 is not systemd there"},
-		"an old one":           {func(f *agent.Facts, _ *Options) { f.Systemd = 229 }, "its systemd 229 is older than 232"},
-		"nothing to return to": {func(f *agent.Facts, _ *Options) { f.Current = "" }, "no /run/current-system"},
-		"and so it shall be":   {func(f *agent.Facts, o *Options) { *f, o.Unsafe = agent.Facts{}, true }, ""},
-		"a test":               {func(f *agent.Facts, o *Options) { *f, o.Action = agent.Facts{}, Test }, "PID 1 is not systemd there"},
-		"nothing is activated": {func(f *agent.Facts, o *Options) { *f, o.Action = agent.Facts{}, Boot }, ""},
-		"nothing is changed":   {func(f *agent.Facts, o *Options) { *f, o.Action = agent.Facts{}, DryActivate }, ""},
-	} {
-		facts, opts := good, Options{Action: Switch}
-		c.change(&facts, &opts)
-		err := opts.unguarded(facts)
-		if c.says == "" && err != nil || c.says != "" && (err == nil || !strings.Contains(err.Error(), c.says)) {
-			t.Errorf("%s: got %v", name, err)
-		}
-	}
-}
-
 // TestWhatATargetForgetsIsSaidInWords and is no reason not to deploy.
 func TestWhatATargetForgetsIsSaidInWords(t *testing.T) {
 	for name, c := range map[string]struct {

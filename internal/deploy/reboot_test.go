@@ -11,10 +11,9 @@ import (
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/agenttest"
 	"ferry/internal/health"
 )
-
-const otherSystem = "/nix/store/zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz-other"
 
 // fakeAnswers answers every request on a connection; words say how.
 func fakeAnswers(dir string, wire *agent.Wire, words []string) int {
@@ -27,7 +26,7 @@ func fakeAnswers(dir string, wire *agent.Wire, words []string) int {
 		if json.Unmarshal(payload, &r) != nil {
 			return 1
 		}
-		record(dir, strings.TrimSpace(string(r.Method)+" "+r.Action))
+		agenttest.Record(dir, strings.TrimSpace(string(r.Method)+" "+r.Action))
 		answer := agent.Response{ID: r.ID}
 		switch r.Method {
 		case agent.MethodBootOnce:
@@ -85,12 +84,12 @@ func rebootsWith(t *testing.T, checks health.Checks, options RebootOptions, ask 
 	}
 	n.opts.Reboot, n.opts.Ask, n.opts.Limits = options, ask, DefaultLimits()
 	n.Link.rebootPause = 20 * time.Millisecond
-	facts, err := n.Link.open(soon(t))
+	facts, err := n.Link.open(agenttest.Soon(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	var result Result
-	return n, n.rebooted(soon(t), ready, facts, &result)
+	return n, n.rebooted(agenttest.Soon(t), ready, facts, &result)
 }
 
 // TestReboots goes through what may become of a reboot: the state that it is in then, and what the target was asked.
@@ -211,7 +210,7 @@ func TestReboots(t *testing.T) {
 				t.Errorf("got %v (%+v)", err, e)
 			}
 			// A target that is still there is asked again.
-			if got := slices.Compact(n.record(t)); !slices.Equal(got, c.asks) {
+			if got := slices.Compact(n.Record(t)); !slices.Equal(got, c.asks) {
 				t.Errorf("it was asked %q", got)
 			}
 		})
@@ -239,7 +238,7 @@ func TestAFailedCheckIsGoneBackFrom(t *testing.T) {
 		t.Errorf("got %v (%+v)", err, e)
 	}
 	want := []string{"boot-once try", "booted", "check", "reboot", "boot-once forget"}
-	if got := n.record(t); !slices.Equal(got, want) {
+	if got := n.Record(t); !slices.Equal(got, want) {
 		t.Errorf("it was asked %q", got)
 	}
 }

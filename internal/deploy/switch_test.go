@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/agenttest"
 	"ferry/internal/health"
 	"ferry/internal/target"
 )
@@ -35,7 +36,7 @@ func TestTheStepsOfASwitchDoNotGoBackwards(t *testing.T) {
 				t.Fatal(err)
 			}
 			d.Link = newLink(nil, []target.Address{local}, agent.Options{}, func(string) {})
-			s := d.newSwitching("job", newSystem, agent.Facts{})
+			s := d.newSwitching("job", agenttest.NewSystem, agent.Facts{})
 			s.checks = health.Checks{HTTP: []health.HTTP{{URL: server.URL, Status: c.status, From: health.Here, Timeout: 1}}}
 			s.enter(Activate)
 			s.phase(agent.Waiting)
