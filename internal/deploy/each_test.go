@@ -81,3 +81,21 @@ func word(err error) string {
 	}
 	return strings.Fields(fmt.Sprint(err))[0]
 }
+
+// TestOnlyWhatAPersonCouldMendIsAskedAgain after a look without one.
+func TestOnlyWhatAPersonCouldMendIsAskedAgain(t *testing.T) {
+	for name, c := range map[string]struct {
+		err  error
+		want bool
+	}{
+		"nothing":        {nil, false},
+		"a password":     {&agent.ElevateError{Kind: agent.PasswordNeeded}, true},
+		"a wrong one":    {&agent.ElevateError{Kind: agent.WrongPassword}, false},
+		"no answer":      {hint("no answer within 1m0s"), false},
+		"something else": {errors.New("x"), false},
+	} {
+		if got := wantsPerson(c.err); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}

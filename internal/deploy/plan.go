@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"ferry/internal/agent"
 	"ferry/internal/compare"
@@ -172,6 +173,21 @@ func (l *look) toShip(ctx context.Context, bundle nix.StorePath, p *Planned) err
 		return l.fail(Ship, Unchanged, err)
 	}
 	return nil
+}
+
+// longestShip is the limit of what is believed.
+const longestShip = 100 * time.Hour
+
+// estimate says how long it takes to send what was measured, at the speed of the last time; what took longer to make here takes at
+// least as long.
+func (s *ToShip) estimate(measured ship.Result, perSecond uint64) {
+	if perSecond == 0 || measured.Wire == 0 {
+		return
+	}
+	took := max(float64(measured.Wire)/float64(perSecond), measured.Duration.Seconds())
+	if took <= longestShip.Seconds() {
+		s.PerSecond, s.Seconds = perSecond, took
+	}
 }
 
 // warn finds what would stop the deployment, or be done otherwise than asked, as far as that is known before anything is

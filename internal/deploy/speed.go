@@ -2,10 +2,8 @@ package deploy
 
 import (
 	"encoding/json"
-	"fmt"
 	"io"
 	"os"
-	"time"
 
 	"ferry/internal/disk"
 	"ferry/internal/ship"
@@ -28,9 +26,8 @@ const (
 	// mostlyDifferences is how many times as many bytes of NARs as on the wire only differences come to: such a ship measures the
 	// two machines.
 	mostlyDifferences = 12
-	// fastest and longest are the limits of what is believed.
-	fastest = 1e11 // bytes per second
-	longest = 100 * time.Hour
+	// fastest is the limit of what is believed, in bytes per second.
+	fastest = 1e11
 )
 
 // keepSpeed writes down how fast a ship was, for the next plan.
@@ -61,23 +58,4 @@ func lastSpeed(file string) uint64 {
 		return uint64(perSecond)
 	}
 	return 0
-}
-
-// estimate says how long it takes to send what was measured, at the speed of the last time; what took longer to make here takes at
-// least as long.
-func (s *ToShip) estimate(measured ship.Result, perSecond uint64) {
-	if perSecond == 0 || measured.Wire == 0 {
-		return
-	}
-	took := max(float64(measured.Wire)/float64(perSecond), measured.Duration.Seconds())
-	if took <= longest.Seconds() {
-		s.PerSecond, s.Seconds = perSecond, took
-	}
-}
-
-// keepSpeed writes down how fast a ship to the node was.
-func (d *deployment) keepSpeed(r ship.Result) {
-	if err := keepSpeed(d.Roots.Speed(d.Inventory.File, d.Node.Name), r); err != nil {
-		d.note(fmt.Sprintf("the speed of this ship is not kept on this machine: %v", err))
-	}
 }

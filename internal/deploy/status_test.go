@@ -1,7 +1,6 @@
 package deploy
 
 import (
-	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -173,24 +172,6 @@ func TestFailedUnitsMatterAsTheChecksSay(t *testing.T) {
 	}
 	if f := unitFinding(agent.LookResult{}, health.None); f.Attention != Fine {
 		t.Errorf("%+v", f)
-	}
-}
-
-// TestOnlyWhatAPersonCouldMendIsAskedAgain after a look without one.
-func TestOnlyWhatAPersonCouldMendIsAskedAgain(t *testing.T) {
-	for name, c := range map[string]struct {
-		err  error
-		want bool
-	}{
-		"nothing":        {nil, false},
-		"a password":     {&agent.ElevateError{Kind: agent.PasswordNeeded}, true},
-		"a wrong one":    {&agent.ElevateError{Kind: agent.WrongPassword}, false},
-		"no answer":      {hint("no answer within 1m0s"), false},
-		"something else": {errors.New("x"), false},
-	} {
-		if got := wantsPerson(c.err); got != c.want {
-			t.Errorf("%s: %v", name, got)
-		}
 	}
 }
 
