@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"ferry/internal/action"
 	"ferry/internal/deploy"
 
 	"github.com/spf13/cobra"
@@ -49,7 +50,7 @@ first ssh reads the lines after it as its input. If a node cannot be evaluated, 
 }
 
 func (a *app) runByHand(ctx context.Context, o byHandOptions, args []string) error {
-	action, err := deploy.ParseAction(o.action)
+	act, err := action.Parse(o.action)
 	if err != nil {
 		return &usageError{err: err}
 	}
@@ -67,7 +68,7 @@ func (a *app) runByHand(ctx context.Context, o byHandOptions, args []string) err
 		with := with
 		with.Turn = turn
 		var err error
-		texts[i], err = deploy.ByHand(ctx, with, inv, nodes[i], action)
+		texts[i], err = deploy.ByHand(ctx, with, inv, nodes[i], act)
 		return err
 	})
 	var told *toldError

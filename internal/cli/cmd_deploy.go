@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"ferry/internal/action"
 	"ferry/internal/deploy"
 	"ferry/internal/fleet"
 	"ferry/internal/inventory"
@@ -114,7 +115,7 @@ func complete(cmd *cobra.Command, flag string, values ...cobra.Completion) {
 }
 
 func (a *app) runDeploy(ctx context.Context, o deployOptions, flags *pflag.FlagSet, args []string) error {
-	action, err := deploy.ParseAction(o.action)
+	act, err := action.Parse(o.action)
 	if err != nil {
 		return &usageError{err: err}
 	}
@@ -143,7 +144,7 @@ func (a *app) runDeploy(ctx context.Context, o deployOptions, flags *pflag.FlagS
 		ReplaceUnknown: o.replaceUnknown,
 	}
 	for _, node := range nodes {
-		if opts.Action, err = o.rebootFlags.apply(flags, &o, action, node.Target, &opts); err != nil {
+		if opts.Action, err = o.rebootFlags.apply(flags, &o, act, node.Target, &opts); err != nil {
 			return err
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"strings"
 
+	"ferry/internal/action"
 	"ferry/internal/deploy"
 	"ferry/internal/fleet"
 	"ferry/internal/inventory"
@@ -83,7 +84,7 @@ func (a *app) runPlan(ctx context.Context, o planOptions, args []string) error {
 	if err := a.onePassword(ctx, nodes); err != nil {
 		return err
 	}
-	opts := deploy.Previewing{Action: deploy.Switch, Measure: true}
+	opts := deploy.Previewing{Action: action.Switch, Measure: true}
 	if len(nodes) == 1 {
 		planned, err := deploy.Plan(ctx, with, inv, nodes[0], opts)
 		if err != nil {

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"ferry/internal/action"
 	"ferry/internal/deploy"
 	"ferry/internal/fleet"
 	"ferry/internal/inventory"
@@ -144,8 +145,8 @@ func (w *events) put(e eventJSON) {
 }
 
 // begin tells what is about to be done.
-func (w *events) begin(inv *inventory.Inventory, nodes []inventory.Node, action deploy.Action) {
-	b := &beginJSON{Version: eventsVersion, Ferry: Version, Inventory: inv.File, Action: string(action), Nodes: []string{}}
+func (w *events) begin(inv *inventory.Inventory, nodes []inventory.Node, act action.Action) {
+	b := &beginJSON{Version: eventsVersion, Ferry: Version, Inventory: inv.File, Action: string(act), Nodes: []string{}}
 	for _, n := range nodes {
 		b.Nodes = append(b.Nodes, n.Name)
 	}

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"ferry/internal/action"
 	"ferry/internal/deploy"
 	"ferry/internal/fleet"
 	"ferry/internal/inventory"
@@ -53,7 +54,7 @@ func TestEventsAreAsDocumented(t *testing.T) {
 	node := inventory.Node{Name: "web1"}
 	failed := fleet.Outcome{Node: inventory.Node{Name: "web2"}, Status: fleet.Failed,
 		Err: &deploy.Error{Node: "web2", Step: deploy.Build, State: deploy.Unchanged, Err: errors.New("no")}}
-	w.begin(&inventory.Inventory{File: "/a/ferry.nix"}, []inventory.Node{node}, deploy.Switch)
+	w.begin(&inventory.Inventory{File: "/a/ferry.nix"}, []inventory.Node{node}, action.Switch)
 	for _, e := range []deploy.Event{
 		{Kind: deploy.Started, Step: deploy.Connect}, {Kind: deploy.Finished, Step: deploy.Connect, Text: "host"},
 		{Kind: deploy.Building, Step: deploy.Build, Build: nix.BuildProgress{Done: 1}},

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"ferry/internal/action"
 	"ferry/internal/deploy"
 	"ferry/internal/fleet"
 	"ferry/internal/inventory"
@@ -46,7 +47,7 @@ func (f *fleetFlags) add(flags *pflag.FlagSet) {
 }
 
 // apply makes options of the flags.
-func (f *fleetFlags) apply(flags *pflag.FlagSet, action deploy.Action, opts *fleet.Options) error {
+func (f *fleetFlags) apply(flags *pflag.FlagSet, act action.Action, opts *fleet.Options) error {
 	opts.Parallel, opts.ParallelActivate, opts.Pause, opts.Cores = f.parallel, f.activate, f.pause, runtime.NumCPU()
 	opts.MaxFailures, opts.RollBackBatch, opts.SkipUnreachable = f.maxFailures, f.takeBack, f.unreachable == "skip"
 	if !flags.Changed("max-failures") && f.batch == "" && !f.takeBack {
@@ -65,8 +66,8 @@ func (f *fleetFlags) apply(flags *pflag.FlagSet, action deploy.Action, opts *fle
 		return usagef("for example --pause 5m", "--pause %v: expected a time up to %v", f.pause, longest)
 	case f.pause > 0 && f.batch == "":
 		return usagef("add --batch 1,rest", "--pause without --batch")
-	case f.takeBack && action != deploy.Switch:
-		return usagef("", "--rollback-batch goes with the action switch, not with %s", action)
+	case f.takeBack && act != action.Switch:
+		return usagef("", "--rollback-batch goes with the action switch, not with %s", act)
 	case f.batch == "":
 		return nil
 	}
@@ -78,15 +79,15 @@ func (f *fleetFlags) apply(flags *pflag.FlagSet, action deploy.Action, opts *fle
 }
 
 // rest are those of the inventory's nodes that the last deployment of several left over.
-func (a *app) rest(inv *inventory.Inventory, file string, action deploy.Action) ([]inventory.Node, error) {
+func (a *app) rest(inv *inventory.Inventory, file string, act action.Action) ([]inventory.Node, error) {
 	last, err := fleet.ReadLast(file)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, usagef("", "nothing to resume: there was no multi-node deployment of %s from here", inv.File)
 	case err != nil:
 		return nil, err
-	case last.Action != string(action):
-		return nil, usagef("add --action "+last.Action, "the action of the deployment to resume was %s, not %s", last.Action, action)
+	case last.Action != string(act):
+		return nil, usagef("add --action "+last.Action, "the action of the deployment to resume was %s, not %s", last.Action, act)
 	}
 	var nodes []inventory.Node
 	for _, name := range last.Rest() {

@@ -3,6 +3,7 @@ package cli
 import (
 	"time"
 
+	"ferry/internal/action"
 	"ferry/internal/deploy"
 
 	"github.com/spf13/pflag"
@@ -25,23 +26,23 @@ func (f *rebootFlags) add(flags *pflag.FlagSet) {
 const shortestReboot = 10 * time.Second
 
 // apply makes options of the flags, and gives the action: a reboot is one by itself.
-func (f *rebootFlags) apply(flags *pflag.FlagSet, o *deployOptions, action deploy.Action, target string, opts *deploy.Options) (deploy.Action, error) {
+func (f *rebootFlags) apply(flags *pflag.FlagSet, o *deployOptions, act action.Action, target string, opts *deploy.Options) (action.Action, error) {
 	if !f.reboot {
 		if flags.Changed("reboot-timeout") {
-			return action, usagef("add --reboot", "--reboot-timeout without --reboot")
+			return act, usagef("add --reboot", "--reboot-timeout without --reboot")
 		}
-		return action, nil
+		return act, nil
 	}
 	switch {
-	case flags.Changed("action") && action != deploy.Boot:
-		return action, usagef("leave out --action: with --reboot it is boot", "--reboot with the action %s", action)
+	case flags.Changed("action") && act != action.Boot:
+		return act, usagef("leave out --action: with --reboot it is boot", "--reboot with the action %s", act)
 	case o.method != "agent":
-		return action, usagef("reboot it by hand after that: sudo systemctl reboot", "--reboot with --method %s", o.method)
+		return act, usagef("reboot it by hand after that: sudo systemctl reboot", "--reboot with --method %s", o.method)
 	case target == "local":
-		return action, usagef("use --action boot, then reboot it by hand", "--reboot of this machine: ferry would end with it")
+		return act, usagef("use --action boot, then reboot it by hand", "--reboot of this machine: ferry would end with it")
 	case f.timeout < shortestReboot || f.timeout > longest:
-		return action, usagef("for example --reboot-timeout 15m", "--reboot-timeout %v: expected a time between %v and %v", f.timeout, shortestReboot, longest)
+		return act, usagef("for example --reboot-timeout 15m", "--reboot-timeout %v: expected a time between %v and %v", f.timeout, shortestReboot, longest)
 	}
 	opts.Reboot = deploy.RebootOptions{Timeout: f.timeout, Yes: f.yes}
-	return deploy.Boot, nil
+	return action.Boot, nil
 }

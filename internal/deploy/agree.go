@@ -4,12 +4,13 @@ import (
 	"context"
 	"fmt"
 
+	"ferry/internal/action"
 	"ferry/internal/agent"
 )
 
 // agree asks a person whether to do what is planned, where there is one to ask.
 func (d *deployment) agree(ctx context.Context, ready Built, facts agent.Facts) error {
-	if d.opts.Agree == nil || d.opts.Action == DryActivate {
+	if d.opts.Agree == nil || d.opts.Action == action.DryActivate {
 		return nil
 	}
 	planned, err := PlanOn(ctx, d.Visit, ready, facts, Previewing{

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"ferry/internal/action"
 	"ferry/internal/agent"
 	"ferry/internal/agent/agenttest"
 	"ferry/internal/health"
@@ -85,7 +86,7 @@ func TestAttachMakesNoChecksThatTheTargetNames(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			theirs.Store(0)
 			mine.Store(0)
-			n := newFakeNode(t, Switch, "switches", "fails")
+			n := newFakeNode(t, action.Switch, "switches", "fails")
 			n.says(t, "switch", map[string]any{
 				"job": "job12345", "phase": agent.Confirmed, "left": 5, "toplevel": agenttest.NewSystem, "bundle": agenttest.NewBundle, "awaits": c.awaits, "checks": hostile,
 			})
@@ -174,7 +175,7 @@ func TestOnlyWhatFerryMadeIsKeptAsDeployed(t *testing.T) {
 		"a bundle with a broken record": {inStore(t, "ferry-pi-broken", map[string]string{"ferry.json": "{"}, map[string]string{"profile": string(system)}), false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			n := newFakeNode(t, Switch, "fails")
+			n := newFakeNode(t, action.Switch, "fails")
 			// The real Nix.
 			t.Setenv("PATH", strings.SplitN(os.Getenv("PATH"), ":", 2)[1])
 			n.Nix = &nix.Client{Runner: new(run.Runner)}
@@ -206,14 +207,14 @@ func writtenFile(t *testing.T, name, text string) string {
 
 // What a deployment keeps is what it has shipped, whatever the target says that it has at the end.
 func TestWhatWasShippedIsKeptWhateverTheTargetSays(t *testing.T) {
-	for action, want := range map[string]nix.StorePath{"": agenttest.NewBundle, agent.ActionRollback: agenttest.NewBundle} {
-		n := newFakeNode(t, Switch, "fails")
-		n.what = action
+	for act, want := range map[string]nix.StorePath{"": agenttest.NewBundle, agent.ActionRollback: agenttest.NewBundle} {
+		n := newFakeNode(t, action.Switch, "fails")
+		n.what = act
 		s := n.newSwitching("job12345", agenttest.NewSystem, agent.Facts{})
 		result := Result{Bundle: agenttest.NewBundle, Toplevel: agenttest.NewSystem}
 		got := agent.SwitchResult{Outcome: agent.SwitchCommitted, Bundle: agenttest.OldBundle, Toplevel: agenttest.OldSystem}
 		if err := s.conclude(got, &result); err != nil || result.Bundle != want || result.Toplevel != agenttest.NewSystem {
-			t.Errorf("%q: %+v, %v", action, result, err)
+			t.Errorf("%q: %+v, %v", act, result, err)
 		}
 	}
 }

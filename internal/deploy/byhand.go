@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"ferry/internal/action"
 	"ferry/internal/inventory"
 	"ferry/internal/nix"
 	"ferry/internal/run"
@@ -16,7 +17,7 @@ const switchScript = "/nixos-rebuild-switch"
 
 // ByHand evaluates a node and gives its deployment, with an action, as commands that work without ferry, ready to paste into sh, with
 // comments. They need two logins, and a target that knows no user as trusted.
-func ByHand(ctx context.Context, session Session, inv *inventory.Inventory, node inventory.Node, action Action) (string, error) {
+func ByHand(ctx context.Context, session Session, inv *inventory.Inventory, node inventory.Node, act action.Action) (string, error) {
 	evaluation, err := session.At(inv, node).Evaluate(ctx)
 	if err != nil {
 		return "", err
@@ -27,11 +28,11 @@ func ByHand(ctx context.Context, session Session, inv *inventory.Inventory, node
 		return "", err
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "# %s: %s by hand\n", node.Name, action)
+	fmt.Fprintf(&b, "# %s: %s by hand\n", node.Name, act)
 	fmt.Fprintf(&b, "bundle=%s\n", run.Quote(string(bundle)))
 	fmt.Fprintf(&b, "nix-store --realise %s  # builds it, where it is not there\n", run.Quote(string(evaluation.Bundle)))
 	if address.Local() {
-		fmt.Fprintf(&b, "%s \"$bundle\"%s %s\n", run.QuoteAll(elevation(node)), switchScript, action)
+		fmt.Fprintf(&b, "%s \"$bundle\"%s %s\n", run.QuoteAll(elevation(node)), switchScript, act)
 		return b.String(), nil
 	}
 	var config, port []string
@@ -48,18 +49,18 @@ func ByHand(ctx context.Context, session Session, inv *inventory.Inventory, node
 	}
 	dest := run.Quote(address.String())
 	if address.User() == "root" {
-		fmt.Fprintf(&b, "%s\n%s -t -- %s \"$bundle\"%s %s\n", nixCopy, ssh, dest, switchScript, action)
+		fmt.Fprintf(&b, "%s\n%s -t -- %s \"$bundle\"%s %s\n", nixCopy, ssh, dest, switchScript, act)
 		return b.String(), nil
 	}
 	fmt.Fprintf(&b, "# where this user is in the target's trusted-users, this copies as well:  %s\n", nixCopy)
 	fmt.Fprintf(&b, "nix-store --export $(nix-store --query --requisites \"$bundle\") | gzip | %s -- %s 'cat > ferry-bundle.gz'\n", ssh, dest)
-	fmt.Fprintf(&b, "%s -t -- %s %s\n", ssh, dest, elevatedImport(elevation(node), bundle, action))
+	fmt.Fprintf(&b, "%s -t -- %s %s\n", ssh, dest, elevatedImport(elevation(node), bundle, act))
 	return b.String(), nil
 }
 
 // elevatedImport is the remote half, quoted for the shell here: it imports what the step before has sent, and switches.
-func elevatedImport(elevate []string, bundle nix.StorePath, action Action) string {
-	script := fmt.Sprintf("gzip -dc ferry-bundle.gz | nix-store --import > /dev/null && rm ferry-bundle.gz && exec %s%s %s", bundle, switchScript, action)
+func elevatedImport(elevate []string, bundle nix.StorePath, act action.Action) string {
+	script := fmt.Sprintf("gzip -dc ferry-bundle.gz | nix-store --import > /dev/null && rm ferry-bundle.gz && exec %s%s %s", bundle, switchScript, act)
 	line := run.QuoteAll(append(elevate, "sh", "-c", script))
 	if strings.ContainsAny(line, "\"$`\\!") {
 		return run.Quote(line)

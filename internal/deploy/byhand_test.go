@@ -3,6 +3,7 @@ package deploy
 import (
 	"testing"
 
+	"ferry/internal/action"
 	"ferry/internal/run"
 )
 
@@ -18,7 +19,7 @@ func TestElevatedImportMeansTheSameInTheShellHere(t *testing.T) {
 		"quotes":     {[]string{"env", "A=it's \"$HOME\" `x` \\", "sudo"}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			line := elevatedImport(c.elevate, "/nix/store/x-ferry-pi", Boot)
+			line := elevatedImport(c.elevate, "/nix/store/x-ferry-pi", action.Boot)
 			if c.line != "" && line != c.line {
 				t.Errorf("got %s, want %s", line, c.line)
 			}

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"ferry/internal/action"
 	"ferry/internal/agent"
 	"ferry/internal/agent/agenttest"
 	"ferry/internal/health"
@@ -89,7 +90,7 @@ func requestFrom(place health.Place, url string) health.Checks {
 func TestChecksThatPassAreTold(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	t.Cleanup(server.Close)
-	n := newFakeNode(t, Switch, "checks checks")
+	n := newFakeNode(t, action.Switch, "checks checks")
 	checks := commands("one", "two")
 	checks.HTTP = requestFrom(health.Here, server.URL).HTTP
 	told, err := checked(t, n, checks)
@@ -110,7 +111,7 @@ func TestChecksThatPassAreTold(t *testing.T) {
 }
 
 func TestNoChecksAreNoStep(t *testing.T) {
-	n := newFakeNode(t, Switch, "dies")
+	n := newFakeNode(t, action.Switch, "dies")
 	if told, err := checked(t, n, health.Default()); err != nil || told != nil {
 		t.Errorf("told %q, %v", told, err)
 	}
@@ -120,7 +121,7 @@ func TestCheckThatFailsIsAFailureOfTheNode(t *testing.T) {
 	for name, want := range map[string]string{
 		"fails": "exit status 3", "hangs": "did not end within 20s", "missing": "there is no such program on the target",
 	} {
-		n := newFakeNode(t, Switch, "checks checks")
+		n := newFakeNode(t, action.Switch, "checks checks")
 		told, err := checked(t, n, commands("good", name))
 		var failure *health.Failure
 		if !errors.As(err, &failure) || err.Error() != "command "+name+" 'a b': "+want {
@@ -136,14 +137,14 @@ func TestCheckThatFailsIsAFailureOfTheNode(t *testing.T) {
 }
 
 func TestCommandIsRunAgainWhenTheConnectionIsLost(t *testing.T) {
-	n := newFakeNode(t, Switch, "checks dies", "resumed checks")
+	n := newFakeNode(t, action.Switch, "checks dies", "resumed checks")
 	if _, err := checked(t, n, commands("one", "two")); err != nil {
 		t.Fatal(err)
 	}
 	if got := n.Record(t); !slices.Equal(got, []string{`check ["one" "a b"] for 20 s`, `check ["two" "a b"] for 20 s`}) {
 		t.Errorf("the agent was asked for %q", got)
 	}
-	n = newFakeNode(t, Switch, "checks dies", "denied")
+	n = newFakeNode(t, action.Switch, "checks dies", "denied")
 	var failure *health.Failure
 	if _, err := checked(t, n, commands("one", "two")); err == nil || errors.As(err, &failure) || !strings.Contains(err.Error(), "command two") {
 		t.Errorf("a node that cannot be asked: %v", err)
@@ -154,7 +155,7 @@ func TestRequestFromTheTargetIsMadeThere(t *testing.T) {
 	var host string
 	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { host = r.Host }))
 	t.Cleanup(server.Close)
-	n := newFakeNode(t, Switch, "checks")
+	n := newFakeNode(t, action.Switch, "checks")
 	if err := os.WriteFile(filepath.Join(n.Dir, "dial"), []byte(server.Listener.Addr().String()), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -171,7 +172,7 @@ func TestRequestFromTheTargetIsMadeThere(t *testing.T) {
 }
 
 func TestRequestFromTheTargetThatFailsSaysWhatTheTargetSaw(t *testing.T) {
-	n := newFakeNode(t, Switch, "checks")
+	n := newFakeNode(t, action.Switch, "checks")
 	_, err := checked(t, n, requestFrom(health.Target, "https://only.there/"))
 	var failure *health.Failure
 	if !errors.As(err, &failure) || err.Error() != "http https://only.there/ from the target: connect to only.there:443: connection refused" {

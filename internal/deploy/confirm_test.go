@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"ferry/internal/action"
 	"ferry/internal/agent"
 	"ferry/internal/agent/agenttest"
 	"ferry/internal/run"
@@ -21,7 +22,7 @@ import (
 // comeBack confirms at a fake target that goes through plan.
 func comeBack(ctx context.Context, t *testing.T, interactive bool, within time.Duration, plan ...string) (n *fakeNode, notes []string, err error) {
 	t.Helper()
-	n = newFakeNode(t, Switch, plan...)
+	n = newFakeNode(t, action.Switch, plan...)
 	err = confirmLogin(ctx, n.Link.dialer, n.Link.address(), interactive, confirmLine(n.Dir), confirmInput("token", "secret"),
 		time.Now().Add(within), func(text string) { notes = append(notes, text) })
 	return n, notes, err
@@ -84,7 +85,7 @@ func TestConfirmingEndsWhereTheTargetDoesNotWaitAnyMore(t *testing.T) {
 		"when it could be seen": {[]string{"refused", "runs"}, "ssh alice@pi: connect to host pi port 22: Connection refused"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			n := newFakeNode(t, Switch, c.plan...)
+			n := newFakeNode(t, action.Switch, c.plan...)
 			err := confirmLogin(agenttest.Soon(t), n.Link.dialer, n.Link.address(), false, confirmLine(filepath.Join(n.Dir, "gone")), confirmInput("token", "secret"),
 				time.Now().Add(time.Hour), func(string) {})
 			if err == nil || err.Error() != c.want || n.Connections(t) != len(c.plan) {
@@ -101,7 +102,7 @@ func TestConfirmingEndsAtOnceWhenNobodyWaitsAnyMore(t *testing.T) {
 		t.Errorf("in the first try: %v", err)
 	}
 	ctx, cancel = context.WithCancel(agenttest.Soon(t))
-	n := newFakeNode(t, Switch, "refused", "hangs")
+	n := newFakeNode(t, action.Switch, "refused", "hangs")
 	var e *target.Error
 	err := confirmLogin(ctx, n.Link.dialer, n.Link.address(), false, "true", nil, time.Now().Add(time.Hour), func(string) {
 		time.AfterFunc(200*time.Millisecond, cancel)
@@ -125,7 +126,7 @@ func TestConfirmingAnInteractiveLoginProvesThatTheTargetAnswers(t *testing.T) {
 }
 
 func TestConfirmingWithoutSSHHereIsNotTriedAgain(t *testing.T) {
-	n := newFakeNode(t, Switch, "runs")
+	n := newFakeNode(t, action.Switch, "runs")
 	t.Setenv("PATH", t.TempDir())
 	var missing *target.MissingError
 	err := confirmLogin(agenttest.Soon(t), n.Link.dialer, n.Link.address(), false, "true", nil, time.Now().Add(time.Hour), n.note)
@@ -242,7 +243,7 @@ func TestALoginIsTriedBeforeAnythingChanges(t *testing.T) {
 		"the shell fails":            {[]string{"fails"}, "no new login is possible, so nothing could confirm the new system: ", 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			n := newFakeNode(t, Switch, c.plan...)
+			n := newFakeNode(t, action.Switch, c.plan...)
 			err := tryLogin(agenttest.Soon(t), n.Link.dialer, n.Link.address(), time.Minute)
 			if err != nil {
 				err = noLogin(err)

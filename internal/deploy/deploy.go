@@ -10,6 +10,7 @@ import (
 	"os"
 	"time"
 
+	"ferry/internal/action"
 	"ferry/internal/agent"
 	"ferry/internal/inventory"
 	"ferry/internal/nix"
@@ -19,7 +20,7 @@ import (
 // Options say how to deploy.
 type Options struct {
 	Switching
-	Action Action
+	Action action.Action
 	// SubstituteOnTarget lets the target fetch what its own caches have.
 	SubstituteOnTarget bool
 	// ForceNotNixOS deploys to a machine that is not NixOS, and marks it as one.
@@ -122,7 +123,7 @@ func Run(ctx context.Context, session Session, inv *inventory.Inventory, node in
 	if d.isDone(ready, facts) {
 		return Result{Outcome: Nothing, Bundle: ready.Bundle, Toplevel: ready.Toplevel}, d.mend(ctx, ready, facts)
 	}
-	if d.opts.Action != DryActivate && !d.opts.ReplaceUnknown {
+	if d.opts.Action != action.DryActivate && !d.opts.ReplaceUnknown {
 		if err := surprise(facts, d.project(ctx, ready.Toplevel)); err != nil {
 			return Result{}, d.fail(Connect, Unchanged, err)
 		}
@@ -157,11 +158,11 @@ func (d *deployment) checkReboot(facts agent.Facts, ready Built) (reason string,
 		return "", nil
 	}
 	switch d.opts.Action {
-	case Test:
+	case action.Test:
 		return "", d.fail(Activate, Unchanged, hint("this system cannot be tried without a reboot: "+reason, "use --action boot, then restart the target"))
-	case Switch:
+	case action.Switch:
 		d.note("this change needs a reboot: " + reason + "; it is installed, and runs from the next boot on")
-		d.opts.Action = Boot
+		d.opts.Action = action.Boot
 		return reason, nil
 	}
 	return "", nil
@@ -219,10 +220,10 @@ func (d *deployment) apply(ctx context.Context, ready Built) (Result, error) {
 		return result, err
 	}
 	switch d.opts.Action {
-	case DryActivate:
+	case action.DryActivate:
 		result.Outcome = Described
 		result.Failed, err = d.activate(ctx, ready, facts)
-	case Boot:
+	case action.Boot:
 		if d.opts.reboots() {
 			err = d.rebooted(ctx, ready, facts, &result)
 		} else {
@@ -271,7 +272,7 @@ func (d *deployment) activate(ctx context.Context, ready Built, before agent.Fac
 	})
 	log.Flush()
 	if err != nil {
-		return nil, d.interrupted(Activate, err, before, d.opts.Action == DryActivate)
+		return nil, d.interrupted(Activate, err, before, d.opts.Action == action.DryActivate)
 	}
 	if err := activationError(result, d.opts.Action, before, string(ready.Toplevel)); err != nil {
 		return result.Failed, d.fail(Activate, stateAfter(result, d.opts.Action, before, string(ready.Toplevel)), err)
@@ -293,7 +294,7 @@ func (d *deployment) interrupted(step Step, err error, before agent.Facts, harml
 	switch {
 	case errors.As(err, &response):
 		// The agent refused, or could not begin.
-		if step == Activate || d.opts.Action == Boot {
+		if step == Activate || d.opts.Action == action.Boot {
 			e.State = Unchanged
 		}
 	case errors.As(err, &forgotten):
@@ -306,28 +307,28 @@ func (d *deployment) interrupted(step Step, err error, before agent.Facts, harml
 			e.Err = &Advised{Text: "interrupted", Err: err}
 		}
 		e.Advice = []string{fmt.Sprintf("it goes on there; its log on the target: /run/ferry/%s-%s/log, for root", d.Job, step)}
-		if back := backTo(before); back != "" && d.opts.Action != Boot {
+		if back := backTo(before); back != "" && d.opts.Action != action.Boot {
 			e.Advice = append(e.Advice, back)
 		}
 	}
 	return e
 }
 
-func (d *deployment) commit(ctx context.Context, ready Built, action string, before agent.Facts) (int, error) {
+func (d *deployment) commit(ctx context.Context, ready Built, act string, before agent.Facts) (int, error) {
 	done := d.start(Commit)
 	log := d.lines(Commit)
 	var result agent.CommitResult
 	err := d.Link.follow(ctx, func(conn *agent.Session) error {
 		var err error
 		result, err = conn.Commit(ctx, agent.Request{
-			Job: d.Job, Offset: log.Total, Toplevel: ready.Toplevel, Bundle: ready.Bundle, Action: action, ForceNotNixOS: d.opts.ForceNotNixOS,
+			Job: d.Job, Offset: log.Total, Toplevel: ready.Toplevel, Bundle: ready.Bundle, Action: act, ForceNotNixOS: d.opts.ForceNotNixOS,
 			Record: d.record(), ActivationLimit: wholeSeconds(d.opts.Limits.Activation),
 		}, log)
 		return err
 	})
 	log.Flush()
 	if err != nil {
-		return 0, d.interrupted(Commit, err, before, action == "root")
+		return 0, d.interrupted(Commit, err, before, act == "root")
 	}
 	// A reboot has brought it.
 	runs := d.opts.reboots() && before.Current == string(ready.Toplevel)
@@ -339,7 +340,7 @@ func (d *deployment) commit(ctx context.Context, ready Built, action string, bef
 		return 0, d.fail(Commit, state, err)
 	}
 	text := "only the configuration's root has moved"
-	if action == "boot" {
+	if act == "boot" {
 		text = fmt.Sprintf("generation %d is what boots", result.Generation)
 	}
 	done(text)

@@ -8,12 +8,13 @@ import (
 	"testing"
 	"time"
 
+	"ferry/internal/action"
 	"ferry/internal/agent"
 	"ferry/internal/agent/agenttest"
 )
 
 func TestActivationIsFollowedOverALostConnection(t *testing.T) {
-	n := newFakeNode(t, Switch, "asks logs", "asks resumed serves")
+	n := newFakeNode(t, action.Switch, "asks logs", "asks resumed serves")
 	facts, err := n.Link.open(agenttest.Soon(t))
 	if err != nil {
 		t.Fatal(err)
@@ -38,14 +39,14 @@ func TestActivationIsFollowedOverALostConnection(t *testing.T) {
 }
 
 func TestConnectionThatIsDownForAWhileIsMadeAgain(t *testing.T) {
-	n := newFakeNode(t, Switch, "dies", "refused", "resumed serves")
+	n := newFakeNode(t, action.Switch, "dies", "refused", "resumed serves")
 	if _, err := n.Link.open(agenttest.Soon(t)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := n.commit(agenttest.Soon(t), ready, "boot", agent.Facts{}); err != nil {
 		t.Error(err)
 	}
-	n = newFakeNode(t, Switch, "dies", "unknown", "resumed serves")
+	n = newFakeNode(t, action.Switch, "dies", "unknown", "resumed serves")
 	if _, err := n.Link.open(agenttest.Soon(t)); err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +67,7 @@ func TestConnectionIsNotMadeAgainForEver(t *testing.T) {
 		"when the target has forgotten": {[]string{"dies", "serves"}, "restarted or deployed to by someone else", 2},
 	} {
 		t.Run(name, func(t *testing.T) {
-			n := newFakeNode(t, Switch, c.plan...)
+			n := newFakeNode(t, action.Switch, c.plan...)
 			facts, err := n.Link.open(agenttest.Soon(t))
 			if err != nil {
 				t.Fatal(err)
@@ -84,7 +85,7 @@ func TestConnectionIsNotMadeAgainForEver(t *testing.T) {
 
 func TestTargetThatForgotIsUnchangedOnlyIfItRunsWhatItDid(t *testing.T) {
 	for again, state := range map[string]State{"serves": Unchanged, "moved serves": Unknown} {
-		n := newFakeNode(t, Switch, "dies", again)
+		n := newFakeNode(t, action.Switch, "dies", again)
 		facts, err := n.Link.open(agenttest.Soon(t))
 		if err != nil {
 			t.Fatal(err)
@@ -98,7 +99,7 @@ func TestTargetThatForgotIsUnchangedOnlyIfItRunsWhatItDid(t *testing.T) {
 }
 
 func TestCtrlCWhileConnectingAgainEnds(t *testing.T) {
-	n := newFakeNode(t, Switch, "dies", "refused")
+	n := newFakeNode(t, action.Switch, "dies", "refused")
 	facts, err := n.Link.open(agenttest.Soon(t))
 	if err != nil {
 		t.Fatal(err)

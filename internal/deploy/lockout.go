@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 
+	"ferry/internal/action"
 	"ferry/internal/agent"
 	"ferry/internal/nix"
 )
@@ -11,9 +12,9 @@ import (
 // confirms tells whether the system will have to be confirmed by a new login that needs nobody, or by what stands for one.
 func (d *deployment) confirms() bool {
 	switch d.opts.Action {
-	case Switch, Test:
+	case action.Switch, action.Test:
 		return true
-	case Boot:
+	case action.Boot:
 		return d.opts.Reboot.Timeout > 0 && !d.Link.interactive()
 	}
 	return false
@@ -37,7 +38,7 @@ func (d *deployment) checkLockout(ctx context.Context, toplevel nix.StorePath) e
 		risks, err = conn.Inspect(ctx, toplevel, string(d.opts.Action))
 		return err
 	})
-	if err == nil && d.opts.Action == DryActivate {
+	if err == nil && d.opts.Action == action.DryActivate {
 		for _, r := range risks {
 			d.note("it may lock this very login out: " + r.Text)
 		}

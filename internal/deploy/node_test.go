@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"testing"
 
+	"ferry/internal/action"
 	"ferry/internal/agent"
 	"ferry/internal/agent/agenttest"
 	"ferry/internal/inventory"
@@ -37,7 +38,7 @@ type fakeNode struct {
 	events []string
 }
 
-func newFakeNode(t *testing.T, action Action, plan ...string) *fakeNode {
+func newFakeNode(t *testing.T, act action.Action, plan ...string) *fakeNode {
 	t.Helper()
 	n := &fakeNode{Target: agenttest.New(t, plan...)}
 	runner := new(run.Runner)
@@ -57,7 +58,7 @@ func newFakeNode(t *testing.T, action Action, plan ...string) *fakeNode {
 		t.Fatal(err)
 	}
 	v.Job = "job12345"
-	n.deployment = &deployment{Visit: v, opts: Options{Action: action}}
+	n.deployment = &deployment{Visit: v, opts: Options{Action: act}}
 	t.Cleanup(v.Close)
 	return n
 }

@@ -5,13 +5,14 @@ import (
 	"strings"
 	"testing"
 
+	"ferry/internal/action"
 	"ferry/internal/agent"
 	"ferry/internal/agent/agenttest"
 )
 
 // TestWhatIsGoneFromATargetsDiskIsNamed has a target that lacks paths which this machine has not either: nothing is activated.
 func TestWhatIsGoneFromATargetsDiskIsNamed(t *testing.T) {
-	n := newFakeNode(t, Switch, "lacks")
+	n := newFakeNode(t, action.Switch, "lacks")
 	if _, err := n.Link.open(agenttest.Soon(t)); err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"ferry/internal/action"
 	"ferry/internal/agent"
 )
 
@@ -13,13 +14,13 @@ func wholeLog(file string) string { return "the whole log is on the target: " + 
 
 // activationError tells what an exit status of switch-to-configuration means; nil for one that is a success. The meanings
 // are those of NixOS's own switch-to-configuration, old and new.
-func activationError(r agent.ActivateResult, action Action, before agent.Facts, toplevel string) error {
+func activationError(r agent.ActivateResult, act action.Action, before agent.Facts, toplevel string) error {
 	back := backTo(before)
-	if action == DryActivate {
+	if act == action.DryActivate {
 		// There is nothing to come back from.
 		back = ""
 	}
-	now := runsNow(r, action, before, toplevel)
+	now := runsNow(r, act, before, toplevel)
 	see := wholeLog(r.Log)
 	if r.Refused != "" {
 		return hint(r.Refused+now, see)
@@ -44,14 +45,14 @@ func activationError(r agent.ActivateResult, action Action, before agent.Facts, 
 	case -1:
 		return hint("it is not known how the activation ended: "+cmp.Or(r.Error, "it left no status")+now, back, see)
 	}
-	return hint(fmt.Sprintf("switch-to-configuration %s ended with status %d%s", action.Activates(), r.Status, now), back, see)
+	return hint(fmt.Sprintf("switch-to-configuration %s ended with status %d%s", act.Activates(), r.Status, now), back, see)
 }
 
 // runsNow says what runs after an activation that failed.
-func runsNow(r agent.ActivateResult, action Action, before agent.Facts, toplevel string) string {
+func runsNow(r agent.ActivateResult, act action.Action, before agent.Facts, toplevel string) string {
 	const stays = "the old system is still what boots"
 	switch {
-	case stateAfter(r, action, before, toplevel) == Unchanged:
+	case stateAfter(r, act, before, toplevel) == Unchanged:
 		return "; nothing has changed"
 	case r.Current == toplevel && r.Status == 2:
 		return "; the new system runs in part, " + stays
@@ -65,9 +66,9 @@ func runsNow(r agent.ActivateResult, action Action, before agent.Facts, toplevel
 
 // stateAfter is the state that an activation that failed leaves. switch-to-configuration stops units before it activates, so
 // only the statuses that it gives before that mean that nothing has changed.
-func stateAfter(r agent.ActivateResult, action Action, before agent.Facts, toplevel string) State {
+func stateAfter(r agent.ActivateResult, act action.Action, before agent.Facts, toplevel string) State {
 	switch {
-	case action == DryActivate:
+	case act == action.DryActivate:
 		return Unchanged
 	case r.Current != before.Current:
 		return Unknown

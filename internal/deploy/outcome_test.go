@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"ferry/internal/action"
 	"ferry/internal/agent"
 	"ferry/internal/agent/agenttest"
 	"ferry/internal/target"
@@ -19,27 +20,27 @@ func TestActivationErrorSaysWhatRunsNow(t *testing.T) {
 	back := "sudo " + agenttest.OldSystem + "/bin/switch-to-configuration test"
 	for name, c := range map[string]struct {
 		result agent.ActivateResult
-		action Action
+		action action.Action
 		before agent.Facts
 		state  State
 		says   string
 		hints  string
 	}{
-		"refused":                 {agent.ActivateResult{Status: 1, Current: agenttest.OldSystem}, Switch, before, Unchanged, "refused (exit status 1); nothing has changed", "/log"},
-		"refused, yet moved":      {agent.ActivateResult{Status: 1, Current: agenttest.NewSystem}, Switch, before, Unknown, "the new system runs, the old system is still what boots", "/log"},
-		"activation script":       {agent.ActivateResult{Status: 2, Current: agenttest.NewSystem}, Switch, before, Unknown, "the new system runs in part", back},
-		"no NixOS":                {agent.ActivateResult{Status: 2, Current: agenttest.OldSystem}, Switch, before, Unchanged, "nothing has changed", "/log"},
-		"again in part":           {agent.ActivateResult{Status: 2, Current: agenttest.NewSystem}, Switch, again, Unknown, "runs in part", "/log"},
-		"systemd":                 {agent.ActivateResult{Status: 3, Current: agenttest.NewSystem}, Test, before, Unknown, "systemd could not be reloaded", back},
-		"units":                   {agent.ActivateResult{Status: 4, Current: agenttest.NewSystem, Failed: []string{"a.service", "b.service"}}, Switch, before, Unknown, "units failed: a.service, b.service; the new system runs", back},
-		"units nobody knows":      {agent.ActivateResult{Status: 4, Current: agenttest.NewSystem}, Switch, before, Unknown, "units failed: see above", back},
-		"units of what ran":       {agent.ActivateResult{Status: 4, Current: agenttest.NewSystem}, Switch, committed, Unknown, "units failed: see above; the new system runs", "/log"},
-		"needs a reboot":          {agent.ActivateResult{Status: 100, Current: agenttest.OldSystem}, Switch, before, Unchanged, "needs a reboot (exit status 100); nothing has changed", "--action boot"},
-		"would need a reboot":     {agent.ActivateResult{Status: 100, Current: agenttest.OldSystem}, DryActivate, before, Unchanged, "needs a reboot", "--action boot"},
-		"a panic":                 {agent.ActivateResult{Status: 101, Current: agenttest.NewSystem}, Switch, before, Unknown, "switch-to-configuration test ended with status 101; the new system runs", back},
-		"killed before it moved":  {agent.ActivateResult{Status: -1, Current: agenttest.OldSystem, Error: "it was killed"}, Switch, before, Unknown, "it was killed; the old system is still what boots", back},
-		"killed without a word":   {agent.ActivateResult{Status: -1, Current: agenttest.OldSystem}, Switch, before, Unknown, "it left no status", back},
-		"killed while describing": {agent.ActivateResult{Status: -1, Current: agenttest.OldSystem, Error: "it was killed"}, DryActivate, before, Unchanged, "nothing has changed", "/log"},
+		"refused":                 {agent.ActivateResult{Status: 1, Current: agenttest.OldSystem}, action.Switch, before, Unchanged, "refused (exit status 1); nothing has changed", "/log"},
+		"refused, yet moved":      {agent.ActivateResult{Status: 1, Current: agenttest.NewSystem}, action.Switch, before, Unknown, "the new system runs, the old system is still what boots", "/log"},
+		"activation script":       {agent.ActivateResult{Status: 2, Current: agenttest.NewSystem}, action.Switch, before, Unknown, "the new system runs in part", back},
+		"no NixOS":                {agent.ActivateResult{Status: 2, Current: agenttest.OldSystem}, action.Switch, before, Unchanged, "nothing has changed", "/log"},
+		"again in part":           {agent.ActivateResult{Status: 2, Current: agenttest.NewSystem}, action.Switch, again, Unknown, "runs in part", "/log"},
+		"systemd":                 {agent.ActivateResult{Status: 3, Current: agenttest.NewSystem}, action.Test, before, Unknown, "systemd could not be reloaded", back},
+		"units":                   {agent.ActivateResult{Status: 4, Current: agenttest.NewSystem, Failed: []string{"a.service", "b.service"}}, action.Switch, before, Unknown, "units failed: a.service, b.service; the new system runs", back},
+		"units nobody knows":      {agent.ActivateResult{Status: 4, Current: agenttest.NewSystem}, action.Switch, before, Unknown, "units failed: see above", back},
+		"units of what ran":       {agent.ActivateResult{Status: 4, Current: agenttest.NewSystem}, action.Switch, committed, Unknown, "units failed: see above; the new system runs", "/log"},
+		"needs a reboot":          {agent.ActivateResult{Status: 100, Current: agenttest.OldSystem}, action.Switch, before, Unchanged, "needs a reboot (exit status 100); nothing has changed", "--action boot"},
+		"would need a reboot":     {agent.ActivateResult{Status: 100, Current: agenttest.OldSystem}, action.DryActivate, before, Unchanged, "needs a reboot", "--action boot"},
+		"a panic":                 {agent.ActivateResult{Status: 101, Current: agenttest.NewSystem}, action.Switch, before, Unknown, "switch-to-configuration test ended with status 101; the new system runs", back},
+		"killed before it moved":  {agent.ActivateResult{Status: -1, Current: agenttest.OldSystem, Error: "it was killed"}, action.Switch, before, Unknown, "it was killed; the old system is still what boots", back},
+		"killed without a word":   {agent.ActivateResult{Status: -1, Current: agenttest.OldSystem}, action.Switch, before, Unknown, "it left no status", back},
+		"killed while describing": {agent.ActivateResult{Status: -1, Current: agenttest.OldSystem, Error: "it was killed"}, action.DryActivate, before, Unchanged, "nothing has changed", "/log"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c.result.Log = "/log"
@@ -59,14 +60,14 @@ func TestActivationErrorSaysWhatRunsNow(t *testing.T) {
 			}
 		})
 	}
-	if err := activationError(agent.ActivateResult{Current: agenttest.NewSystem}, Switch, before, agenttest.NewSystem); err != nil {
+	if err := activationError(agent.ActivateResult{Current: agenttest.NewSystem}, action.Switch, before, agenttest.NewSystem); err != nil {
 		t.Errorf("status 0: %v", err)
 	}
 }
 
 // A hint that cannot be followed is worse than none.
 func TestNoWayBackIsShownWhereNoneIsKnown(t *testing.T) {
-	err := activationError(agent.ActivateResult{Status: 4, Current: agenttest.NewSystem, Log: "/log"}, Switch, agent.Facts{}, agenttest.NewSystem)
+	err := activationError(agent.ActivateResult{Status: 4, Current: agenttest.NewSystem, Log: "/log"}, action.Switch, agent.Facts{}, agenttest.NewSystem)
 	for _, hint := range (&Error{Err: err}).Hints() {
 		if hint == "" || strings.Contains(hint, "switch-to-configuration") {
 			t.Errorf("hint %q", hint)
@@ -101,23 +102,23 @@ func TestInterruptedTellsWhatIsKnown(t *testing.T) {
 	changed := before
 	changed.Current = agenttest.NewSystem
 	for name, c := range map[string]struct {
-		action   Action
+		action   action.Action
 		step     Step
 		err      error
 		harmless bool
 		state    State
 		hint     string
 	}{
-		"lost":                         {Switch, Activate, &agent.LostError{}, false, Unknown, "/run/ferry/job-activate/log"},
-		"lost by ssh":                  {Switch, Commit, &target.Error{Kind: target.Lost}, false, Unknown, "/run/ferry/job-commit/log"},
-		"Ctrl-C":                       {Switch, Activate, context.Canceled, false, Unknown, agenttest.OldSystem + "/bin/switch-to-configuration test"},
-		"Ctrl-C while describing":      {DryActivate, Activate, context.Canceled, true, Unchanged, ""},
-		"refused by the agent":         {Switch, Activate, &agent.ResponseError{Kind: agent.KindLocked}, false, Unchanged, ""},
-		"refused after the activation": {Switch, Commit, &agent.ResponseError{Kind: agent.KindLocked}, false, Unknown, ""},
-		"refused to commit":            {Boot, Commit, &agent.ResponseError{Kind: agent.KindLocked}, false, Unchanged, ""},
-		"restarted":                    {Switch, Activate, &forgottenError{facts: before}, false, Unchanged, "run the same command again"},
-		"restarted into another":       {Switch, Activate, &forgottenError{facts: changed}, false, Unknown, ""},
-		"something else":               {Switch, Activate, errors.New("x"), false, Unknown, ""},
+		"lost":                         {action.Switch, Activate, &agent.LostError{}, false, Unknown, "/run/ferry/job-activate/log"},
+		"lost by ssh":                  {action.Switch, Commit, &target.Error{Kind: target.Lost}, false, Unknown, "/run/ferry/job-commit/log"},
+		"Ctrl-C":                       {action.Switch, Activate, context.Canceled, false, Unknown, agenttest.OldSystem + "/bin/switch-to-configuration test"},
+		"Ctrl-C while describing":      {action.DryActivate, Activate, context.Canceled, true, Unchanged, ""},
+		"refused by the agent":         {action.Switch, Activate, &agent.ResponseError{Kind: agent.KindLocked}, false, Unchanged, ""},
+		"refused after the activation": {action.Switch, Commit, &agent.ResponseError{Kind: agent.KindLocked}, false, Unknown, ""},
+		"refused to commit":            {action.Boot, Commit, &agent.ResponseError{Kind: agent.KindLocked}, false, Unchanged, ""},
+		"restarted":                    {action.Switch, Activate, &forgottenError{facts: before}, false, Unchanged, "run the same command again"},
+		"restarted into another":       {action.Switch, Activate, &forgottenError{facts: changed}, false, Unknown, ""},
+		"something else":               {action.Switch, Activate, errors.New("x"), false, Unknown, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := &deployment{Visit: &Visit{Job: "job"}, opts: Options{Action: c.action}}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"ferry/internal/action"
 	"ferry/internal/inventory"
 	"ferry/internal/nix"
 	"ferry/internal/run"
@@ -17,7 +18,7 @@ import (
 
 // PlainOptions say how to deploy by the classic commands. The streams are the user's: what the commands write goes there.
 type PlainOptions struct {
-	Action   Action
+	Action   action.Action
 	In       io.Reader
 	Out, Err io.Writer
 }
@@ -123,13 +124,13 @@ func shown(err error) error {
 	return err
 }
 
-func plainOutcome(a Action) Outcome {
+func plainOutcome(a action.Action) Outcome {
 	switch a {
-	case DryActivate:
+	case action.DryActivate:
 		return Described
-	case Test:
+	case action.Test:
 		return Activated
-	case Boot:
+	case action.Boot:
 		return Installed
 	}
 	return Committed

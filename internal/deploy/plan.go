@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"ferry/internal/action"
 	"ferry/internal/agent"
 	"ferry/internal/compare"
 	"ferry/internal/inventory"
@@ -47,7 +48,7 @@ const maxMeasured = 2 << 30
 
 // Previewing says which deployment is foreseen.
 type Previewing struct {
-	Action Action
+	Action action.Action
 	// Reboot says that the system is to come by a reboot.
 	Reboot bool
 	// NoDelta ships every path as a whole.
@@ -165,7 +166,7 @@ func (l *look) toShip(ctx context.Context, bundle nix.StorePath, p *Planned) err
 				return err
 			}
 			p.Ship.Wire, p.Ship.Differences = measured.Wire, measured.Differences
-			p.Ship.estimate(measured, lastSpeed(l.Roots.Speed(l.Inventory.File, l.Node.Name)))
+			p.Ship.estimate(measured, ship.LastSpeed(l.Roots.Speed(l.Inventory.File, l.Node.Name)))
 		}
 		return nil
 	})

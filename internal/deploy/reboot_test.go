@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"ferry/internal/action"
 	"ferry/internal/agent"
 	"ferry/internal/agent/agenttest"
 	"ferry/internal/health"
@@ -77,7 +78,7 @@ func rebootsAs(t *testing.T, options RebootOptions, ask func(context.Context, st
 
 func rebootsWith(t *testing.T, checks health.Checks, options RebootOptions, ask func(context.Context, string) (bool, error), plan ...string) (*fakeNode, error) {
 	t.Helper()
-	n := newFakeNode(t, Boot, plan...)
+	n := newFakeNode(t, action.Boot, plan...)
 	n.Node.Checks = checks
 	if options.Timeout == 0 {
 		options.Timeout = 3 * time.Second

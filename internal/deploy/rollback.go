@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 
+	"ferry/internal/action"
 	"ferry/internal/agent"
 	"ferry/internal/inventory"
 	"ferry/internal/nix"
@@ -30,7 +31,7 @@ func Rollback(ctx context.Context, session Session, inv *inventory.Inventory, no
 		return Result{}, err
 	}
 	defer v.Close()
-	d := &deployment{Visit: v, opts: Options{Action: Switch, Switching: opts.Switching, ForceNotNixOS: opts.ForceNotNixOS}, what: agent.ActionRollback}
+	d := &deployment{Visit: v, opts: Options{Action: action.Switch, Switching: opts.Switching, ForceNotNixOS: opts.ForceNotNixOS}, what: agent.ActionRollback}
 	facts, err := d.Connect(ctx, opts.ForceNotNixOS)
 	if err != nil {
 		return Result{}, err

@@ -119,7 +119,7 @@ func (s *shipment) summary() string {
 
 // keepSpeed writes down how fast a ship to the node was.
 func (d *deployment) keepSpeed(r ship.Result) {
-	if err := keepSpeed(d.Roots.Speed(d.Inventory.File, d.Node.Name), r); err != nil {
+	if err := ship.KeepSpeed(d.Roots.Speed(d.Inventory.File, d.Node.Name), r); err != nil {
 		d.note(fmt.Sprintf("the speed of this ship is not kept on this machine: %v", err))
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"ferry/internal/action"
 	"ferry/internal/agent"
 	"ferry/internal/health"
 	"ferry/internal/nix"
@@ -81,7 +82,7 @@ func (d *deployment) guarded(ctx context.Context, ready Built, before agent.Fact
 	if err != nil {
 		return s.broken(err, result)
 	}
-	if got.Outcome == agent.SwitchRefused && got.Status == needsReboot && d.opts.Action == Switch {
+	if got.Outcome == agent.SwitchRefused && got.Status == needsReboot && d.opts.Action == action.Switch {
 		s.leave("not possible on a running machine")
 		result.NeedsReboot = got.Reason
 		d.note("this change needs a reboot: it is installed, and runs from the next boot on")

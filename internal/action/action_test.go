@@ -1,4 +1,4 @@
-package deploy
+package action
 
 import (
 	"slices"
@@ -10,13 +10,13 @@ import (
 
 func TestParseAction(t *testing.T) {
 	for s, commits := range map[string]bool{"switch": true, "boot": true, "test": false, "dry-activate": false} {
-		a, err := ParseAction(s)
+		a, err := Parse(s)
 		if err != nil || a.Commits() != commits || (a.Activates() == "") != (s == "boot") {
 			t.Errorf("%s: %v, %v", s, a, err)
 		}
 	}
 	for _, s := range []string{"", "Switch", "switch ", "rollback"} {
-		if a, err := ParseAction(s); err == nil {
+		if a, err := Parse(s); err == nil {
 			t.Errorf("%q is %q", s, a)
 		}
 	}

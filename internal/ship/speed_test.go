@@ -1,35 +1,34 @@
-package deploy
+package ship
 
 import (
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
-
-	"ferry/internal/ship"
 )
 
 // TestTheLastSpeedIsRemembered locks which ships say something about the link, and that the file of another one stays then.
 func TestTheLastSpeedIsRemembered(t *testing.T) {
-	file := Roots{t.TempDir()}.Speed("/etc/ferry.nix", "pi")
-	if got := lastSpeed(file); got != 0 {
+	file := filepath.Join(t.TempDir(), "speed", "pi.json")
+	if got := LastSpeed(file); got != 0 {
 		t.Errorf("%d bytes per second before the first ship", got)
 	}
 	for _, c := range []struct {
 		is   string
-		ship ship.Result
+		ship Result
 		want uint64
 	}{
-		{"a large one", ship.Result{Bytes: 60 << 20, Wire: 20 << 20, Duration: 10 * time.Second}, 2 << 20},
-		{"few bytes", ship.Result{Bytes: 3 << 10, Wire: 1 << 10, Duration: time.Second}, 2 << 20},
-		{"differences", ship.Result{Bytes: 1 << 30, Wire: 2 << 20, Duration: 10 * time.Second}, 2 << 20},
-		{"a faster one", ship.Result{Bytes: 60 << 20, Wire: 20 << 20, Duration: 2 * time.Second}, 10 << 20},
-		{"no time", ship.Result{Bytes: 60 << 20, Wire: 20 << 20}, 10 << 20},
+		{"a large one", Result{Bytes: 60 << 20, Wire: 20 << 20, Duration: 10 * time.Second}, 2 << 20},
+		{"few bytes", Result{Bytes: 3 << 10, Wire: 1 << 10, Duration: time.Second}, 2 << 20},
+		{"differences", Result{Bytes: 1 << 30, Wire: 2 << 20, Duration: 10 * time.Second}, 2 << 20},
+		{"a faster one", Result{Bytes: 60 << 20, Wire: 20 << 20, Duration: 2 * time.Second}, 10 << 20},
+		{"no time", Result{Bytes: 60 << 20, Wire: 20 << 20}, 10 << 20},
 	} {
-		if err := keepSpeed(file, c.ship); err != nil {
+		if err := KeepSpeed(file, c.ship); err != nil {
 			t.Fatal(err)
 		}
-		if got := lastSpeed(file); got != c.want {
+		if got := LastSpeed(file); got != c.want {
 			t.Errorf("%s: %d bytes per second, want %d", c.is, got, c.want)
 		}
 	}
@@ -37,9 +36,9 @@ func TestTheLastSpeedIsRemembered(t *testing.T) {
 
 // TestADamagedSpeedIsNone locks that whatever is in the file, nothing is guessed, and that the next ship mends it.
 func TestADamagedSpeedIsNone(t *testing.T) {
-	file := Roots{t.TempDir()}.Speed("/etc/ferry.nix", "pi")
-	good := ship.Result{Bytes: 60 << 20, Wire: 20 << 20, Duration: 10 * time.Second}
-	if err := keepSpeed(file, good); err != nil {
+	file := filepath.Join(t.TempDir(), "speed", "pi.json")
+	good := Result{Bytes: 60 << 20, Wire: 20 << 20, Duration: 10 * time.Second}
+	if err := KeepSpeed(file, good); err != nil {
 		t.Fatal(err)
 	}
 	for name, text := range map[string]string{
@@ -57,11 +56,11 @@ func TestADamagedSpeedIsNone(t *testing.T) {
 		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if got := lastSpeed(file); got != 0 {
+		if got := LastSpeed(file); got != 0 {
 			t.Errorf("%s: %d bytes per second", name, got)
 		}
 	}
-	if err := keepSpeed(file, good); err != nil || lastSpeed(file) != 2<<20 {
+	if err := KeepSpeed(file, good); err != nil || LastSpeed(file) != 2<<20 {
 		t.Errorf("it is not mended: %v", err)
 	}
 }

@@ -1,4 +1,4 @@
-package deploy
+package ship
 
 import (
 	"encoding/json"
@@ -6,11 +6,10 @@ import (
 	"os"
 
 	"ferry/internal/disk"
-	"ferry/internal/ship"
 )
 
-// speed is how fast a ship was that says something about the link.
-type speed struct {
+// shipSpeed is how fast a ship was that says something about the link.
+type shipSpeed struct {
 	Format  int     `json:"format"`
 	Wire    uint64  `json:"wire"` // bytes sent
 	Seconds float64 `json:"seconds"`
@@ -30,17 +29,17 @@ const (
 	fastest = 1e11
 )
 
-// keepSpeed writes down how fast a ship was, for the next plan.
-func keepSpeed(file string, r ship.Result) error {
+// KeepSpeed writes down how fast a ship was, for the next plan.
+func KeepSpeed(file string, r Result) error {
 	if r.Wire < leastMeasured || r.Bytes/mostlyDifferences > r.Wire || r.Duration <= 0 {
 		return nil
 	}
-	return disk.WriteJSON(file, speed{speedFormat, r.Wire, r.Duration.Seconds()})
+	return disk.WriteJSON(file, shipSpeed{speedFormat, r.Wire, r.Duration.Seconds()})
 }
 
-// lastSpeed is how many bytes per second were sent by the last ship that was measured. 0: nothing is known, which is so as well
+// LastSpeed is how many bytes per second were sent by the last ship that was measured. 0: nothing is known, which is so as well
 // where the file is damaged.
-func lastSpeed(file string) uint64 {
+func LastSpeed(file string) uint64 {
 	f, err := os.Open(file)
 	if err != nil {
 		return 0
@@ -50,7 +49,7 @@ func lastSpeed(file string) uint64 {
 	if err != nil {
 		return 0
 	}
-	var s speed
+	var s shipSpeed
 	if json.Unmarshal(text, &s) != nil || s.Format != speedFormat || s.Seconds <= 0 {
 		return 0
 	}

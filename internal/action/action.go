@@ -1,4 +1,5 @@
-package deploy
+// Package action is what is asked of a target: in which way it is to have a system, and whether it has it so already.
+package action
 
 import (
 	"fmt"
@@ -18,8 +19,8 @@ const (
 	DryActivate Action = "dry-activate" // say what would change
 )
 
-// ParseAction reads an action as a user writes it.
-func ParseAction(s string) (Action, error) {
+// Parse reads an action as a user writes it.
+func Parse(s string) (Action, error) {
 	switch a := Action(s); a {
 	case Switch, Boot, Test, DryActivate:
 		return a, nil
