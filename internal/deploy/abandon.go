@@ -14,8 +14,8 @@ import (
 
 // Abandon writes to the folder dir what makes a node's bundle without ferry, and proves it: nix-build has to make the same
 // store path of it that ferry makes. A failure is an [*Error].
-func Abandon(ctx context.Context, session Session, inv *inventory.Inventory, node inventory.Node, dir string) (nix.StorePath, error) {
-	l, err := newLook(session, inv, node)
+func Abandon(ctx context.Context, with Session, inv *inventory.Inventory, node inventory.Node, dir string) (nix.StorePath, error) {
+	l, err := newLook(with, inv, node)
 	if err != nil {
 		return "", err
 	}
@@ -39,7 +39,7 @@ func Abandon(ctx context.Context, session Session, inv *inventory.Inventory, nod
 		return fail(err)
 	}
 	log := l.lines(Build)
-	made, err := session.Nix.BuildFile(ctx, filepath.Join(dir, "default.nix"), filepath.Join(dir, "result"), log)
+	made, err := with.Nix.BuildFile(ctx, filepath.Join(dir, "default.nix"), filepath.Join(dir, "result"), log)
 	log.Flush()
 	if err != nil {
 		return fail(err)

@@ -17,8 +17,8 @@ const switchScript = "/nixos-rebuild-switch"
 
 // ByHand evaluates a node and gives its deployment, with an action, as commands that work without ferry, ready to paste into sh, with
 // comments. They need two logins, and a target that knows no user as trusted.
-func ByHand(ctx context.Context, session Session, inv *inventory.Inventory, node inventory.Node, act action.Action) (string, error) {
-	evaluation, err := session.At(inv, node).Evaluate(ctx)
+func ByHand(ctx context.Context, with Session, inv *inventory.Inventory, node inventory.Node, act action.Action) (string, error) {
+	evaluation, err := with.At(inv, node).Evaluate(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -36,8 +36,8 @@ func ByHand(ctx context.Context, session Session, inv *inventory.Inventory, node
 		return b.String(), nil
 	}
 	var config, port []string
-	if session.Dialer.SSHConfig != "" {
-		config = []string{"-F", session.Dialer.SSHConfig}
+	if with.Dialer.SSHConfig != "" {
+		config = []string{"-F", with.Dialer.SSHConfig}
 	}
 	if address.Port() != "" {
 		port = []string{"-p", address.Port()}

@@ -109,8 +109,8 @@ type deployment struct {
 }
 
 // Run deploys node. A failure is an [*Error], which says what state the node is left in.
-func Run(ctx context.Context, session Session, inv *inventory.Inventory, node inventory.Node, opts Options) (Result, error) {
-	v, err := session.Visit(inv, node, Exclusive)
+func Run(ctx context.Context, with Session, inv *inventory.Inventory, node inventory.Node, opts Options) (Result, error) {
+	v, err := with.Visit(inv, node, Exclusive)
 	if err != nil {
 		return Result{}, err
 	}

@@ -55,8 +55,8 @@ const (
 
 // Diff compares two systems of a node, each named by a number of a generation, a store path of a toplevel or bundle, or one of
 // the words. The target is asked only where it has to be, and nothing is changed there. A failure is an [*Error].
-func Diff(ctx context.Context, session Session, inv *inventory.Inventory, node inventory.Node, before, after string) (*Comparison, error) {
-	l, err := newLook(session, inv, node)
+func Diff(ctx context.Context, with Session, inv *inventory.Inventory, node inventory.Node, before, after string) (*Comparison, error) {
+	l, err := newLook(with, inv, node)
 	if err != nil {
 		return nil, err
 	}

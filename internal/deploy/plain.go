@@ -25,8 +25,8 @@ type PlainOptions struct {
 
 // RunPlain deploys without the agent, by the classic commands: nix-copy-closure, and ssh with a terminal for sudo, over one
 // login. A failure is an [*Error].
-func RunPlain(ctx context.Context, session Session, inv *inventory.Inventory, node inventory.Node, opts PlainOptions) (Result, error) {
-	p := plain{Visit: session.At(inv, node), opts: opts}
+func RunPlain(ctx context.Context, with Session, inv *inventory.Inventory, node inventory.Node, opts PlainOptions) (Result, error) {
+	p := plain{Visit: with.At(inv, node), opts: opts}
 	address, err := target.ParseAddress(node.Target)
 	if err != nil {
 		return Result{}, p.fail(Connect, Unchanged, err)

@@ -63,8 +63,8 @@ type Previewing struct {
 
 // Plan evaluates and builds a node's bundle, and says what its deployment would do. Nothing is changed on the target, and root is
 // needed only where the agent has to be installed. A failure is an [*Error].
-func Plan(ctx context.Context, session Session, inv *inventory.Inventory, node inventory.Node, opts Previewing) (*Planned, error) {
-	v, err := session.Visit(inv, node, Reading)
+func Plan(ctx context.Context, with Session, inv *inventory.Inventory, node inventory.Node, opts Previewing) (*Planned, error) {
+	v, err := with.Visit(inv, node, Reading)
 	if err != nil {
 		return nil, err
 	}

@@ -25,8 +25,8 @@ type RollbackOptions struct {
 
 // Rollback returns a node's target to a system that it has. It is guarded like any other switch, and nothing is built or shipped. A
 // failure is an [*Error].
-func Rollback(ctx context.Context, session Session, inv *inventory.Inventory, node inventory.Node, opts RollbackOptions) (Result, error) {
-	v, err := session.Visit(inv, node, Exclusive)
+func Rollback(ctx context.Context, with Session, inv *inventory.Inventory, node inventory.Node, opts RollbackOptions) (Result, error) {
+	v, err := with.Visit(inv, node, Exclusive)
 	if err != nil {
 		return Result{}, err
 	}

@@ -18,8 +18,8 @@ type look struct {
 	open  bool
 }
 
-func newLook(session Session, inv *inventory.Inventory, node inventory.Node) (*look, error) {
-	v, err := session.Visit(inv, node, Reading)
+func newLook(with Session, inv *inventory.Inventory, node inventory.Node) (*look, error) {
+	v, err := with.Visit(inv, node, Reading)
 	if err != nil {
 		return nil, err
 	}

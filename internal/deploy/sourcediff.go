@@ -15,8 +15,8 @@ import (
 
 // DiffSource writes the difference of the sources that two systems of a node were made from, as a unified diff. The systems are
 // named as for [Diff]. A failure is an [*Error].
-func DiffSource(ctx context.Context, session Session, inv *inventory.Inventory, node inventory.Node, before, after string, out io.Writer) error {
-	l, err := newLook(session, inv, node)
+func DiffSource(ctx context.Context, with Session, inv *inventory.Inventory, node inventory.Node, before, after string, out io.Writer) error {
+	l, err := newLook(with, inv, node)
 	if err != nil {
 		return err
 	}
@@ -41,7 +41,7 @@ func DiffSource(ctx context.Context, session Session, inv *inventory.Inventory, 
 		}
 		sources[i] = s.Source
 	}
-	if err := unifiedDiff(ctx, session.Nix.Runner, sources[0], sources[1], out); err != nil {
+	if err := unifiedDiff(ctx, with.Nix.Runner, sources[0], sources[1], out); err != nil {
 		return l.fail(Build, Unchanged, err)
 	}
 	return nil

@@ -28,8 +28,8 @@ type Verified struct {
 // Verify has a node's target evaluate what the last deployment left there, with its own Nix and in the way of plain
 // nixos-rebuild, and compares that with what was deployed. Nothing is built, fetched or activated there; derivations are
 // written to its store. A failure is an [*Error].
-func Verify(ctx context.Context, session Session, inv *inventory.Inventory, node inventory.Node) (*Verified, error) {
-	l, err := newLook(session, inv, node)
+func Verify(ctx context.Context, with Session, inv *inventory.Inventory, node inventory.Node) (*Verified, error) {
+	l, err := newLook(with, inv, node)
 	if err != nil {
 		return nil, err
 	}
@@ -46,7 +46,7 @@ func Verify(ctx context.Context, session Session, inv *inventory.Inventory, node
 		return nil, err
 	}
 	v.Rebuilt, v.NixThere, v.Same = there.Toplevel, there.Nix, there.Toplevel == v.Deployed
-	if version, err := session.Nix.Version(ctx); err == nil {
+	if version, err := with.Nix.Version(ctx); err == nil {
 		v.NixHere = version.Text
 	}
 	if v.Same {
@@ -104,8 +104,8 @@ func (l *look) evaluateThere(ctx context.Context) (agent.EvaluateResult, error) 
 
 // VerifyHere compares what ferry evaluates the working tree to with what plain nixos-rebuild would, both on this machine. A
 // failure is an [*Error].
-func VerifyHere(ctx context.Context, session Session, inv *inventory.Inventory, node inventory.Node) (*Verified, error) {
-	l, err := newLook(session, inv, node)
+func VerifyHere(ctx context.Context, with Session, inv *inventory.Inventory, node inventory.Node) (*Verified, error) {
+	l, err := newLook(with, inv, node)
 	if err != nil {
 		return nil, err
 	}
@@ -129,7 +129,7 @@ func VerifyHere(ctx context.Context, session Session, inv *inventory.Inventory, 
 	}
 	v := &Verified{Node: node.Name, Deployed: evaluation.ToplevelOut, Rebuilt: system.Outputs["out"].Path}
 	v.Same = v.Deployed == v.Rebuilt
-	if version, err := session.Nix.Version(ctx); err == nil {
+	if version, err := with.Nix.Version(ctx); err == nil {
 		v.NixHere, v.NixThere = version.Text, version.Text
 	}
 	if !v.Same {

@@ -33,8 +33,8 @@ func (c *Contents) Whole() bool { return len(c.Wrong) == 0 }
 
 // VerifyContents has a node's target read all that the deployed system needs, and compare it with the hashes that its Nix has
 // registered. Nothing is changed. A failure is an [*Error]; paths that are wrong are none.
-func VerifyContents(ctx context.Context, session Session, inv *inventory.Inventory, node inventory.Node) (*Contents, error) {
-	l, err := newLook(session, inv, node)
+func VerifyContents(ctx context.Context, with Session, inv *inventory.Inventory, node inventory.Node) (*Contents, error) {
+	l, err := newLook(with, inv, node)
 	if err != nil {
 		return nil, err
 	}

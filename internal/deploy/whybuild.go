@@ -38,8 +38,8 @@ type Foreign struct {
 
 // WhyBuild evaluates a node and says what would be built for it, and which inputs have changed since the system that was
 // deployed from here last. The target is not asked, and nothing is built. A failure is an [*Error].
-func WhyBuild(ctx context.Context, session Session, inv *inventory.Inventory, node inventory.Node) (*BuildReasons, error) {
-	l, err := newLook(session, inv, node)
+func WhyBuild(ctx context.Context, with Session, inv *inventory.Inventory, node inventory.Node) (*BuildReasons, error) {
+	l, err := newLook(with, inv, node)
 	if err != nil {
 		return nil, err
 	}
@@ -52,7 +52,7 @@ func WhyBuild(ctx context.Context, session Session, inv *inventory.Inventory, no
 	if err := l.toBuild(ctx, evaluation, b); err != nil {
 		return nil, err
 	}
-	bundle, err := os.Readlink(session.Roots.Deployed(inv.File, node.Name))
+	bundle, err := os.Readlink(with.Roots.Deployed(inv.File, node.Name))
 	if err == nil {
 		b.Deployed = bundleLink(nix.StorePath(bundle), "profile")
 	}

@@ -78,8 +78,8 @@ var ErrDeclined = errors.New("not begun: you did not agree")
 
 // Run deploys nodes, and tells what became of each, in their order. Their batches follow that order too. The end of ctx ends
 // what has changed nothing yet.
-func Run(ctx context.Context, session deploy.Session, inv *inventory.Inventory, nodes []inventory.Node, opts Options) []Outcome {
-	f := newFleet(session, inv, nodes, opts)
+func Run(ctx context.Context, with deploy.Session, inv *inventory.Inventory, nodes []inventory.Node, opts Options) []Outcome {
+	f := newFleet(with, inv, nodes, opts)
 	if opts.Last != "" {
 		f.last = newLast(opts.Last, inv.File, string(opts.Deploy.Action), nodes)
 	}
@@ -94,7 +94,7 @@ func Run(ctx context.Context, session deploy.Session, inv *inventory.Inventory, 
 
 // fleet is several nodes on their way.
 type fleet struct {
-	session  deploy.Session
+	with     deploy.Session
 	opts     Options
 	nodes    []inventory.Node
 	deploy   func(context.Context, deploy.Session, inventory.Node, deploy.Options) (deploy.Result, error)
@@ -118,10 +118,10 @@ type fleet struct {
 // builds is for how many nodes at once it is found out whether they can be built here: each may take a nix-store.
 const builds = 2
 
-func newFleet(session deploy.Session, inv *inventory.Inventory, nodes []inventory.Node, opts Options) *fleet {
+func newFleet(with deploy.Session, inv *inventory.Inventory, nodes []inventory.Node, opts Options) *fleet {
 	inv.EvaluateSideBySide(min(opts.Cores, len(nodes)))
 	f := &fleet{
-		session: session, opts: opts, nodes: nodes, outcomes: make([]Outcome, len(nodes)), rollout: newRollout(nodes, opts), held: map[string]func(){},
+		with: with, opts: opts, nodes: nodes, outcomes: make([]Outcome, len(nodes)), rollout: newRollout(nodes, opts), held: map[string]func(){},
 		connecting: newSlots(opts.Parallel), building: newSlots(builds), comparing: newSlots(opts.Parallel), changing: newSlots(opts.Parallel),
 	}
 	if opts.ParallelActivate > 0 {
@@ -203,7 +203,7 @@ func (f *fleet) write(by func() error) {
 
 // takingTurns is the session in which each node waits for its turn.
 func (f *fleet) takingTurns() deploy.Session {
-	s := f.session
+	s := f.with
 	s.Turn = f.turn
 	return s
 }
@@ -305,7 +305,7 @@ func (f *fleet) takeBack(ctx context.Context) {
 			leave, err := changing.enter(ctx)
 			if err == nil {
 				defer leave()
-				_, err = f.rollBack(ctx, f.session, o.Node, f.takenBackBy(o.Node))
+				_, err = f.rollBack(ctx, f.with, o.Node, f.takenBackBy(o.Node))
 			}
 			o.Status, o.Err = RolledBack, errors.New("rolled back: another node in its batch failed")
 			if err != nil {

@@ -21,8 +21,8 @@ type PlanOptions struct {
 // Plan plans nodes side by side, as many at once as a deployment would take, and tells what became of each, in their order. show,
 // too, is called in that order: with a node's plan, or why there is none, as soon as those before it are there. Nothing is
 // changed on the targets.
-func Plan(ctx context.Context, session deploy.Session, inv *inventory.Inventory, nodes []inventory.Node, opts PlanOptions, show func(inventory.Node, *deploy.Planned, error)) []Outcome {
-	f := newFleet(session, inv, nodes, Options{Parallel: opts.Parallel, Cores: opts.Cores, Ended: opts.Ended})
+func Plan(ctx context.Context, with deploy.Session, inv *inventory.Inventory, nodes []inventory.Node, opts PlanOptions, show func(inventory.Node, *deploy.Planned, error)) []Outcome {
+	f := newFleet(with, inv, nodes, Options{Parallel: opts.Parallel, Cores: opts.Cores, Ended: opts.Ended})
 	return f.plan(ctx, func(ctx context.Context, s deploy.Session, node inventory.Node) (*deploy.Planned, error) {
 		return deploy.Plan(ctx, s, inv, node, opts.Preview)
 	}, show)
