@@ -16,6 +16,7 @@ import (
 var mayImport = map[string][]string{
 	"cmd/ferry":                          {"cli"},
 	"cmd/ferry-agent":                    {"agent/server", "agent/receive"},
+	"cmd/ferry-agents":                   {"run"},
 	"cmd/ferry-lab":                      {"lab"},
 	"internal/cli":                       {"ui", "fleet", "logs", "deploy", "cause", "compare", "inventory", "health", "ship", "agent", "target", "nix", "prose", "run", "action"},
 	"internal/ui":                        {"deploy", "ship", "nix", "prose", "run"},

@@ -11,6 +11,9 @@ import (
 	"ferry/internal/cli"
 )
 
+// version is what `ferry version` says. The linker sets it; see release/version.
+var version string
+
 func main() {
 	ctx, stop := context.WithCancel(context.Background())
 	caught := make(chan os.Signal, 3)
@@ -19,6 +22,7 @@ func main() {
 	go s.take(caught)
 	os.Exit(cli.Main(ctx, cli.Env{
 		Args: os.Args[1:], In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Getenv: os.Getenv, Now: time.Now, Leave: s.listen,
+		Version: version,
 	}))
 }
 

@@ -20,7 +20,7 @@ import (
 	"golang.org/x/term"
 )
 
-// Version is this ferry's version.
+// Version is the release that this ferry is, or becomes. It is in every bundle, so that it is the same for all builds up to that.
 const Version = "0.1.0"
 
 // Env is what a command line has around it.
@@ -34,10 +34,15 @@ type Env struct {
 	// Leave tells that what goes on would rather not be broken off by the first signal, which ends Main's context. The
 	// context it gives is done at the second one; until over is called, that does not end ferry at once.
 	Leave func() (leave context.Context, over func())
+	// Version is what this build calls itself: a release, or a commit on the way to one; "": only [Version] is known.
+	Version string
 }
 
 // Main runs one command line and gives the exit status. It prints every error.
 func Main(ctx context.Context, env Env) int {
+	if env.Version == "" {
+		env.Version = Version
+	}
 	a := &app{Env: env}
 	root := a.root()
 	root.SetArgs(env.Args)
@@ -82,7 +87,7 @@ The machines are described in ferry.nix; "ferry help inventory" says how.`,
   ferry deploy --action boot pi    the same, but from the next boot on
   ferry build pi                   build only, and print the bundle's store path
   ferry by-hand pi                 print the commands that do the same without ferry`,
-		Version:           Version,
+		Version:           a.Env.Version,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		DisableAutoGenTag: true,

@@ -24,7 +24,7 @@ func (a *app) versionCommand() *cobra.Command {
 			for i, p := range programs {
 				machines[i] = p.Machine
 			}
-			_, err = fmt.Fprintf(a.Out, "ferry %s (%s)\nagents: %s\n", Version, runtime.Version(), strings.Join(machines, " "))
+			_, err = fmt.Fprintf(a.Out, "ferry %s (%s)\nagents: %s\n", a.Version, runtime.Version(), strings.Join(machines, " "))
 			return err
 		},
 	}

@@ -168,7 +168,7 @@ func syncFilesystem(ctx context.Context, path string) error {
 	go func() {
 		file, err := os.Open(path)
 		if err == nil {
-			err = errors.Join(unix.Syncfs(int(file.Fd())), file.Close())
+			err = errors.Join(syncfs(file), file.Close())
 		}
 		ended <- err
 	}()

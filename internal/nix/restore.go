@@ -9,8 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-
-	"golang.org/x/sys/unix"
 )
 
 // RestorePath makes at path, where nothing may be yet, what a NAR says, in the way that Nix has it in its store: files and
@@ -208,15 +206,6 @@ func (n *narReader) contents(w io.Writer) error {
 		if c != 0 {
 			return errors.New("the padding of a file is not zero")
 		}
-	}
-	return nil
-}
-
-// asInStore gives what is at path the time that Nix gives everything.
-func asInStore(path string) error {
-	times := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Sec: 1}}
-	if err := unix.UtimesNanoAt(unix.AT_FDCWD, path, times, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return &os.PathError{Op: "utimensat", Path: path, Err: err}
 	}
 	return nil
 }

@@ -288,7 +288,7 @@ func (p *Process) Wait() error {
 	err := p.cmd.Wait()
 	if p.peak != nil && p.cmd.ProcessState != nil {
 		if usage, ok := p.cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
-			p.peak(int64(usage.Maxrss) << 10)
+			p.peak(int64(usage.Maxrss) * maxrssUnit)
 		}
 	}
 	if err == nil {

@@ -28,7 +28,7 @@ func (p *Printer) AskPassword(ctx context.Context, tty *os.File, prompt string) 
 	resume := p.Suspend()
 	defer resume()
 	fd := int(tty.Fd())
-	old, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	old, err := unix.IoctlGetTermios(fd, getTermios)
 	if err != nil {
 		return nil, fmt.Errorf("ask for a password: %w", err)
 	}
@@ -37,11 +37,11 @@ func (p *Printer) AskPassword(ctx context.Context, tty *os.File, prompt string) 
 	silent.Lflag &^= unix.ECHO
 	silent.Lflag |= unix.ICANON | unix.ISIG
 	silent.Iflag |= unix.ICRNL
-	if err := unix.IoctlSetTermios(fd, unix.TCSETS, &silent); err != nil {
+	if err := unix.IoctlSetTermios(fd, setTermios, &silent); err != nil {
 		return nil, fmt.Errorf("ask for a password: %w", err)
 	}
 	defer func() {
-		_ = unix.IoctlSetTermios(fd, unix.TCSETS, old)
+		_ = unix.IoctlSetTermios(fd, setTermios, old)
 		_, _ = io.WriteString(tty, "\n")
 	}()
 	if _, err := io.WriteString(tty, prompt); err != nil {
@@ -65,8 +65,8 @@ func readAnswer(ctx context.Context, fd int) ([]byte, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		ready, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, askPause)
-		if errors.Is(err, unix.EINTR) || err == nil && ready == 0 {
+		ready, err := awaitInput(fd, askPause)
+		if errors.Is(err, unix.EINTR) || err == nil && !ready {
 			continue
 		}
 		var n int

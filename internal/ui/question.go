@@ -9,8 +9,6 @@ import (
 	"strings"
 
 	"ferry/internal/run"
-
-	"golang.org/x/sys/unix"
 )
 
 // AskYesNo asks a question on tty that is answered with yes or no; anything else, also Ctrl-D, is a no. Its lines are
@@ -25,7 +23,7 @@ func (p *Printer) AskYesNo(ctx context.Context, tty *os.File, question string) (
 	resume := p.Suspend()
 	defer resume()
 	fd := int(tty.Fd())
-	if err := unix.IoctlSetInt(fd, unix.TCFLSH, unix.TCIFLUSH); err != nil {
+	if err := dropInput(fd); err != nil {
 		return false, fmt.Errorf("ask: %w", err)
 	}
 	lines := strings.Split(question, "\n")
