@@ -10,6 +10,7 @@ import (
 
 	"ferry/internal/agent"
 	"ferry/internal/agent/machine"
+	"ferry/internal/agent/units"
 	"ferry/internal/run"
 )
 
@@ -30,15 +31,15 @@ func (s *server) activate(ctx context.Context, r agent.Request) (*agent.Activate
 		Status: status.Status, Error: status.Error, Refused: status.Refused, Current: s.root().StorePath("/run/current-system"), Log: filepath.Join(dir, "log"),
 	}
 	if status.Status != 0 {
-		units := failedUnits(ctx, s.runner, s.root())
+		failed := units.Troubled(ctx, s.runner, s.root())
 		if status.Status == 4 {
-			for _, unit := range readComplaints(filepath.Join(dir, logFile)).units {
-				if !slices.Contains(units, unit) {
-					units = append(units, unit)
+			for _, unit := range units.ReadComplaints(filepath.Join(dir, logFile)).Units {
+				if !slices.Contains(failed, unit) {
+					failed = append(failed, unit)
 				}
 			}
 		}
-		for _, unit := range units {
+		for _, unit := range failed {
 			if !slices.Contains(job.Failed, unit) {
 				result.Failed = append(result.Failed, unit)
 			}

@@ -13,6 +13,7 @@ import (
 	"ferry/internal/agent"
 	"ferry/internal/agent/bootloader"
 	"ferry/internal/agent/machine"
+	"ferry/internal/agent/units"
 	"ferry/internal/run"
 )
 
@@ -169,8 +170,8 @@ func (g *guard) prepare(ctx context.Context) error {
 	g.state.Before = before{JournalState: currentState(g.root), Failed: g.job.Failed, Network: lookAtNetwork(ctx, g.runner, g.job.Server), Boot: bootloader.Places(g.root)}
 	g.state.Begun = machine.Uptime()
 	judged, others := g.managers()
-	g.state.Before.Failed = union(g.state.Before.Failed, askAll(append(judged, others...), func(m manager) []string { return m.troubledNow(ctx) }))
-	g.state.Before.Standing = standing(ctx, g.runner, g.root)
+	g.state.Before.Failed = units.Union(g.state.Before.Failed, units.AskAll(append(judged, others...), func(m units.Manager) []string { return m.TroubledNow(ctx) }))
+	g.state.Before.Standing = units.Standing(ctx, g.runner, g.root)
 	g.state.Found = g.state.Before.Current
 	if back := systemBefore(g.root, g.state.Found); back != "" {
 		g.say("what runs was to be gone back from: the way back is to %s", systemOf(back))
@@ -220,7 +221,7 @@ func (g *guard) judge(ctx context.Context, status jobStatus) (agent.SwitchOutcom
 			return agent.SwitchRefused, fmt.Sprintf("switch-to-configuration refused (exit status %d)", status.Status)
 		}
 		if status.Status == 2 {
-			return agent.SwitchRolledBack, "the activation script failed (exit status 2)" + readComplaints(filepath.Join(g.dir, logFile)).inSnippets()
+			return agent.SwitchRolledBack, "the activation script failed (exit status 2)" + units.ReadComplaints(filepath.Join(g.dir, logFile)).InSnippets()
 		}
 		return agent.SwitchRolledBack, fmt.Sprintf("switch-to-configuration failed in the middle (exit status %d)", status.Status)
 	case 3:

@@ -13,6 +13,7 @@ import (
 
 	"ferry/internal/agent"
 	"ferry/internal/agent/machine"
+	"ferry/internal/agent/units"
 	"ferry/internal/run"
 )
 
@@ -30,11 +31,11 @@ func (s *server) look(ctx context.Context) *agent.LookResult {
 		Reboot: rebootFiles(r, r.StorePath("/run/booted-system"), current), Roots: rootTroubles(r, current),
 	}
 	result.BootFiles, result.BootSize = bootFiles(r, current)
-	system, err := systemManager(s.runner, r).askTroubled(limited)
+	system, err := units.System(s.runner, r).AskTroubled(limited)
 	if err != nil {
 		result.UnitsError = run.Clean(err.Error())
 	}
-	units := append(system, ownFailedUnits(limited, s.runner, r)...)
+	units := append(system, units.OwnTroubled(limited, s.runner, r)...)
 	result.Failed = append(result.Failed, units[:min(len(units), agent.MaxFailed)]...)
 	if bundle := currentBundle(r); bundle != "" {
 		nixpkgs := s.nixpkgsOf(limited, bundle)

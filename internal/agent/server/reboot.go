@@ -14,6 +14,7 @@ import (
 	"ferry/internal/agent"
 	"ferry/internal/agent/bootloader"
 	"ferry/internal/agent/machine"
+	"ferry/internal/agent/units"
 	"ferry/internal/nix"
 	"ferry/internal/run"
 )
@@ -128,7 +129,7 @@ func (s *server) booted(ctx context.Context, r agent.Request) (*agent.BootedResu
 		case <-time.After(bootPause):
 		}
 	}
-	result.Failed = systemManager(s.runner, s.root()).troubledAfter(ctx, 0, nil)
+	result.Failed = units.System(s.runner, s.root()).TroubledAfter(ctx, 0, nil)
 	if t, err := readTrial(s.root()); err == nil && t != nil && s.root().StorePath("/run/booted-system") == t.New {
 		result.Before = t.Failed
 	}

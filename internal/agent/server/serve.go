@@ -18,6 +18,7 @@ import (
 	"ferry/internal/agent"
 	"ferry/internal/agent/machine"
 	"ferry/internal/agent/receive"
+	"ferry/internal/agent/units"
 	"ferry/internal/nix"
 	"ferry/internal/run"
 )
@@ -70,7 +71,7 @@ func (s *server) root() machine.Root { return s.opts.root }
 // Serve says hello and answers requests until in ends. It returns nil at the end of in.
 func Serve(ctx context.Context, in io.Reader, out io.Writer, opts Options) error {
 	s := &server{opts: opts, runner: new(run.Runner)}
-	s.failedBefore = func() []string { return troubledBefore(ctx, s.runner, s.root()) }
+	s.failedBefore = func() []string { return units.TroubledBefore(ctx, s.runner, s.root()) }
 	s.login = sync.OnceValue(func() machine.Login { return machine.FindLogin(ctx, s.runner, s.root(), os.Getpid()) })
 	defer s.close()
 	receive.Widen(in)
@@ -193,7 +194,7 @@ func (s *server) answer(ctx context.Context, r agent.Request) (agent.Response, *
 	case agent.MethodMissing:
 		stream = s.wire.DataReader()
 		// It is needed when what is missing has arrived: until then there is time to ask systemd.
-		s.failedBefore = sync.OnceValue(func() []string { return troubledBefore(ctx, s.runner, s.root()) })
+		s.failedBefore = sync.OnceValue(func() []string { return units.TroubledBefore(ctx, s.runner, s.root()) })
 		go s.failedBefore()
 		go s.login()
 		response.Missing, err = s.receiver.Missing(ctx, r, stream)
@@ -248,7 +249,7 @@ func (s *server) answer(ctx context.Context, r agent.Request) (agent.Response, *
 		stream = s.wire.DataReader()
 		err = s.receiver.Sign(ctx, stream)
 	case agent.MethodUnits:
-		response.Units = loadedUnits(ctx, s.runner, s.root())
+		response.Units = units.Loaded(ctx, s.runner, s.root())
 	case agent.MethodInspect:
 		if r.Ahead {
 			stream = s.wire.DataReader()

@@ -6,37 +6,9 @@ import (
 	"slices"
 	"strings"
 
-	"ferry/internal/agent/machine"
+	"ferry/internal/agent/units"
 	"ferry/internal/run"
 )
-
-// standing names the units that run now and do not end by themselves: those that wait for something, and services with a process;
-// also those that are about to. A switch-to-configuration stops some that it does not start again.
-func standing(ctx context.Context, runner *run.Runner, r machine.Root) []string {
-	if !r.Exists(machine.SystemdRuns) {
-		return nil
-	}
-	out, err := runner.Output(ctx, run.Command{Argv: []string{
-		"systemctl", "list-units", "--type=service,socket,timer,path,automount", "--state=active,activating,reloading", "--plain", "--no-legend",
-		"--no-pager", "--full",
-	}})
-	if err != nil {
-		return nil
-	}
-	var units []string
-	for line := range strings.Lines(string(out)) {
-		// UNIT LOAD ACTIVE SUB DESCRIPTION
-		f := strings.Fields(strings.TrimLeft(line, "●* "))
-		if len(f) < 4 || len(f[0]) > 256 || len(units) == maxUnits {
-			continue
-		}
-		// One that has done its work is active, too.
-		if path.Ext(f[0]) != ".service" || f[3] != "exited" {
-			units = append(units, f[0])
-		}
-	}
-	return units
-}
 
 // onlyWaits tells whether a unit can be started again at any time.
 func onlyWaits(unit string) bool {
@@ -77,7 +49,7 @@ func (g *guard) missing(ctx context.Context) []string {
 	if len(g.state.Before.Standing) == 0 {
 		return nil
 	}
-	now := standing(ctx, g.runner, g.root)
+	now := units.Standing(ctx, g.runner, g.root)
 	return slices.DeleteFunc(slices.Clone(g.state.Before.Standing), func(unit string) bool { return slices.Contains(now, unit) })
 }
 

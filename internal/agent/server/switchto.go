@@ -4,14 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"regexp"
-	"slices"
 	"strings"
 	"time"
 
 	"ferry/internal/agent/machine"
+	"ferry/internal/agent/units"
 	"ferry/internal/run"
 )
 
@@ -36,10 +34,10 @@ func switchTo(ctx context.Context, r machine.Root, job Job, action string, log *
 		}
 		from := sizeOf(log)
 		status := runSwitch(ctx, r, job, action, log)
-		said := readSaid(log, from)
+		said := units.ReadPrinted(log, from)
 		// A run that was broken off may have been the one that began.
-		status.Began = said.began() || left > 0
-		if status.Status == 1 && said.userLeft() && left < leavingUsers && ctx.Err() == nil {
+		status.Began = said.Began() || left > 0
+		if status.Status == 1 && said.UserLeft() && left < leavingUsers && ctx.Err() == nil {
 			left++
 			_, _ = fmt.Fprintln(log, "ferry: a user has logged out while switch-to-configuration asked about them: running it once more")
 			continue
@@ -47,8 +45,8 @@ func switchTo(ctx context.Context, r machine.Root, job Job, action string, log *
 		if status.Status == 0 || status.Began {
 			return status
 		}
-		status.Refused = said.refusal()
-		if !said.isLocked() {
+		status.Refused = said.Refusal()
+		if !said.IsLocked() {
 			return status
 		}
 		holder = orWord(orWord(awaitSwitchLock(ctx, r, 0), holder), "it has just ended")
@@ -107,80 +105,10 @@ func switchWithin(ctx context.Context, limit time.Duration, r machine.Root, job 
 	return status
 }
 
-// said is what a switch-to-configuration has printed.
-type said string
-
-// maxSaid is how much of it is looked at, in bytes. What tells how far it came stands at the beginning.
-const maxSaid = 1 << 20
-
 func sizeOf(log *os.File) int64 {
 	info, err := log.Stat()
 	if err != nil {
 		return 0
 	}
 	return info.Size()
-}
-
-func readSaid(log *os.File, from int64) said {
-	if info, err := log.Stat(); err != nil || !info.Mode().IsRegular() {
-		return ""
-	}
-	file, err := os.Open(log.Name())
-	if err != nil {
-		return ""
-	}
-	defer file.Close()
-	text, err := io.ReadAll(io.NewSectionReader(file, from, maxSaid))
-	if err != nil {
-		return ""
-	}
-	return said(text)
-}
-
-// began tells whether it had begun to change what runs, whichever status it ended with: to stop units, to take a swap away, or to
-// activate. The last text is of a loss of D-Bus while units are stopped, of which targets are not named.
-func (s said) began() bool {
-	return s.has("stopping the following units: ", "stopping swap device: ", "activating the configuration...",
-		"Error: Failed to process dbus messages while waiting for jobs")
-}
-
-// isLocked tells whether it found another one at work.
-func (s said) isLocked() bool { return s.has("Could not acquire lock") }
-
-var leftUser = regexp.MustCompile(`(?m)^.*Unknown object '/org/freedesktop/login1/user/_[0-9]+'`)
-
-// userLeft tells whether logind did not know a user any more of whom it had just told. That ends the program after the activation,
-// before it has started anything; run again it does the rest.
-func (s said) userLeft() bool { return leftUser.MatchString(string(s)) }
-
-// has tells whether a line begins with one of the texts.
-func (s said) has(beginnings ...string) bool {
-	for line := range strings.Lines(string(s)) {
-		if slices.ContainsFunc(beginnings, func(text string) bool { return strings.HasPrefix(line, text) }) {
-			return true
-		}
-	}
-	return false
-}
-
-var failedCheck = regexp.MustCompile(`(?m)^Pre-switch check '(.{1,100})' failed$`)
-
-// refusal is why it has refused, as far as that is its own word; "" if it is not known.
-func (s said) refusal() string {
-	if !s.has("Pre-switch checks failed") {
-		return ""
-	}
-	var names []string
-	for _, match := range failedCheck.FindAllStringSubmatch(string(s), -1) {
-		if name := run.Clean(match[1]); !slices.Contains(names, name) {
-			names = append(names, name)
-		}
-	}
-	switch len(names) {
-	case 0:
-		return "the system's checks before a switch failed"
-	case 1:
-		return "the system's check before a switch failed: " + names[0]
-	}
-	return "the system's checks before a switch failed: " + strings.Join(names, ", ")
 }

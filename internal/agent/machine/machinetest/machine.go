@@ -148,3 +148,60 @@ func SystemdBootEntry(system string, old bool) string {
 	return "title NixOS\nversion Generation 7 NixOS 24.05, Linux Kernel 6.6, Built on 2024-06-01\nlinux /EFI/nixos/kernel.efi\ninitrd /EFI/nixos/initrd.efi\n" +
 		options + "\nmachine-id 0123456789abcdef0123456789abcdef\n"
 }
+
+// RunsPrograms lets the programs of the machine be found before others, and know its root by FERRY_TEST_ROOT.
+func (m *Machine) RunsPrograms() {
+	m.T.Helper()
+	m.T.Setenv("PATH", m.Path("/bin")+":"+os.Getenv("PATH"))
+	m.T.Setenv("FERRY_TEST_ROOT", m.Dir)
+}
+
+// Open lets other users reach the machine's files.
+func (m *Machine) Open() {
+	m.T.Helper()
+	for _, folder := range []string{m.Dir, filepath.Dir(m.Dir)} {
+		if err := os.Chmod(folder, 0o755); err != nil {
+			m.T.Fatal(err)
+		}
+	}
+}
+
+// WithSystemd is the machine with systemd as its first process.
+func (m *Machine) WithSystemd() *Machine {
+	m.T.Helper()
+	m.Write(machine.SystemdRuns+"/.keep", "")
+	return m
+}
+
+// countingSystemctl tells of the service loop.service, which is started again between two looks while /control/loops is there.
+// The file states has the other services.
+const countingSystemctl = `#!/bin/sh
+control=$FERRY_TEST_ROOT/control
+case $1 in
+list-units) cat "$control/failed" 2>/dev/null;;
+show)
+	case $* in *StateChangeTimestampMonotonic*) ;; *) exit 1;; esac
+	while [ "$1" != -- ]; do shift; done
+	n=$(cat "$control/count")
+	[ ! -e "$control/loops" ] || echo $((n + 1)) >"$control/count"
+	for name; do case $name in
+	waits.service) printf 'Id=waits.service\nActiveState=activating\nSubState=auto-restart\nResult=exit-code\nExecMainStatus=1\nNRestarts=9\n\n';;
+	again.service) printf 'Id=again.service\nActiveState=activating\nSubState=auto-restart\nResult=success\nExecMainStatus=0\nNRestarts=9\n\n';;
+	'*.service'|loop.service) printf 'Id=loop.service\nActiveState=active\nSubState=running\nResult=success\nExecMainStatus=0\nNRestarts=%s\nStateChangeTimestampMonotonic=%s\n\n' "$n" "$(cat "$control/since")";;
+	esac; done
+	cat "$control/others" 2>/dev/null;;
+stop) shift 2; for unit; do echo "stop $unit" >>"$FERRY_TEST_ROOT/timers"; done;;
+esac
+exit 0
+`
+
+// WithServices gives the machine a systemd that tells of loop.service, which was started again count times, the last time at the uptime
+// since, and of the units that failed lists.
+func (m *Machine) WithServices(failed, count string, since int64) *Machine {
+	m.T.Helper()
+	m.WithSystemd().Program("/bin/systemctl", countingSystemctl)
+	m.Write("/control/failed", failed)
+	m.Write("/control/count", count+"\n")
+	m.Write("/control/since", fmt.Sprintf("%d000\n", since))
+	return m
+}

@@ -1,4 +1,4 @@
-package server
+package units
 
 import (
 	"context"
@@ -11,16 +11,16 @@ import (
 )
 
 const (
-	// maxUnits is how many units are told at most.
-	maxUnits = 4000
+	// MaxUnits is how many units are told at most.
+	MaxUnits = 4000
 	// unitFolder is where NixOS has its units.
 	unitFolder = "/etc/systemd/system"
 	// switchLists is where switch-to-configuration says what is left to do, for the next one after an interruption.
 	switchLists = "/run/nixos"
 )
 
-// loadedUnits tells which units systemd has loaded, and what an interrupted switch has left to do; nil where that is not known.
-func loadedUnits(ctx context.Context, runner *run.Runner, r machine.Root) *agent.UnitsResult {
+// Loaded tells which units systemd has loaded, and what an interrupted switch has left to do; nil where that is not known.
+func Loaded(ctx context.Context, runner *run.Runner, r machine.Root) *agent.UnitsResult {
 	if !r.Exists(machine.SystemdRuns) {
 		return nil
 	}
@@ -33,7 +33,7 @@ func loadedUnits(ctx context.Context, runner *run.Runner, r machine.Root) *agent
 	for line := range strings.Lines(string(out)) {
 		// UNIT LOAD ACTIVE SUB DESCRIPTION
 		f := strings.Fields(strings.TrimLeft(line, "●* "))
-		if len(f) < 4 || len(f[0]) > 256 || len(result.Units) == maxUnits || f[1] == "not-found" {
+		if len(f) < 4 || len(f[0]) > 256 || len(result.Units) == MaxUnits || f[1] == "not-found" {
 			continue
 		}
 		// No system has units of these kinds.
@@ -90,5 +90,5 @@ func unitFiles(ctx context.Context, runner *run.Runner, units []string) map[stri
 func switchList(r machine.Root, name string) []string {
 	text, _ := machine.NewFiles(r).Read(switchLists+"/"+name+"-list", switchLists)
 	units := strings.Fields(text)
-	return units[:min(len(units), maxUnits)]
+	return units[:min(len(units), MaxUnits)]
 }
