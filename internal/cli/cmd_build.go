@@ -4,8 +4,8 @@ import (
 	"context"
 	"fmt"
 
-	"ferry/internal/deploy"
 	"ferry/internal/nix"
+	"ferry/internal/session"
 
 	"github.com/spf13/cobra"
 )
@@ -60,7 +60,7 @@ func (a *app) runBuild(ctx context.Context, o buildOptions, args []string) error
 	}
 	named := len(nodes) > 1 || o.all
 	bundles := make([]nix.StorePath, len(nodes))
-	errs, err := a.eachNode(ctx, inv, nodes, func(ctx context.Context, i int, turn deploy.Turn) error {
+	errs, err := a.eachNode(ctx, inv, nodes, func(ctx context.Context, i int, turn session.Turn) error {
 		link := o.link
 		if link != "" && named {
 			link += "-" + nodes[i].Name

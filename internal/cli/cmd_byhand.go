@@ -8,6 +8,7 @@ import (
 
 	"ferry/internal/action"
 	"ferry/internal/deploy"
+	"ferry/internal/session"
 
 	"github.com/spf13/cobra"
 )
@@ -62,9 +63,9 @@ func (a *app) runByHand(ctx context.Context, o byHandOptions, args []string) err
 	if err != nil {
 		return err
 	}
-	with := a.session(client, deploy.Roots{})
+	with := a.session(client, session.Roots{})
 	texts := make([]string, len(nodes))
-	_, err = a.eachNode(ctx, inv, nodes, func(ctx context.Context, i int, turn deploy.Turn) error {
+	_, err = a.eachNode(ctx, inv, nodes, func(ctx context.Context, i int, turn session.Turn) error {
 		with := with
 		with.Turn = turn
 		var err error

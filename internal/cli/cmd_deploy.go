@@ -9,6 +9,7 @@ import (
 	"ferry/internal/fleet"
 	"ferry/internal/inventory"
 	"ferry/internal/nix"
+	"ferry/internal/session"
 	"ferry/internal/ship"
 
 	"github.com/spf13/cobra"
@@ -179,7 +180,7 @@ func (a *app) runDeploy(ctx context.Context, o deployOptions, flags *pflag.FlagS
 	return a.deployFleet(ctx, with, inv, nodes, several)
 }
 
-func (a *app) deployOne(ctx context.Context, with deploy.Session, inv *inventory.Inventory, node inventory.Node, o deployOptions, opts deploy.Options) error {
+func (a *app) deployOne(ctx context.Context, with session.Session, inv *inventory.Inventory, node inventory.Node, o deployOptions, opts deploy.Options) error {
 	var result deploy.Result
 	var err error
 	if o.method == "plain" {
@@ -203,8 +204,8 @@ func (a *app) concludeOne(node inventory.Node, result deploy.Result, err error) 
 }
 
 // session is who works on a target and with what, for every command that does.
-func (a *app) session(client *nix.Client, roots deploy.Roots) deploy.Session {
-	return deploy.Session{Nix: client, Dialer: a.dialer(), Roots: roots, Password: a.ask, Who: a.who(), Observe: a.observe}
+func (a *app) session(client *nix.Client, roots session.Roots) session.Session {
+	return session.Session{Nix: client, Dialer: a.dialer(), Roots: roots, Password: a.ask, Who: a.who(), Observe: a.observe}
 }
 
 // question asks a person, where there is one.

@@ -12,6 +12,7 @@ import (
 	"ferry/internal/deploy"
 	"ferry/internal/inventory"
 	"ferry/internal/nix"
+	"ferry/internal/session"
 
 	"github.com/spf13/cobra"
 )
@@ -102,7 +103,7 @@ func (a *app) runExec(ctx context.Context, o execOptions, words, argv []string) 
 			defer func() { <-slots }()
 			node := shown.begin(node)
 			command := deploy.Exec{
-				Session: deploy.Session{Dialer: dialer, Password: secrets.give, Who: a.who()}, Argv: argv, Root: o.sudo,
+				Session: session.Session{Dialer: dialer, Password: secrets.give, Who: a.who()}, Argv: argv, Root: o.sudo,
 				Connected: func() { secrets.settle(node.Name, true) }, Out: node.line(false), Err: node.line(true),
 			}
 			status, err := command.On(ctx, node.Node)

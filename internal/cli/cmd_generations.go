@@ -10,6 +10,7 @@ import (
 	"ferry/internal/agent"
 	"ferry/internal/deploy"
 	"ferry/internal/nix"
+	"ferry/internal/session"
 
 	"github.com/spf13/cobra"
 )
@@ -58,7 +59,7 @@ func (a *app) runGenerations(ctx context.Context, o generationsOptions, args []s
 	if err != nil {
 		return err
 	}
-	result, err := deploy.Generations(ctx, a.asking(nil, deploy.Roots{}), node)
+	result, err := deploy.Generations(ctx, a.asking(nil, session.Roots{}), node)
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"ferry/internal/inventory"
 	"ferry/internal/prose"
 	"ferry/internal/run"
+	"ferry/internal/session"
 	"ferry/internal/ship"
 
 	"github.com/spf13/cobra"
@@ -103,7 +104,7 @@ func (a *app) showPlan(planned *deploy.Planned, json bool) error {
 }
 
 // planSeveral plans nodes side by side, and shows their plans, and what failed, in their order.
-func (a *app) planSeveral(ctx context.Context, with deploy.Session, inv *inventory.Inventory, nodes []inventory.Node, opts deploy.Previewing, o planOptions) error {
+func (a *app) planSeveral(ctx context.Context, with session.Session, inv *inventory.Inventory, nodes []inventory.Node, opts deploy.Previewing, o planOptions) error {
 	secrets := a.sharePasswords(nodes, &with)
 	defer secrets.forget()
 	opts.Memory = new(ship.Memory)

@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 
-	"ferry/internal/deploy"
 	"ferry/internal/nix"
 	"ferry/internal/run"
+	"ferry/internal/session"
 
 	"github.com/spf13/cobra"
 )
@@ -45,7 +45,7 @@ func (a *app) runSSH(ctx context.Context, f nodeFlags, words, argv []string) err
 		return err
 	}
 	dialer := a.dialer()
-	address, err := deploy.Answers(ctx, node, dialer, a.note)
+	address, err := session.Answers(ctx, node, dialer, a.note)
 	if err != nil {
 		return err
 	}

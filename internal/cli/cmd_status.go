@@ -13,6 +13,7 @@ import (
 	"ferry/internal/inventory"
 	"ferry/internal/nix"
 	"ferry/internal/prose"
+	"ferry/internal/session"
 	"ferry/internal/ui"
 
 	"github.com/spf13/cobra"
@@ -90,8 +91,8 @@ func (f nodeFlags) orAll(args []string) nodeFlags {
 }
 
 // asking is the session of a command that asks several nodes at once and changes none.
-func (a *app) asking(client *nix.Client, roots deploy.Roots) deploy.Session {
-	s := deploy.Session{Nix: client, Dialer: a.dialer(), Roots: roots, Password: a.ask, Who: a.who(), Observe: a.printer.Observe}
+func (a *app) asking(client *nix.Client, roots session.Roots) session.Session {
+	s := session.Session{Nix: client, Dialer: a.dialer(), Roots: roots, Password: a.ask, Who: a.who(), Observe: a.printer.Observe}
 	if a.password.given() {
 		// A command may ask a person itself, who has only one pair of eyes.
 		var one sync.Mutex
@@ -110,7 +111,7 @@ func (a *app) looking(nodes []inventory.Node) (done func()) {
 	if len(nodes) > 1 {
 		name = prose.Count(len(nodes), "node")
 	}
-	a.printer.Observe(deploy.Event{Kind: deploy.Started, Node: name, Step: deploy.Connect})
+	a.printer.Observe(session.Event{Kind: session.Started, Node: name, Step: session.Connect})
 	return func() { a.printer.Ended(name, false) }
 }
 
@@ -123,7 +124,7 @@ func (a *app) runStatus(ctx context.Context, o statusOptions, args []string) err
 		return err
 	}
 	done := a.looking(nodes)
-	list, err := deploy.Status(ctx, a.asking(nil, deploy.Roots{}), inv, nodes)
+	list, err := deploy.Status(ctx, a.asking(nil, session.Roots{}), inv, nodes)
 	done()
 	if err != nil {
 		return err

@@ -11,6 +11,7 @@ import (
 	"ferry/internal/deploy"
 	"ferry/internal/inventory"
 	"ferry/internal/prose"
+	"ferry/internal/session"
 
 	"github.com/spf13/cobra"
 )
@@ -98,7 +99,7 @@ func (a *app) runVerify(ctx context.Context, o verifyOptions, args []string) err
 }
 
 // verifyContents is verify with --contents.
-func (a *app) verifyContents(ctx context.Context, with deploy.Session, inv *inventory.Inventory, node inventory.Node, asJSON bool) error {
+func (a *app) verifyContents(ctx context.Context, with session.Session, inv *inventory.Inventory, node inventory.Node, asJSON bool) error {
 	c, err := deploy.VerifyContents(ctx, with, inv, node)
 	if err != nil {
 		return err

@@ -8,10 +8,10 @@ import (
 	"time"
 
 	"ferry/internal/action"
-	"ferry/internal/deploy"
 	"ferry/internal/fleet"
 	"ferry/internal/inventory"
 	"ferry/internal/run"
+	"ferry/internal/session"
 )
 
 // eventsVersion is that of doc/events.md. It goes up when a field changes its meaning or goes away; a new field or a new kind of event
@@ -154,18 +154,18 @@ func (w *events) begin(inv *inventory.Inventory, nodes []inventory.Node, act act
 }
 
 // observe tells an event of a node.
-func (w *events) observe(e deploy.Event) {
+func (w *events) observe(e session.Event) {
 	line := eventJSON{Event: string(e.Kind), Node: e.Node, Step: string(e.Step), Text: run.Clean(e.Text)}
 	switch e.Kind {
-	case deploy.Finished:
+	case session.Finished:
 		line.durationJSON = &durationJSON{e.Duration.Seconds()}
-	case deploy.Building:
+	case session.Building:
 		b := e.Build
 		line.buildingJSON = &buildingJSON{b.Done, b.Expected, append([]string{}, b.Running...), b.FetchedBytes, b.FetchBytes}
-	case deploy.Shipping:
+	case session.Shipping:
 		s := e.Ship
 		line.shippingJSON = &shippingJSON{s.Paths, s.TotalPaths, s.Bytes, s.TotalBytes, s.Wire}
-	case deploy.PathSent:
+	case session.PathSent:
 		sent := &sentJSON{Path: string(e.Sent.Path), NarBytes: e.Sent.Bytes, AddedBytes: e.Sent.Added, Bases: []string{}}
 		if len(e.Sent.Bases) == 0 {
 			sent.AddedBytes = sent.NarBytes
@@ -177,7 +177,7 @@ func (w *events) observe(e deploy.Event) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if e.Kind == deploy.Building || e.Kind == deploy.Shipping {
+	if e.Kind == session.Building || e.Kind == session.Shipping {
 		if now := w.now(); now.Sub(w.progress[e.Node]) < eventPause {
 			return
 		}
@@ -188,7 +188,7 @@ func (w *events) observe(e deploy.Event) {
 
 // note tells something about no node in particular.
 func (w *events) note(text string) {
-	w.write(eventJSON{Event: string(deploy.Note), Text: run.Clean(text)})
+	w.write(eventJSON{Event: string(session.Note), Text: run.Clean(text)})
 }
 
 // batch tells that a batch may be changed.
@@ -225,8 +225,8 @@ func newErrorJSON(err error) *errorJSON {
 	if err == nil {
 		return nil
 	}
-	e := &errorJSON{Message: message(err), Output: append([]string{}, deploy.Output(err)...), Hints: []string{}}
-	var failed *deploy.Error
+	e := &errorJSON{Message: message(err), Output: append([]string{}, session.Output(err)...), Hints: []string{}}
+	var failed *session.Error
 	if errors.As(err, &failed) {
 		e.Step = string(failed.Step)
 	}

@@ -12,10 +12,10 @@ import (
 	"time"
 
 	"ferry/internal/action"
-	"ferry/internal/deploy"
 	"ferry/internal/fleet"
 	"ferry/internal/inventory"
 	"ferry/internal/nix"
+	"ferry/internal/session"
 	"ferry/internal/ship"
 )
 
@@ -53,18 +53,18 @@ func TestEventsAreAsDocumented(t *testing.T) {
 	w := newEvents(&out, time.Now)
 	node := inventory.Node{Name: "web1"}
 	failed := fleet.Outcome{Node: inventory.Node{Name: "web2"}, Status: fleet.Failed,
-		Err: &deploy.Error{Node: "web2", Step: deploy.Build, State: deploy.Unchanged, Err: errors.New("no")}}
+		Err: &session.Error{Node: "web2", Step: session.Build, State: session.Unchanged, Err: errors.New("no")}}
 	w.begin(&inventory.Inventory{File: "/a/ferry.nix"}, []inventory.Node{node}, action.Switch)
-	for _, e := range []deploy.Event{
-		{Kind: deploy.Started, Step: deploy.Connect}, {Kind: deploy.Finished, Step: deploy.Connect, Text: "host"},
-		{Kind: deploy.Building, Step: deploy.Build, Build: nix.BuildProgress{Done: 1}},
-		{Kind: deploy.Line, Step: deploy.Build, Text: "a line"}, {Kind: deploy.Note, Text: "a note"},
+	for _, e := range []session.Event{
+		{Kind: session.Started, Step: session.Connect}, {Kind: session.Finished, Step: session.Connect, Text: "host"},
+		{Kind: session.Building, Step: session.Build, Build: nix.BuildProgress{Done: 1}},
+		{Kind: session.Line, Step: session.Build, Text: "a line"}, {Kind: session.Note, Text: "a note"},
 	} {
 		e.Node = "web1"
 		w.observe(e)
 	}
-	w.observe(deploy.Event{Kind: deploy.Shipping, Node: "web2", Step: deploy.Ship, Ship: ship.Progress{Bytes: 1}})
-	w.observe(deploy.Event{Kind: deploy.PathSent, Node: "web2", Step: deploy.Ship, Sent: ship.Sent{Path: "/nix/store/x", Bytes: 1}})
+	w.observe(session.Event{Kind: session.Shipping, Node: "web2", Step: session.Ship, Ship: ship.Progress{Bytes: 1}})
+	w.observe(session.Event{Kind: session.PathSent, Node: "web2", Step: session.Ship, Sent: ship.Sent{Path: "/nix/store/x", Bytes: 1}})
 	w.batch(1, 2, 3)
 	w.note("a note about nobody")
 	w.ended(failed)
@@ -105,10 +105,10 @@ func TestProgressIsToldNowAndThen(t *testing.T) {
 	for range 100 {
 		at = at.Add(50 * time.Millisecond)
 		for _, node := range []string{"web1", "web2"} {
-			w.observe(deploy.Event{Kind: deploy.Shipping, Node: node, Step: deploy.Ship})
+			w.observe(session.Event{Kind: session.Shipping, Node: node, Step: session.Ship})
 		}
 	}
-	w.observe(deploy.Event{Kind: deploy.Finished, Node: "web1", Step: deploy.Ship})
+	w.observe(session.Event{Kind: session.Finished, Node: "web1", Step: session.Ship})
 	if got := strings.Count(out.String(), `"shipping"`); got != 20 {
 		t.Errorf("it was told %d times in five seconds for two nodes, want 20", got)
 	}

@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"strings"
 
-	"ferry/internal/deploy"
 	"ferry/internal/run"
+	"ferry/internal/session"
 	"ferry/internal/target"
 )
 
@@ -58,16 +58,16 @@ func (e *toldError) Error() string { return fmt.Sprintf("exit status %d", e.stat
 func exitStatus(ctx context.Context, err error) int {
 	var usage interface{ Usage() bool }
 	var mine *usageError
-	var failed *deploy.Error
+	var failed *session.Error
 	var told *toldError
 	switch {
 	case err == nil:
 		return exitOK
 	case errors.As(err, &told):
 		return told.status
-	case errors.As(err, &failed) && failed.State == deploy.Unknown:
+	case errors.As(err, &failed) && failed.State == session.Unknown:
 		return exitUnknown
-	case errors.As(err, &failed) && failed.State == deploy.RolledBack:
+	case errors.As(err, &failed) && failed.State == session.RolledBack:
 		return exitRolledBack
 	case interrupted(ctx, err) && !(failed != nil && failed.Settled):
 		return exitInterrupted
@@ -124,7 +124,7 @@ func explanation(err error) []string {
 
 // output is what the program that failed wrote last, unless that is one line that the message has already.
 func output(err error) []string {
-	lines := deploy.Output(err)
+	lines := session.Output(err)
 	if len(lines) == 1 && strings.Contains(message(err), strings.TrimSpace(lines[0])) {
 		return nil
 	}

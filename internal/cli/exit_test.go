@@ -7,14 +7,14 @@ import (
 	"strings"
 	"testing"
 
-	"ferry/internal/deploy"
+	"ferry/internal/session"
 )
 
 // A signal ends most things, and whatever fails then was interrupted. A target that is being changed goes on: how that ended
 // is told, and is the exit status.
 func TestOnlyWhatASignalHasEndedIsInterrupted(t *testing.T) {
-	refused := func(state deploy.State, settled bool) error {
-		return &deploy.Error{Node: "web", Step: deploy.Activate, State: state, Settled: settled, Err: errors.New("it refused")}
+	refused := func(state session.State, settled bool) error {
+		return &session.Error{Node: "web", Step: session.Activate, State: state, Settled: settled, Err: errors.New("it refused")}
 	}
 	for name, c := range map[string]struct {
 		err    error
@@ -22,12 +22,12 @@ func TestOnlyWhatASignalHasEndedIsInterrupted(t *testing.T) {
 		status int
 		says   string
 	}{
-		"refused":                               {refused(deploy.Unchanged, true), false, 1, "ferry: error: web: activate: it refused\n"},
-		"refused after a signal":                {refused(deploy.Unchanged, true), true, 1, "ferry: error: web: activate: it refused\n"},
-		"gone back after a signal":              {refused(deploy.RolledBack, true), true, 4, "ferry: error: web: activate: it refused\n"},
-		"broken off by a signal":                {refused(deploy.Unchanged, false), true, 130, "ferry: interrupted; no node was changed\n"},
+		"refused":                               {refused(session.Unchanged, true), false, 1, "ferry: error: web: activate: it refused\n"},
+		"refused after a signal":                {refused(session.Unchanged, true), true, 1, "ferry: error: web: activate: it refused\n"},
+		"gone back after a signal":              {refused(session.RolledBack, true), true, 4, "ferry: error: web: activate: it refused\n"},
+		"broken off by a signal":                {refused(session.Unchanged, false), true, 130, "ferry: interrupted; no node was changed\n"},
 		"a program that got the signal as well": {errors.New("nix-build: signal: terminated"), true, 130, "ferry: interrupted; no node was changed\n"},
-		"left while it changes":                 {refused(deploy.Unknown, true), true, 5, "ferry: error: web: activate: it refused\n"},
+		"left while it changes":                 {refused(session.Unknown, true), true, 5, "ferry: error: web: activate: it refused\n"},
 		"done after a signal":                   {nil, true, 0, ""},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 	"ferry/internal/fleet"
 	"ferry/internal/inventory"
 	"ferry/internal/prose"
+	"ferry/internal/session"
 	"ferry/internal/target"
 
 	"github.com/spf13/pflag"
@@ -102,7 +103,7 @@ func (a *app) rest(inv *inventory.Inventory, file string, act action.Action) ([]
 }
 
 // deployFleet deploys several nodes, and tells what became of each.
-func (a *app) deployFleet(ctx context.Context, with deploy.Session, inv *inventory.Inventory, nodes []inventory.Node, opts fleet.Options) error {
+func (a *app) deployFleet(ctx context.Context, with session.Session, inv *inventory.Inventory, nodes []inventory.Node, opts fleet.Options) error {
 	secrets := a.sharePasswords(nodes, &with)
 	defer secrets.forget()
 	opts.Note = a.note
@@ -152,11 +153,11 @@ func (a *app) showSeveral(nodes []inventory.Node) {
 }
 
 // sharePasswords makes several nodes ask for passwords together.
-func (a *app) sharePasswords(nodes []inventory.Node, with *deploy.Session) *passwords {
+func (a *app) sharePasswords(nodes []inventory.Node, with *session.Session) *passwords {
 	secrets := newPasswords(nodes, a.askFor, a.loginUser(with.Dialer))
 	observe := with.Observe
 	with.Password = secrets.give
-	with.Observe = func(e deploy.Event) {
+	with.Observe = func(e session.Event) {
 		secrets.observe(e)
 		observe(e)
 	}

@@ -6,8 +6,8 @@ import (
 	"strings"
 	"sync"
 
-	"ferry/internal/deploy"
 	"ferry/internal/inventory"
+	"ferry/internal/session"
 )
 
 // question is what a password is asked for.
@@ -173,8 +173,8 @@ func (p *passwords) settle(node string, right bool) {
 }
 
 // observe learns from a deployment's events whether the node took its password.
-func (p *passwords) observe(e deploy.Event) {
-	if e.Kind == deploy.Finished && e.Step == deploy.Connect {
+func (p *passwords) observe(e session.Event) {
+	if e.Kind == session.Finished && e.Step == session.Connect {
 		p.settle(e.Node, true)
 	}
 }

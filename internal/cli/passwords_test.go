@@ -13,9 +13,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"ferry/internal/deploy"
 	"ferry/internal/inventory"
 	"ferry/internal/run"
+	"ferry/internal/session"
 	"ferry/internal/target"
 )
 
@@ -97,7 +97,7 @@ func runNodes(t *testing.T, p *passwords, nodes [][3]string) []string {
 				time.Sleep(time.Second)
 				if string(got) == n[2] {
 					clear(got)
-					p.observe(deploy.Event{Kind: deploy.Finished, Step: deploy.Connect, Node: n[0]})
+					p.observe(session.Event{Kind: session.Finished, Step: session.Connect, Node: n[0]})
 					return
 				}
 			}

@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"path/filepath"
 
-	"ferry/internal/deploy"
 	"ferry/internal/inventory"
 	"ferry/internal/logs"
+	"ferry/internal/session"
 )
 
 // observe passes an event on to everything that shows or keeps it.
-func (a *app) observe(e deploy.Event) {
+func (a *app) observe(e session.Event) {
 	a.printer.Observe(e)
 	if a.log != nil {
 		a.log.Observe(e)

@@ -10,9 +10,9 @@ import (
 	"slices"
 	"strings"
 
-	"ferry/internal/deploy"
 	"ferry/internal/inventory"
 	"ferry/internal/nix"
+	"ferry/internal/session"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -269,16 +269,16 @@ func (a *app) completions(ctx context.Context, f *nodeFlags, args []string, toCo
 }
 
 // roots is ferry's folder of GC roots.
-func (a *app) roots() (deploy.Roots, error) {
+func (a *app) roots() (session.Roots, error) {
 	state := a.Getenv("XDG_STATE_HOME")
 	if state == "" || !filepath.IsAbs(state) {
 		home := a.Getenv("HOME")
 		if home == "" {
-			return deploy.Roots{}, errors.New("neither XDG_STATE_HOME nor HOME is set: no place for GC roots")
+			return session.Roots{}, errors.New("neither XDG_STATE_HOME nor HOME is set: no place for GC roots")
 		}
 		state = filepath.Join(home, ".local", "state")
 	}
-	return deploy.Roots{Dir: filepath.Join(state, "ferry")}, nil
+	return session.Roots{Dir: filepath.Join(state, "ferry")}, nil
 }
 
 // cacheFolder is where evaluations are kept; "" where there is no place for them.
@@ -314,20 +314,20 @@ func (a *app) addLogin(flags *pflag.FlagSet) {
 }
 
 // openWork is what the commands that build begin with: Nix by the flags, this machine's GC roots, and how a target is reached.
-func (a *app) openWork(o nixFlags) (deploy.Session, error) {
+func (a *app) openWork(o nixFlags) (session.Session, error) {
 	client, err := o.client(a)
 	if err != nil {
-		return deploy.Session{}, err
+		return session.Session{}, err
 	}
 	roots, err := a.roots()
 	if err != nil {
-		return deploy.Session{}, err
+		return session.Session{}, err
 	}
 	return a.session(client, roots), nil
 }
 
 // openOne is [app.openWork] with the inventory and the one node that args name.
-func (a *app) openOne(ctx context.Context, n nixFlags, f nodeFlags, args []string) (*inventory.Inventory, inventory.Node, deploy.Session, error) {
+func (a *app) openOne(ctx context.Context, n nixFlags, f nodeFlags, args []string) (*inventory.Inventory, inventory.Node, session.Session, error) {
 	with, err := a.openWork(n)
 	if err != nil {
 		return nil, inventory.Node{}, with, err

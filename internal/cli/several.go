@@ -5,15 +5,15 @@ import (
 	"fmt"
 	"runtime"
 
-	"ferry/internal/deploy"
 	"ferry/internal/fleet"
 	"ferry/internal/inventory"
 	"ferry/internal/prose"
+	"ferry/internal/session"
 )
 
 // eachNode does what changes no target for several nodes at once. What fails is told as it does; the error is about all of them.
 // errs has an error for each, or nil.
-func (a *app) eachNode(ctx context.Context, inv *inventory.Inventory, nodes []inventory.Node, do func(ctx context.Context, i int, turn deploy.Turn) error) (errs []error, err error) {
+func (a *app) eachNode(ctx context.Context, inv *inventory.Inventory, nodes []inventory.Node, do func(ctx context.Context, i int, turn session.Turn) error) (errs []error, err error) {
 	if len(nodes) == 1 {
 		err = do(ctx, 0, nil)
 		return []error{err}, err
@@ -23,7 +23,7 @@ func (a *app) eachNode(ctx context.Context, inv *inventory.Inventory, nodes []in
 		names = append(names, n.Name)
 	}
 	a.printer.Several(names)
-	errs = fleet.Each(ctx, inv, nodes, runtime.NumCPU(), func(ctx context.Context, i int, turn deploy.Turn) error {
+	errs = fleet.Each(ctx, inv, nodes, runtime.NumCPU(), func(ctx context.Context, i int, turn session.Turn) error {
 		err := do(ctx, i, turn)
 		a.printer.Ended(nodes[i].Name, err != nil)
 		if err != nil && !interrupted(ctx, err) {

@@ -10,11 +10,12 @@ import (
 	"ferry/internal/cause"
 	"ferry/internal/inventory"
 	"ferry/internal/nix"
+	"ferry/internal/session"
 )
 
 // Abandon writes to the folder dir what makes a node's bundle without ferry, and proves it: nix-build has to make the same
 // store path of it that ferry makes. A failure is an [*Error].
-func Abandon(ctx context.Context, with Session, inv *inventory.Inventory, node inventory.Node, dir string) (nix.StorePath, error) {
+func Abandon(ctx context.Context, with session.Session, inv *inventory.Inventory, node inventory.Node, dir string) (nix.StorePath, error) {
 	l, err := newLook(with, inv, node)
 	if err != nil {
 		return "", err
@@ -27,8 +28,8 @@ func Abandon(ctx context.Context, with Session, inv *inventory.Inventory, node i
 	if _, err := l.Build(ctx, evaluation); err != nil {
 		return "", err
 	}
-	fail := func(err error) (nix.StorePath, error) { return "", l.fail(Build, Unchanged, err) }
-	bundle, err := readDerivation(evaluation.Bundle)
+	fail := func(err error) (nix.StorePath, error) { return "", l.Fail(session.Build, session.Unchanged, err) }
+	bundle, err := session.ReadDerivation(evaluation.Bundle)
 	if err != nil {
 		return fail(err)
 	}
@@ -38,7 +39,7 @@ func Abandon(ctx context.Context, with Session, inv *inventory.Inventory, node i
 	if err := inv.WriteByHand(ctx, dir, node, bundle.Env["nixpkgs"]); err != nil {
 		return fail(err)
 	}
-	log := l.lines(Build)
+	log := l.Lines(session.Build)
 	made, err := with.Nix.BuildFile(ctx, filepath.Join(dir, "default.nix"), filepath.Join(dir, "result"), log)
 	log.Flush()
 	if err != nil {
@@ -53,11 +54,11 @@ func Abandon(ctx context.Context, with Session, inv *inventory.Inventory, node i
 // notTheSame says why what was made by hand is another bundle than ferry's.
 func (l *look) notTheSame(ctx context.Context, evaluation *inventory.Evaluation, made nix.StorePath) error {
 	text := fmt.Sprintf("by hand it is another bundle than ferry's: %s, not %s", made, evaluation.BundleOut)
-	drv, err := l.deriver(ctx, made)
+	drv, err := l.Deriver(ctx, made)
 	if err != nil || drv == "" {
 		return errors.New(text)
 	}
-	report, err := cause.Explain(ctx, evaluation.Bundle, drv, readDerivations, readDerivations, cause.Facts{})
+	report, err := cause.Explain(ctx, evaluation.Bundle, drv, session.ReadDerivations, session.ReadDerivations, cause.Facts{})
 	if err != nil {
 		return errors.New(text)
 	}
@@ -68,5 +69,5 @@ func (l *look) notTheSame(ctx context.Context, evaluation *inventory.Evaluation,
 	if len(because) > 0 {
 		text += ": " + strings.Join(because, "; ")
 	}
-	return hint(text, "ferry verify --here "+l.Node.Name+" compares the systems without the bundle around them")
+	return session.Hint(text, "ferry verify --here "+l.Node.Name+" compares the systems without the bundle around them")
 }

@@ -6,10 +6,11 @@ import (
 
 	"ferry/internal/action"
 	"ferry/internal/agent"
+	"ferry/internal/session"
 )
 
 // agree asks a person whether to do what is planned, where there is one to ask.
-func (d *deployment) agree(ctx context.Context, ready Built, facts agent.Facts) error {
+func (d *deployment) agree(ctx context.Context, ready session.Built, facts agent.Facts) error {
 	if d.opts.Agree == nil || d.opts.Action == action.DryActivate {
 		return nil
 	}
@@ -22,10 +23,10 @@ func (d *deployment) agree(ctx context.Context, ready Built, facts agent.Facts) 
 	}
 	agreed, err := d.opts.Agree(ctx, planned)
 	if err != nil {
-		return d.fail(Connect, Unchanged, err)
+		return d.Fail(session.Connect, session.Unchanged, err)
 	}
 	if !agreed {
-		return d.fail(Connect, Unchanged, fmt.Errorf("cancelled; nothing was changed"))
+		return d.Fail(session.Connect, session.Unchanged, fmt.Errorf("cancelled; nothing was changed"))
 	}
 	return nil
 }

@@ -11,13 +11,14 @@ import (
 	"ferry/internal/agent"
 	"ferry/internal/health"
 	"ferry/internal/inventory"
+	"ferry/internal/session"
 )
 
 // Attach follows the switch on a node's target that was begun last, from its first line on, and finishes it as the deployment
 // that began it would have. The checks that it makes are those of inv: what the target says is not asked of anybody. A failure is
 // an [*Error].
-func Attach(ctx context.Context, with Session, inv *inventory.Inventory, node inventory.Node, leave Leave) (Result, error) {
-	v, err := with.Visit(inv, node, Shared)
+func Attach(ctx context.Context, with session.Session, inv *inventory.Inventory, node inventory.Node, leave Leave) (Result, error) {
+	v, err := with.Visit(inv, node, session.Shared)
 	if err != nil {
 		return Result{}, err
 	}
@@ -26,7 +27,7 @@ func Attach(ctx context.Context, with Session, inv *inventory.Inventory, node in
 	// Before anything is followed: a target that waits must not wait for a source to be copied.
 	checks, err := inv.ChecksOf(ctx, node)
 	if err != nil {
-		return Result{}, d.fail(Connect, Unchanged, err)
+		return Result{}, d.Fail(session.Connect, session.Unchanged, err)
 	}
 	return d.attach(ctx, checks)
 }
@@ -38,11 +39,11 @@ func (d *deployment) attach(ctx context.Context, checks health.Checks) (Result, 
 		return Result{}, err
 	}
 	s := d.newSwitching("", "", facts)
-	soft, release := soften(ctx, d.opts.Leave, func() { s.note(s.comeBack()) })
+	soft, release := soften(ctx, d.opts.Leave, func() { s.Note(s.comeBack()) })
 	defer release()
-	s.enter(Activate)
+	s.enter(session.Activate)
 	var got agent.SwitchResult
-	err = d.Link.do(soft, func(conn *agent.Session) error {
+	err = d.Link.Do(soft, func(conn *agent.Session) error {
 		var err error
 		got, err = conn.Switch(soft, agent.Request{Job: s.job, Token: &s.expect, Offset: s.log.Total}, s.log, s.phase)
 		return err
@@ -50,16 +51,16 @@ func (d *deployment) attach(ctx context.Context, checks health.Checks) (Result, 
 	if err == nil {
 		s.job, s.toplevel, s.before.Current = got.Job, got.Toplevel, got.Before
 		if got.Outcome == "" {
-			if source := bundleLink(got.Bundle, "source"); source != "" && d.isOurs(ctx, got.Bundle, got.Toplevel) {
+			if source := session.BundleLink(got.Bundle, "source"); source != "" && d.IsOurs(ctx, got.Bundle, got.Toplevel) {
 				// What they run is there in the source that was shipped, not in the one that is here now.
 				checks = d.Inventory.ChecksIn(d.Node, source)
 			}
 			if err = s.judgeBy(checks, string(got.Awaits)); err == nil {
-				if d.Link.interactive() {
-					d.note(provesLess)
+				if d.Link.Interactive() {
+					d.Note(provesLess)
 				}
-				d.Link.bearWith(time.Duration(got.Left) * time.Second)
-				got, err = s.finish(soft, d.Link.do, got)
+				d.Link.BearWith(time.Duration(got.Left) * time.Second)
+				got, err = s.finish(soft, d.Link.Do, got)
 			}
 		}
 	}
@@ -86,17 +87,17 @@ func (s *switching) judgeBy(checks health.Checks, awaits string) error {
 	case mine == awaits:
 		s.checks = checks
 	case awaits == "":
-		s.note("this deployment was begun without checks: those that the inventory has for " + s.Node.Name + " are not made")
+		s.Note("this deployment was begun without checks: those that the inventory has for " + s.Node.Name + " are not made")
 	case mine == "":
 		s.watching = true
-		s.note("this deployment waits for checks, and the inventory has none for " + s.Node.Name +
+		s.Note("this deployment waits for checks, and the inventory has none for " + s.Node.Name +
 			": it is only watched, and goes back unless the ferry that began it is still there")
-		s.failure = &Advised{Text: "the inventory has no checks", Advice: []string{
+		s.failure = &session.Advised{Text: "the inventory has no checks", Advice: []string{
 			"attach with the inventory that it was deployed with: checks are only made as one's own inventory has them",
 		}}
 	default:
 		s.checks = checks
-		s.note("this deployment was begun with other checks than the inventory has for " + s.Node.Name + ": those of the inventory are made")
+		s.Note("this deployment was begun with other checks than the inventory has for " + s.Node.Name + ": those of the inventory are made")
 	}
 	return nil
 }
@@ -116,7 +117,7 @@ func nameOf(checks health.Checks) (string, error) {
 
 // keepIfOurs is keepHere where the target says which bundle it has.
 func (d *deployment) keepIfOurs(ctx context.Context, result Result) {
-	if !d.isOurs(context.WithoutCancel(ctx), result.Bundle, result.Toplevel) {
+	if !d.IsOurs(context.WithoutCancel(ctx), result.Bundle, result.Toplevel) {
 		result.Bundle = ""
 	}
 	d.keepHere(ctx, result)

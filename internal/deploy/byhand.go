@@ -9,6 +9,7 @@ import (
 	"ferry/internal/inventory"
 	"ferry/internal/nix"
 	"ferry/internal/run"
+	"ferry/internal/session"
 	"ferry/internal/target"
 )
 
@@ -17,7 +18,7 @@ const switchScript = "/nixos-rebuild-switch"
 
 // ByHand evaluates a node and gives its deployment, with an action, as commands that work without ferry, ready to paste into sh, with
 // comments. They need two logins, and a target that knows no user as trusted.
-func ByHand(ctx context.Context, with Session, inv *inventory.Inventory, node inventory.Node, act action.Action) (string, error) {
+func ByHand(ctx context.Context, with session.Session, inv *inventory.Inventory, node inventory.Node, act action.Action) (string, error) {
 	evaluation, err := with.At(inv, node).Evaluate(ctx)
 	if err != nil {
 		return "", err
@@ -32,7 +33,7 @@ func ByHand(ctx context.Context, with Session, inv *inventory.Inventory, node in
 	fmt.Fprintf(&b, "bundle=%s\n", run.Quote(string(bundle)))
 	fmt.Fprintf(&b, "nix-store --realise %s  # builds it, where it is not there\n", run.Quote(string(evaluation.Bundle)))
 	if address.Local() {
-		fmt.Fprintf(&b, "%s \"$bundle\"%s %s\n", run.QuoteAll(elevation(node)), switchScript, act)
+		fmt.Fprintf(&b, "%s \"$bundle\"%s %s\n", run.QuoteAll(session.Elevation(node)), switchScript, act)
 		return b.String(), nil
 	}
 	var config, port []string
@@ -54,7 +55,7 @@ func ByHand(ctx context.Context, with Session, inv *inventory.Inventory, node in
 	}
 	fmt.Fprintf(&b, "# where this user is in the target's trusted-users, this copies as well:  %s\n", nixCopy)
 	fmt.Fprintf(&b, "nix-store --export $(nix-store --query --requisites \"$bundle\") | gzip | %s -- %s 'cat > ferry-bundle.gz'\n", ssh, dest)
-	fmt.Fprintf(&b, "%s -t -- %s %s\n", ssh, dest, elevatedImport(elevation(node), bundle, act))
+	fmt.Fprintf(&b, "%s -t -- %s %s\n", ssh, dest, elevatedImport(session.Elevation(node), bundle, act))
 	return b.String(), nil
 }
 

@@ -17,7 +17,9 @@ import (
 	"ferry/internal/agent"
 	"ferry/internal/agent/agenttest"
 	"ferry/internal/health"
+	"ferry/internal/inventory"
 	"ferry/internal/run"
+	"ferry/internal/session"
 	"ferry/internal/target"
 )
 
@@ -62,14 +64,14 @@ func fakeDial(dir, line, address string) int {
 // checked makes the checks of a node and gives what was told.
 func checked(t *testing.T, n *fakeNode, checks health.Checks) ([]string, error) {
 	t.Helper()
-	if _, err := n.Link.open(agenttest.Soon(t)); err != nil {
+	if _, err := n.Link.Open(agenttest.Soon(t)); err != nil {
 		t.Fatal(err)
 	}
 	if err := checks.Validate(); err != nil {
 		t.Fatal(err)
 	}
 	var told []string
-	err := runChecks(agenttest.Soon(t), checks, n.Link, func(e Event) {
+	err := runChecks(agenttest.Soon(t), checks, n.Link, func(e session.Event) {
 		told = append(told, strings.TrimSpace(fmt.Sprintf("%s %s %s", e.Kind, e.Step, e.Text)))
 	})
 	return told, err
@@ -130,8 +132,8 @@ func TestCheckThatFailsIsAFailureOfTheNode(t *testing.T) {
 		if !slices.Contains(told, "line check "+err.Error()) || strings.HasPrefix(told[len(told)-1], "finished") {
 			t.Errorf("%s: told %q", name, told)
 		}
-		if name == "fails" && !slices.Equal(Output(err), []string{"no", "not yet"}) {
-			t.Errorf("it wrote %q", Output(err))
+		if name == "fails" && !slices.Equal(session.Output(err), []string{"no", "not yet"}) {
+			t.Errorf("it wrote %q", session.Output(err))
 		}
 	}
 }
@@ -183,12 +185,11 @@ func TestRequestFromTheTargetThatFailsSaysWhatTheTargetSaw(t *testing.T) {
 func TestOnThisMachineTargetIsHere(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	t.Cleanup(server.Close)
-	address, err := target.ParseAddress("local")
+	v, err := session.Session{Dialer: &target.Dialer{Runner: new(run.Runner)}}.Visit(nil, inventory.Node{Target: "local"}, session.Reading)
 	if err != nil {
 		t.Fatal(err)
 	}
-	local := newLink(&target.Dialer{Runner: new(run.Runner)}, []target.Address{address}, agent.Options{}, func(string) {})
-	if err := runChecks(agenttest.Soon(t), requestFrom(health.Target, server.URL), local, func(Event) {}); err != nil {
+	if err := runChecks(agenttest.Soon(t), requestFrom(health.Target, server.URL), v.Link, func(session.Event) {}); err != nil {
 		t.Error(err)
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"ferry/internal/agent"
 	"ferry/internal/run"
+	"ferry/internal/session"
 	"ferry/internal/target"
 )
 
@@ -97,7 +98,7 @@ func (s *switching) confirm(ctx context.Context, left time.Duration) error {
 	line := confirmLine(agent.ConfirmFolder(s.job))
 	// The target's clock is what counts; this one may be a little late.
 	deadline := time.Now().Add(left + time.Second)
-	return confirmLogin(ctx, s.Link.dialer, s.Link.address(), s.Link.interactive(), line, confirmInput(s.expect.Name, s.token), deadline, s.note)
+	return confirmLogin(ctx, s.Dialer, s.Link.Address(), s.Link.Interactive(), line, confirmInput(s.expect.Name, s.token), deadline, s.Note)
 }
 
 // mayConfirm finds out before anything is changed whether the target could be confirmed at all, by the same kind of login that
@@ -105,17 +106,17 @@ func (s *switching) confirm(ctx context.Context, left time.Duration) error {
 // the login needs a person, on the way there may be another host that needs one.
 func (d *deployment) mayConfirm(ctx context.Context) error {
 	switch {
-	case d.Link.address().Local():
+	case d.Link.Address().Local():
 		return nil
-	case d.Link.interactive():
-		if err := d.Link.dialer.Answers(ctx, d.Link.address()); err != nil {
-			return &Advised{Err: err, Text: "no new connection comes through without a person, so nothing could confirm the new system: " + err.Error(),
+	case d.Link.Interactive():
+		if err := d.Dialer.Answers(ctx, d.Link.Address()); err != nil {
+			return &session.Advised{Err: err, Text: "no new connection comes through without a person, so nothing could confirm the new system: " + err.Error(),
 				Advice: []string{"load the key for every host on the way into ssh-agent; or use --action boot and restart the target"}}
 		}
-		d.note(provesLess)
+		d.Note(provesLess)
 		return nil
 	}
-	if err := tryLogin(ctx, d.Link.dialer, d.Link.address(), min(d.opts.Limits.Confirm, trialTime)); err != nil {
+	if err := tryLogin(ctx, d.Dialer, d.Link.Address(), min(d.opts.Limits.Confirm, trialTime)); err != nil {
 		return noLogin(err)
 	}
 	return nil
@@ -150,7 +151,7 @@ func tryLogin(ctx context.Context, dialer *target.Dialer, addr target.Address, w
 
 // noLogin says what to do about a login that works no more.
 func noLogin(err error) error {
-	e := &Advised{Err: err, Text: "no new login is possible, so nothing could confirm the new system: " + err.Error()}
+	e := &session.Advised{Err: err, Text: "no new login is possible, so nothing could confirm the new system: " + err.Error()}
 	var connect *target.Error
 	if errors.As(err, &connect) && connect.Kind == target.Denied {
 		e.Advice = []string{
@@ -159,7 +160,7 @@ func noLogin(err error) error {
 		}
 		return e
 	}
-	e.Advice = append(hintsOf(err), "nothing has changed, and what has arrived is kept")
+	e.Advice = append(session.HintsOf(err), "nothing has changed, and what has arrived is kept")
 	return e
 }
 

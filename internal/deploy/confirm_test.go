@@ -16,6 +16,7 @@ import (
 	"ferry/internal/agent"
 	"ferry/internal/agent/agenttest"
 	"ferry/internal/run"
+	"ferry/internal/session"
 	"ferry/internal/target"
 )
 
@@ -23,7 +24,7 @@ import (
 func comeBack(ctx context.Context, t *testing.T, interactive bool, within time.Duration, plan ...string) (n *fakeNode, notes []string, err error) {
 	t.Helper()
 	n = newFakeNode(t, action.Switch, plan...)
-	err = confirmLogin(ctx, n.Link.dialer, n.Link.address(), interactive, confirmLine(n.Dir), confirmInput("token", "secret"),
+	err = confirmLogin(ctx, n.Dialer, n.Link.Address(), interactive, confirmLine(n.Dir), confirmInput("token", "secret"),
 		time.Now().Add(within), func(text string) { notes = append(notes, text) })
 	return n, notes, err
 }
@@ -86,7 +87,7 @@ func TestConfirmingEndsWhereTheTargetDoesNotWaitAnyMore(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newFakeNode(t, action.Switch, c.plan...)
-			err := confirmLogin(agenttest.Soon(t), n.Link.dialer, n.Link.address(), false, confirmLine(filepath.Join(n.Dir, "gone")), confirmInput("token", "secret"),
+			err := confirmLogin(agenttest.Soon(t), n.Dialer, n.Link.Address(), false, confirmLine(filepath.Join(n.Dir, "gone")), confirmInput("token", "secret"),
 				time.Now().Add(time.Hour), func(string) {})
 			if err == nil || err.Error() != c.want || n.Connections(t) != len(c.plan) {
 				t.Errorf("got %v after %d connections", err, n.Connections(t))
@@ -104,7 +105,7 @@ func TestConfirmingEndsAtOnceWhenNobodyWaitsAnyMore(t *testing.T) {
 	ctx, cancel = context.WithCancel(agenttest.Soon(t))
 	n := newFakeNode(t, action.Switch, "refused", "hangs")
 	var e *target.Error
-	err := confirmLogin(ctx, n.Link.dialer, n.Link.address(), false, "true", nil, time.Now().Add(time.Hour), func(string) {
+	err := confirmLogin(ctx, n.Dialer, n.Link.Address(), false, "true", nil, time.Now().Add(time.Hour), func(string) {
 		time.AfterFunc(200*time.Millisecond, cancel)
 	})
 	if !errors.As(err, &e) || e.Kind != target.Refused {
@@ -129,7 +130,7 @@ func TestConfirmingWithoutSSHHereIsNotTriedAgain(t *testing.T) {
 	n := newFakeNode(t, action.Switch, "runs")
 	t.Setenv("PATH", t.TempDir())
 	var missing *target.MissingError
-	err := confirmLogin(agenttest.Soon(t), n.Link.dialer, n.Link.address(), false, "true", nil, time.Now().Add(time.Hour), n.note)
+	err := confirmLogin(agenttest.Soon(t), n.Dialer, n.Link.Address(), false, "true", nil, time.Now().Add(time.Hour), n.Note)
 	if !errors.As(err, &missing) {
 		t.Errorf("got %v", err)
 	}
@@ -244,14 +245,14 @@ func TestALoginIsTriedBeforeAnythingChanges(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newFakeNode(t, action.Switch, c.plan...)
-			err := tryLogin(agenttest.Soon(t), n.Link.dialer, n.Link.address(), time.Minute)
+			err := tryLogin(agenttest.Soon(t), n.Dialer, n.Link.Address(), time.Minute)
 			if err != nil {
 				err = noLogin(err)
 			}
 			if c.says == "" && err != nil || c.says != "" && (err == nil || !strings.HasPrefix(err.Error(), c.says)) {
 				t.Errorf("got %v", err)
 			}
-			if err != nil && len(hintsOf(err)) == 0 {
+			if err != nil && len(session.HintsOf(err)) == 0 {
 				t.Error("no hint")
 			}
 			if got := n.Connections(t); got != c.connections {

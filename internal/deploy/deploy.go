@@ -14,6 +14,7 @@ import (
 	"ferry/internal/agent"
 	"ferry/internal/inventory"
 	"ferry/internal/nix"
+	"ferry/internal/session"
 	"ferry/internal/ship"
 )
 
@@ -44,7 +45,7 @@ func (o Options) unguarded(facts agent.Facts) error {
 	if o.Unsafe || o.Action.Activates() != "test" {
 		return nil
 	}
-	return goesBack(facts)
+	return session.RollsBack(facts)
 }
 
 // Switching says how a target that runs is changed.
@@ -100,7 +101,7 @@ type Result struct {
 
 // deployment is one node on its way.
 type deployment struct {
-	*Visit
+	*session.Visit
 	opts Options
 	// what is the word for it in the target's journal, if the action is not.
 	what string
@@ -109,8 +110,8 @@ type deployment struct {
 }
 
 // Run deploys node. A failure is an [*Error], which says what state the node is left in.
-func Run(ctx context.Context, with Session, inv *inventory.Inventory, node inventory.Node, opts Options) (Result, error) {
-	v, err := with.Visit(inv, node, Exclusive)
+func Run(ctx context.Context, with session.Session, inv *inventory.Inventory, node inventory.Node, opts Options) (Result, error) {
+	v, err := with.Visit(inv, node, session.Exclusive)
 	if err != nil {
 		return Result{}, err
 	}
@@ -124,8 +125,8 @@ func Run(ctx context.Context, with Session, inv *inventory.Inventory, node inven
 		return Result{Outcome: Nothing, Bundle: ready.Bundle, Toplevel: ready.Toplevel}, d.mend(ctx, ready, facts)
 	}
 	if d.opts.Action != action.DryActivate && !d.opts.ReplaceUnknown {
-		if err := surprise(facts, d.project(ctx, ready.Toplevel)); err != nil {
-			return Result{}, d.fail(Connect, Unchanged, err)
+		if err := session.Surprise(facts, d.Known(ctx, ready.Toplevel)); err != nil {
+			return Result{}, d.Fail(session.Connect, session.Unchanged, err)
 		}
 	}
 	needsReboot, err := d.checkReboot(facts, ready)
@@ -133,12 +134,12 @@ func Run(ctx context.Context, with Session, inv *inventory.Inventory, node inven
 		return Result{}, err
 	}
 	if err := d.opts.unguarded(facts); err != nil && !d.sameSystem(ready, facts) {
-		return Result{}, d.fail(Connect, Unchanged, err)
+		return Result{}, d.Fail(session.Connect, session.Unchanged, err)
 	}
 	if err := d.agree(ctx, ready, facts); err != nil {
 		return Result{}, err
 	}
-	over, err := d.wait(ctx, Ship)
+	over, err := d.WaitTurn(ctx, session.Ship)
 	if err != nil {
 		return Result{}, err
 	}
@@ -153,15 +154,15 @@ func Run(ctx context.Context, with Session, inv *inventory.Inventory, node inven
 
 // checkReboot finds out before anything is shipped whether only a reboot can bring the new system, and why: a switch is then
 // done as boot.
-func (d *deployment) checkReboot(facts agent.Facts, ready Built) (reason string, err error) {
+func (d *deployment) checkReboot(facts agent.Facts, ready session.Built) (reason string, err error) {
 	if reason = rebootNeeded(facts, ready.Toplevel); reason == "" {
 		return "", nil
 	}
 	switch d.opts.Action {
 	case action.Test:
-		return "", d.fail(Activate, Unchanged, hint("this system cannot be tried without a reboot: "+reason, "use --action boot, then restart the target"))
+		return "", d.Fail(session.Activate, session.Unchanged, session.Hint("this system cannot be tried without a reboot: "+reason, "use --action boot, then restart the target"))
 	case action.Switch:
-		d.note("this change needs a reboot: " + reason + "; it is installed, and runs from the next boot on")
+		d.Note("this change needs a reboot: " + reason + "; it is installed, and runs from the next boot on")
 		d.opts.Action = action.Boot
 		return reason, nil
 	}
@@ -169,21 +170,21 @@ func (d *deployment) checkReboot(facts agent.Facts, ready Built) (reason string,
 }
 
 // isDone tells whether the target is as asked already, bundle and all.
-func (d *deployment) isDone(ready Built, facts agent.Facts) bool {
+func (d *deployment) isDone(ready session.Built, facts agent.Facts) bool {
 	return d.opts.Action.IsDone(facts, ready.Bundle, ready.Toplevel, d.opts.reboots())
 }
 
 // sameSystem tells whether the target has the system that is asked for already.
-func (d *deployment) sameSystem(ready Built, facts agent.Facts) bool {
+func (d *deployment) sameSystem(ready session.Built, facts agent.Facts) bool {
 	return d.opts.Action.HasSystem(facts, ready.Toplevel, d.opts.reboots())
 }
 
 // mend puts back what the target's disk lacks of a system that is as asked.
-func (d *deployment) mend(ctx context.Context, ready Built, facts agent.Facts) error {
+func (d *deployment) mend(ctx context.Context, ready session.Built, facts agent.Facts) error {
 	if facts.Lacking == 0 {
 		return nil
 	}
-	over, err := d.wait(ctx, Ship)
+	over, err := d.WaitTurn(ctx, session.Ship)
 	if err != nil {
 		return err
 	}
@@ -192,7 +193,7 @@ func (d *deployment) mend(ctx context.Context, ready Built, facts agent.Facts) e
 }
 
 // apply changes the target.
-func (d *deployment) apply(ctx context.Context, ready Built) (Result, error) {
+func (d *deployment) apply(ctx context.Context, ready session.Built) (Result, error) {
 	result := Result{Bundle: ready.Bundle, Toplevel: ready.Toplevel}
 	var err error
 	if err := d.askEarly(ctx, ready); err != nil {
@@ -204,13 +205,13 @@ func (d *deployment) apply(ctx context.Context, ready Built) (Result, error) {
 	if err := d.complete(ctx, ready.Bundle, true); err != nil {
 		return result, err
 	}
-	over, err := d.wait(ctx, Activate)
+	over, err := d.WaitTurn(ctx, session.Activate)
 	if err != nil {
 		return result, err
 	}
 	defer over()
 	// The connection may have been lost and made again: what counts is how the target is now.
-	facts := d.Link.facts()
+	facts := d.Link.Facts()
 	if d.sameSystem(ready, facts) {
 		result.Outcome = RootMoved
 		result.Generation, err = d.commit(ctx, ready, "root", facts)
@@ -236,7 +237,7 @@ func (d *deployment) apply(ctx context.Context, ready Built) (Result, error) {
 }
 
 // install makes the system what boots, and leaves what runs as it is.
-func (d *deployment) install(ctx context.Context, ready Built, facts agent.Facts, result *Result) error {
+func (d *deployment) install(ctx context.Context, ready session.Built, facts agent.Facts, result *Result) error {
 	result.Outcome = Committed
 	if facts.Current != string(ready.Toplevel) {
 		result.Outcome = Installed
@@ -246,23 +247,23 @@ func (d *deployment) install(ctx context.Context, ready Built, facts agent.Facts
 	return err
 }
 
-func (d *deployment) ship(ctx context.Context, ready Built) (ship.Result, error) {
-	done := d.start(Ship)
+func (d *deployment) ship(ctx context.Context, ready session.Built) (ship.Result, error) {
+	done := d.Start(session.Ship)
 	shipment := &shipment{d: d, root: ready.Bundle, whole: map[nix.StorePath]bool{}}
-	err := d.Link.do(ctx, shipment.run(ctx))
+	err := d.Link.Do(ctx, shipment.run(ctx))
 	if err != nil {
-		return shipment.total, d.fail(Ship, Unchanged, FullDisk(err))
+		return shipment.total, d.Fail(session.Ship, session.Unchanged, session.FullDisk(err))
 	}
 	done(shipment.summary())
 	return shipment.total, nil
 }
 
 // activate runs the new system on the target and gives the units that failed.
-func (d *deployment) activate(ctx context.Context, ready Built, before agent.Facts) ([]string, error) {
-	done := d.start(Activate)
-	log := d.lines(Activate)
+func (d *deployment) activate(ctx context.Context, ready session.Built, before agent.Facts) ([]string, error) {
+	done := d.Start(session.Activate)
+	log := d.Lines(session.Activate)
 	var result agent.ActivateResult
-	err := d.Link.follow(ctx, func(conn *agent.Session) error {
+	err := d.Link.Follow(ctx, func(conn *agent.Session) error {
 		var err error
 		result, err = conn.Activate(ctx, agent.Request{
 			Job: d.Job, Offset: log.Total, Toplevel: ready.Toplevel, Bundle: ready.Bundle,
@@ -272,10 +273,10 @@ func (d *deployment) activate(ctx context.Context, ready Built, before agent.Fac
 	})
 	log.Flush()
 	if err != nil {
-		return nil, d.interrupted(Activate, err, before, d.opts.Action == action.DryActivate)
+		return nil, d.interrupted(session.Activate, err, before, d.opts.Action == action.DryActivate)
 	}
 	if err := activationError(result, d.opts.Action, before, string(ready.Toplevel)); err != nil {
-		return result.Failed, d.fail(Activate, stateAfter(result, d.opts.Action, before, string(ready.Toplevel)), err)
+		return result.Failed, d.Fail(session.Activate, stateAfter(result, d.opts.Action, before, string(ready.Toplevel)), err)
 	}
 	done("")
 	return result.Failed, nil
@@ -283,28 +284,28 @@ func (d *deployment) activate(ctx context.Context, ready Built, before agent.Fac
 
 // interrupted is the error of a step that may have changed the target and whose end is not known here. A harmless one changes
 // neither what runs nor what boots.
-func (d *deployment) interrupted(step Step, err error, before agent.Facts, harmless bool) error {
-	e := d.fail(step, Unknown, err)
+func (d *deployment) interrupted(step session.Step, err error, before agent.Facts, harmless bool) error {
+	e := d.Fail(step, session.Unknown, err)
 	if harmless {
-		e.State = Unchanged
+		e.State = session.Unchanged
 		return e
 	}
 	var response *agent.ResponseError
-	var forgotten *forgottenError
+	var forgotten *session.ForgottenError
 	switch {
 	case errors.As(err, &response):
 		// The agent refused, or could not begin.
-		if step == Activate || d.opts.Action == action.Boot {
-			e.State = Unchanged
+		if step == session.Activate || d.opts.Action == action.Boot {
+			e.State = session.Unchanged
 		}
 	case errors.As(err, &forgotten):
-		if f := forgotten.facts; f.Current == before.Current && f.Profile == before.Profile && f.Bundle == before.Bundle {
-			e.State = Unchanged
-			e.Err = hint(err.Error()+"; it runs and boots what it did before", "run the same command again: what has arrived is kept")
+		if f := forgotten.Facts; f.Current == before.Current && f.Profile == before.Profile && f.Bundle == before.Bundle {
+			e.State = session.Unchanged
+			e.Err = session.Hint(err.Error()+"; it runs and boots what it did before", "run the same command again: what has arrived is kept")
 		}
 	case agent.IsLost(err), errors.Is(err, context.Canceled):
 		if errors.Is(err, context.Canceled) {
-			e.Err = &Advised{Text: "interrupted", Err: err}
+			e.Err = &session.Advised{Text: "interrupted", Err: err}
 		}
 		e.Advice = []string{fmt.Sprintf("it goes on there; its log on the target: /run/ferry/%s-%s/log, for root", d.Job, step)}
 		if back := backTo(before); back != "" && d.opts.Action != action.Boot {
@@ -314,11 +315,11 @@ func (d *deployment) interrupted(step Step, err error, before agent.Facts, harml
 	return e
 }
 
-func (d *deployment) commit(ctx context.Context, ready Built, act string, before agent.Facts) (int, error) {
-	done := d.start(Commit)
-	log := d.lines(Commit)
+func (d *deployment) commit(ctx context.Context, ready session.Built, act string, before agent.Facts) (int, error) {
+	done := d.Start(session.Commit)
+	log := d.Lines(session.Commit)
 	var result agent.CommitResult
-	err := d.Link.follow(ctx, func(conn *agent.Session) error {
+	err := d.Link.Follow(ctx, func(conn *agent.Session) error {
 		var err error
 		result, err = conn.Commit(ctx, agent.Request{
 			Job: d.Job, Offset: log.Total, Toplevel: ready.Toplevel, Bundle: ready.Bundle, Action: act, ForceNotNixOS: d.opts.ForceNotNixOS,
@@ -328,16 +329,16 @@ func (d *deployment) commit(ctx context.Context, ready Built, act string, before
 	})
 	log.Flush()
 	if err != nil {
-		return 0, d.interrupted(Commit, err, before, act == "root")
+		return 0, d.interrupted(session.Commit, err, before, act == "root")
 	}
 	// A reboot has brought it.
 	runs := d.opts.reboots() && before.Current == string(ready.Toplevel)
 	if err := commitError(result, runs); err != nil {
-		state := Unchanged
+		state := session.Unchanged
 		if result.Unclean || runs {
-			state = Unknown
+			state = session.Unknown
 		}
-		return 0, d.fail(Commit, state, err)
+		return 0, d.Fail(session.Commit, state, err)
 	}
 	text := "only the configuration's root has moved"
 	if act == "boot" {
@@ -368,6 +369,6 @@ func (d *deployment) keepHere(ctx context.Context, result Result) {
 	err := d.Nix.Root(context.WithoutCancel(ctx), link, result.Bundle)
 	if err != nil {
 		// That costs a full ship next time, not this deployment.
-		d.note("the deployed bundle is not kept on this machine: " + err.Error())
+		d.Note("the deployed bundle is not kept on this machine: " + err.Error())
 	}
 }

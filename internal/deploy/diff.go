@@ -12,6 +12,7 @@ import (
 	"ferry/internal/inventory"
 	"ferry/internal/nix"
 	"ferry/internal/run"
+	"ferry/internal/session"
 )
 
 // Side is a system that is compared with another one.
@@ -55,7 +56,7 @@ const (
 
 // Diff compares two systems of a node, each named by a number of a generation, a store path of a toplevel or bundle, or one of
 // the words. The target is asked only where it has to be, and nothing is changed there. A failure is an [*Error].
-func Diff(ctx context.Context, with Session, inv *inventory.Inventory, node inventory.Node, before, after string) (*Comparison, error) {
+func Diff(ctx context.Context, with session.Session, inv *inventory.Inventory, node inventory.Node, before, after string) (*Comparison, error) {
 	l, err := newLook(with, inv, node)
 	if err != nil {
 		return nil, err
@@ -77,13 +78,13 @@ func (l *look) generations(ctx context.Context) (*agent.GenerationsResult, error
 	if err := l.reach(ctx); err != nil || l.have != nil {
 		return l.have, err
 	}
-	err := l.Link.do(ctx, func(conn *agent.Session) error {
+	err := l.Link.Do(ctx, func(conn *agent.Session) error {
 		have, err := conn.Generations(ctx)
 		l.have = &have
 		return err
 	})
 	if err != nil {
-		return nil, l.fail(Connect, Unchanged, err)
+		return nil, l.Fail(session.Connect, session.Unchanged, err)
 	}
 	return l.have, nil
 }
@@ -101,11 +102,11 @@ func (l *look) side(ctx context.Context, what string) (Side, error) {
 	}
 	path, err := nix.ParseStorePath(what)
 	if err != nil {
-		return Side{}, l.fail(Connect, Unchanged, hint(fmt.Sprintf("%q is no system: expected a generation's number, a store path, running, booted, default or tree", run.Clean(what)),
+		return Side{}, l.Fail(session.Connect, session.Unchanged, session.Hint(fmt.Sprintf("%q is no system: expected a generation's number, a store path, running, booted, default or tree", run.Clean(what)),
 			"ferry generations "+l.Node.Name+" lists the generations"))
 	}
 	s := Side{Name: path.Base(), Toplevel: path}
-	if toplevel := bundleLink(path, "profile"); toplevel != "" {
+	if toplevel := session.BundleLink(path, "profile"); toplevel != "" {
 		s.Toplevel, s.Bundle = toplevel, path
 	}
 	return l.complete(ctx, s)
@@ -136,7 +137,7 @@ func (l *look) there(ctx context.Context, what string) (Side, error) {
 		is = func(g agent.Generation) bool { return g.Default }
 	}
 	if s.Toplevel == "" {
-		return Side{}, l.fail(Connect, Unchanged, hint("the target has no NixOS system that is "+what, "ferry generations "+l.Node.Name+" shows what it has"))
+		return Side{}, l.Fail(session.Connect, session.Unchanged, session.Hint("the target has no NixOS system that is "+what, "ferry generations "+l.Node.Name+" shows what it has"))
 	}
 	if i := slices.IndexFunc(have.Generations, is); i >= 0 {
 		s.Name += fmt.Sprintf(" (generation %d)", have.Generations[i].Number)
@@ -154,7 +155,7 @@ func (l *look) generation(ctx context.Context, number int) (Side, error) {
 	}
 	i := slices.IndexFunc(have.Generations, func(g agent.Generation) bool { return g.Number == number })
 	if i < 0 || have.Generations[i].Toplevel == "" {
-		return Side{}, l.fail(Connect, Unchanged, hint(fmt.Sprintf("the target has no generation %d", number), "ferry generations "+l.Node.Name+" lists what is there"))
+		return Side{}, l.Fail(session.Connect, session.Unchanged, session.Hint(fmt.Sprintf("the target has no generation %d", number), "ferry generations "+l.Node.Name+" lists what is there"))
 	}
 	g := have.Generations[i]
 	return l.complete(ctx, Side{Name: fmt.Sprintf("generation %d", number), Toplevel: nix.StorePath(g.Toplevel), Bundle: nix.StorePath(g.Bundle), running: g.Current})
@@ -164,11 +165,11 @@ func (l *look) generation(ctx context.Context, number int) (Side, error) {
 func (l *look) complete(ctx context.Context, s Side) (Side, error) {
 	here, err := l.valid(ctx, s.Toplevel)
 	if err != nil {
-		return s, l.fail(Build, Unchanged, err)
+		return s, l.Fail(session.Build, session.Unchanged, err)
 	}
 	s.Here = here
 	if s.Bundle != "" {
-		s.Source = bundleLink(s.Bundle, "source")
+		s.Source = session.BundleLink(s.Bundle, "source")
 	}
 	return s, nil
 }
@@ -216,12 +217,12 @@ func (l *look) compare(ctx context.Context, before, after Side) (*Comparison, er
 	c.Judged = running == nil
 	system, err := compare.Systems(string(before.Toplevel), string(after.Toplevel), booted, running)
 	if err != nil {
-		return nil, l.fail(Build, Unchanged, hint(err.Error(), "name a system's toplevel, or a bundle of ferry's"))
+		return nil, l.Fail(session.Build, session.Unchanged, session.Hint(err.Error(), "name a system's toplevel, or a bundle of ferry's"))
 	}
 	c.System = &system
 	facts := agent.Facts{Current: string(before.Toplevel)}
-	init, _ := systemFile(before.Toplevel, "init-interface-version")
-	inhibitors, _ := systemFile(before.Toplevel, "switch-inhibitors")
+	init, _ := session.SystemFile(before.Toplevel, "init-interface-version")
+	inhibitors, _ := session.SystemFile(before.Toplevel, "switch-inhibitors")
 	facts.InitInterface, facts.Inhibitors = agent.Verbatim(init), agent.Verbatim(inhibitors)
 	c.NeedsReboot = rebootNeeded(facts, after.Toplevel)
 	return c, nil
@@ -233,12 +234,12 @@ func (l *look) running(ctx context.Context, before Side) (booted string, running
 		return "", nil, nil
 	}
 	var units *agent.UnitsResult
-	err = l.Link.do(ctx, func(conn *agent.Session) error {
+	err = l.Link.Do(ctx, func(conn *agent.Session) error {
 		units, err = conn.Units(ctx)
 		return err
 	})
 	if err != nil {
-		return "", nil, l.fail(Connect, Unchanged, err)
+		return "", nil, l.Fail(session.Connect, session.Unchanged, err)
 	}
 	if units == nil || len(units.Units) == 0 {
 		return l.facts.Booted, nil, nil
@@ -261,11 +262,11 @@ func (l *look) closure(ctx context.Context, s Side) ([]compare.Path, error) {
 	if s.Here {
 		closure, err := l.local.Closure([]nix.StorePath{s.Toplevel})
 		if err != nil {
-			return nil, l.fail(Build, Unchanged, err)
+			return nil, l.Fail(session.Build, session.Unchanged, err)
 		}
 		infos, err := l.local.PathInfos(closure)
 		if err != nil {
-			return nil, l.fail(Build, Unchanged, err)
+			return nil, l.Fail(session.Build, session.Unchanged, err)
 		}
 		for _, info := range infos {
 			paths = append(paths, compare.Path{Path: info.Path, Size: info.NarSize})
@@ -276,18 +277,18 @@ func (l *look) closure(ctx context.Context, s Side) ([]compare.Path, error) {
 		return nil, err
 	}
 	var result agent.ClosureResult
-	err := l.Link.do(ctx, func(conn *agent.Session) error {
+	err := l.Link.Do(ctx, func(conn *agent.Session) error {
 		var err error
 		result, err = conn.Closure(ctx, s.Toplevel)
 		return err
 	})
 	var response *agent.ResponseError
 	if errors.As(err, &response) && response.Kind == agent.KindInvalid {
-		return nil, l.fail(Connect, Unchanged, hint(fmt.Sprintf("%s is neither in this machine's store nor in the target's", s.Toplevel),
+		return nil, l.Fail(session.Connect, session.Unchanged, session.Hint(fmt.Sprintf("%s is neither in this machine's store nor in the target's", s.Toplevel),
 			"ferry generations "+l.Node.Name+" lists what is there"))
 	}
 	if err != nil {
-		return nil, l.fail(Connect, Unchanged, err)
+		return nil, l.Fail(session.Connect, session.Unchanged, err)
 	}
 	for _, p := range result.Paths {
 		paths = append(paths, compare.Path{Path: p.Path, Size: p.Size})

@@ -13,6 +13,7 @@ import (
 	"ferry/internal/inventory"
 	"ferry/internal/nix"
 	"ferry/internal/prose"
+	"ferry/internal/session"
 
 	"golang.org/x/sys/unix"
 )
@@ -28,7 +29,7 @@ type Finding struct {
 
 // Examination is how nodes are examined.
 type Examination struct {
-	Session
+	session.Session
 	// Quick leaves out what takes time here: test builds and evaluations.
 	Quick bool
 }
@@ -46,7 +47,7 @@ func Examine(ctx context.Context, inv *inventory.Inventory, nodes []inventory.No
 		}
 	}
 	found := make([][]Finding, len(nodes))
-	errs := e.Each(ctx, nodes, func(ctx context.Context, s Session, i int) error {
+	errs := e.Each(ctx, nodes, func(ctx context.Context, s session.Session, i int) error {
 		x := examined{Visit: s.At(inv, nodes[i]), evaluated: evaluations[i]}
 		err := x.target(ctx)
 		found[i] = x.findings
@@ -86,7 +87,7 @@ func well(about, format string, args ...any) Finding {
 
 // broken is a finding of something that would make a deployment fail.
 func broken(about string, err error) Finding {
-	return Finding{About: about, Attention: Serious, Text: err.Error(), Fixes: hintsOf(err)}
+	return Finding{About: about, Attention: Serious, Text: err.Error(), Fixes: session.HintsOf(err)}
 }
 
 // Broken is what a check finds that cannot go on: an inventory that cannot be opened, a Nix that does not work.
@@ -126,7 +127,7 @@ func storeHere() (f Finding, known bool) {
 	free := st.Bavail * uint64(st.Bsize)
 	f = well("store", "%s free for /nix/store", prose.Size(free))
 	switch {
-	case free < minimumFree:
+	case free < session.MinimumFree:
 		f.Attention = Serious
 	case free < scarce:
 		f.Attention = Warning
@@ -155,7 +156,7 @@ func systemsOf(nodes []inventory.Node, evaluations []evaluated) []string {
 // testBuild finds out whether this machine builds for system, by doing it.
 func testBuild(ctx context.Context, client *nix.Client, system string) Finding {
 	about := "builds for " + system
-	err := withProbe(system, func(probe string) error { return client.TestBuild(ctx, system, probe) })
+	err := session.WithProbe(system, func(probe string) error { return client.TestBuild(ctx, system, probe) })
 	if err == nil {
 		return well(about, "a test build works")
 	}
@@ -197,7 +198,7 @@ func (e Examination) evaluate(ctx context.Context, inv *inventory.Inventory, nod
 	var group sync.WaitGroup
 	var mu sync.Mutex
 	oneAtATime := e.Session
-	oneAtATime.Observe = func(event Event) {
+	oneAtATime.Observe = func(event session.Event) {
 		mu.Lock()
 		defer mu.Unlock()
 		e.Observe(event)
@@ -209,7 +210,7 @@ func (e Examination) evaluate(ctx context.Context, inv *inventory.Inventory, nod
 			defer func() { <-slots }()
 			evaluation, err := oneAtATime.At(inv, nodes[i]).Evaluate(ctx)
 			if err != nil {
-				var failed *Error
+				var failed *session.Error
 				if errors.As(err, &failed) {
 					err = failed.Err
 				}

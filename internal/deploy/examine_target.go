@@ -12,12 +12,13 @@ import (
 	"ferry/internal/agent"
 	"ferry/internal/health"
 	"ferry/internal/prose"
+	"ferry/internal/session"
 	"ferry/internal/ship"
 )
 
 // examined is a node whose target is examined.
 type examined struct {
-	*Visit
+	*session.Visit
 	evaluated
 	findings []Finding
 }
@@ -45,7 +46,7 @@ func (x *examined) target(ctx context.Context) error {
 		}
 	}
 	begin := time.Now()
-	conn, err := open(ctx, s, x.Node, Shared)
+	conn, err := open(ctx, s, x.Node, session.Shared)
 	var elevate *agent.ElevateError
 	if err != nil && !errors.As(err, &elevate) {
 		x.add(broken("ssh", err))
@@ -56,7 +57,7 @@ func (x *examined) target(ctx context.Context) error {
 		x.add(broken("sudo", sudoError(elevate)))
 		// What everyone may see is known all the same, where the agent is there.
 		s.Password = nil
-		if conn, asUser := open(ctx, s, x.Node, Reading); asUser == nil {
+		if conn, asUser := open(ctx, s, x.Node, session.Reading); asUser == nil {
 			defer conn.Close()
 			x.ask(ctx, conn, begin, false)
 		}
@@ -102,7 +103,7 @@ func sudoError(e *agent.ElevateError) error {
 	if e.Kind == agent.PasswordNeeded || e.Kind == agent.NotAllowed {
 		fixes = append(fixes, `or on the target: security.sudo.extraRules, or /etc/sudoers.d, with NOPASSWD for the user that deploys`)
 	}
-	return hint(e.Error(), fixes...)
+	return session.Hint(e.Error(), fixes...)
 }
 
 // facts looks at what a deployment looks at first.
@@ -110,18 +111,18 @@ func (x *examined) facts(facts agent.Facts) {
 	says := map[string]string{
 		"lock": "no one else is deploying", "nix": "Nix " + facts.Nix, "nixos": "NixOS " + facts.Version, "system": facts.System,
 	}
-	for _, c := range conditions(facts, x.Node.System, false) {
+	for _, c := range session.Conditions(facts, x.Node.System, false) {
 		// What is shipped has to fit as well: that is looked at later.
-		if c.about != "store" || c.err != nil {
-			x.judge(c.about, c.err, "%s", says[c.about])
+		if c.About != "store" || c.Err != nil {
+			x.judge(c.About, c.Err, "%s", says[c.About])
 		}
 	}
-	for _, c := range forgets(facts) {
-		f := broken(c.about, c.err)
+	for _, c := range session.Forgets(facts) {
+		f := broken(c.About, c.Err)
 		f.Attention = Notice
 		x.add(f)
 	}
-	x.judge("systemd", goesBack(facts), "systemd %d", facts.Systemd)
+	x.judge("systemd", session.RollsBack(facts), "systemd %d", facts.Systemd)
 }
 
 // tolerance is how much two clocks may differ before anyone has to know.
@@ -157,11 +158,11 @@ func (x *examined) state(ctx context.Context, facts agent.Facts, more agent.Look
 		x.add(f)
 	}
 	if a := more.Armed; a != nil && a.Reboot {
-		x.add(Finding{About: "trial", Attention: Warning, Text: systemName(a.Toplevel) + " is being tried by a reboot, and is not committed",
+		x.add(Finding{About: "trial", Attention: Warning, Text: session.SystemName(a.Toplevel) + " is being tried by a reboot, and is not committed",
 			Fixes: []string{"wait until that has ended; ferry status " + x.Node.Name + " shows it"}})
 	}
-	p := x.project(ctx, x.toplevel)
-	x.judge("history", surprise(facts, p), "no one else's system would be replaced")
+	p := x.Known(ctx, x.toplevel)
+	x.judge("history", session.Surprise(facts, p), "no one else's system would be replaced")
 }
 
 // unitFinding judges the units that have failed, as the node's checks would.
@@ -194,7 +195,7 @@ func (x *examined) disks(ctx context.Context, conn *agent.Session, facts agent.F
 	case n < 0:
 		x.add(well("store", "%s", free))
 	default:
-		x.judge("store", fits(facts, uint64(n)), "%s, %s to ship", free, prose.Size(uint64(n)))
+		x.judge("store", session.Fits(facts, uint64(n)), "%s, %s to ship", free, prose.Size(uint64(n)))
 	}
 	boot := well("boot", "%s free", prose.Size(uint64(facts.BootFree)))
 	size, known := bootNeeds(string(x.toplevel), x.built, more)
@@ -220,7 +221,7 @@ func (x *examined) toShip(ctx context.Context, conn *agent.Session) (int64, erro
 	defer local.Close()
 	plan, err := ship.MakePlan(ctx, local.Serve, conn, x.bundle, ship.Options{NoDelta: true})
 	if err != nil {
-		return 0, FullDisk(err)
+		return 0, session.FullDisk(err)
 	}
 	return int64(plan.Bytes), nil
 }

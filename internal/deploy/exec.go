@@ -9,12 +9,13 @@ import (
 
 	"ferry/internal/inventory"
 	"ferry/internal/run"
+	"ferry/internal/session"
 	"ferry/internal/target"
 )
 
 // Exec is a command to run on nodes.
 type Exec struct {
-	Session
+	session.Session
 	Argv []string
 	// Root runs it as root, by the agent; else the login user runs it and no agent is needed.
 	Root bool
@@ -32,15 +33,15 @@ func (e Exec) On(ctx context.Context, node inventory.Node) (status int, err erro
 	} else {
 		status, err = e.asUser(ctx, node)
 	}
-	var ready *Error
+	var ready *session.Error
 	if err != nil && !errors.As(err, &ready) {
-		err = &Error{Node: node.Name, Step: Connect, State: Unchanged, Err: err}
+		err = &session.Error{Node: node.Name, Step: session.Connect, State: session.Unchanged, Err: err}
 	}
 	return status, err
 }
 
 func (e Exec) asRoot(ctx context.Context, node inventory.Node) (int, error) {
-	conn, err := e.OpenAgent(ctx, node, "exec", Shared, e.Err)
+	conn, err := e.OpenAgent(ctx, node, "exec", session.Shared, e.Err)
 	if err != nil {
 		return 0, err
 	}
@@ -58,7 +59,7 @@ func (e Exec) asRoot(ctx context.Context, node inventory.Node) (int, error) {
 }
 
 func (e Exec) asUser(ctx context.Context, node inventory.Node) (int, error) {
-	address, err := Answers(ctx, node, e.Dialer, e.Err)
+	address, err := session.Answers(ctx, node, e.Dialer, e.Err)
 	if err != nil {
 		return 0, err
 	}
@@ -94,8 +95,8 @@ func (e Exec) failed(node inventory.Node, err error) error {
 	if err == nil {
 		return nil
 	}
-	return &Error{Node: node.Name, Step: Execute, State: Unchanged, Err: fmt.Errorf("%s: %w", e.Argv[0], err)}
+	return &session.Error{Node: node.Name, Step: Execute, State: session.Unchanged, Err: fmt.Errorf("%s: %w", e.Argv[0], err)}
 }
 
 // Execute is the step of a command that a user runs on a node.
-const Execute Step = "exec"
+const Execute session.Step = "exec"

@@ -11,11 +11,12 @@ import (
 	"ferry/internal/action"
 	"ferry/internal/agent"
 	"ferry/internal/agent/agenttest"
+	"ferry/internal/session"
 )
 
 func TestActivationIsFollowedOverALostConnection(t *testing.T) {
 	n := newFakeNode(t, action.Switch, "asks logs", "asks resumed serves")
-	facts, err := n.Link.open(agenttest.Soon(t))
+	facts, err := n.Link.Open(agenttest.Soon(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,14 +41,14 @@ func TestActivationIsFollowedOverALostConnection(t *testing.T) {
 
 func TestConnectionThatIsDownForAWhileIsMadeAgain(t *testing.T) {
 	n := newFakeNode(t, action.Switch, "dies", "refused", "resumed serves")
-	if _, err := n.Link.open(agenttest.Soon(t)); err != nil {
+	if _, err := n.Link.Open(agenttest.Soon(t)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := n.commit(agenttest.Soon(t), ready, "boot", agent.Facts{}); err != nil {
 		t.Error(err)
 	}
 	n = newFakeNode(t, action.Switch, "dies", "unknown", "resumed serves")
-	if _, err := n.Link.open(agenttest.Soon(t)); err != nil {
+	if _, err := n.Link.Open(agenttest.Soon(t)); err != nil {
 		t.Fatal(err)
 	}
 	if generation, err := n.commit(agenttest.Soon(t), ready, "boot", agent.Facts{}); err != nil || generation != 7 {
@@ -68,7 +69,7 @@ func TestConnectionIsNotMadeAgainForEver(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newFakeNode(t, action.Switch, c.plan...)
-			facts, err := n.Link.open(agenttest.Soon(t))
+			facts, err := n.Link.Open(agenttest.Soon(t))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -84,14 +85,14 @@ func TestConnectionIsNotMadeAgainForEver(t *testing.T) {
 }
 
 func TestTargetThatForgotIsUnchangedOnlyIfItRunsWhatItDid(t *testing.T) {
-	for again, state := range map[string]State{"serves": Unchanged, "moved serves": Unknown} {
+	for again, state := range map[string]session.State{"serves": session.Unchanged, "moved serves": session.Unknown} {
 		n := newFakeNode(t, action.Switch, "dies", again)
-		facts, err := n.Link.open(agenttest.Soon(t))
+		facts, err := n.Link.Open(agenttest.Soon(t))
 		if err != nil {
 			t.Fatal(err)
 		}
 		_, err = n.activate(agenttest.Soon(t), ready, facts)
-		var e *Error
+		var e *session.Error
 		if !errors.As(err, &e) || e.State != state {
 			t.Errorf("%s: %v", again, err)
 		}
@@ -100,15 +101,15 @@ func TestTargetThatForgotIsUnchangedOnlyIfItRunsWhatItDid(t *testing.T) {
 
 func TestCtrlCWhileConnectingAgainEnds(t *testing.T) {
 	n := newFakeNode(t, action.Switch, "dies", "refused")
-	facts, err := n.Link.open(agenttest.Soon(t))
+	facts, err := n.Link.Open(agenttest.Soon(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(agenttest.Soon(t))
 	time.AfterFunc(300*time.Millisecond, cancel)
 	_, err = n.activate(ctx, ready, facts)
-	var e *Error
-	if !errors.Is(err, context.Canceled) || !errors.As(err, &e) || e.State != Unknown {
+	var e *session.Error
+	if !errors.Is(err, context.Canceled) || !errors.As(err, &e) || e.State != session.Unknown {
 		t.Errorf("got %v", err)
 	}
 }

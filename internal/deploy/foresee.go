@@ -7,6 +7,7 @@ import (
 	"ferry/internal/agent"
 	"ferry/internal/nix"
 	"ferry/internal/run"
+	"ferry/internal/session"
 )
 
 // foresee finds out, before anything is shipped, what of the new system may lock out the login that is in use: the agent asks for
@@ -14,24 +15,24 @@ import (
 func (l *look) foresee(ctx context.Context, p *Planned) error {
 	closure, err := l.local.Closure([]nix.StorePath{p.After.Toplevel})
 	if err != nil {
-		return l.fail(Build, Unchanged, err)
+		return l.Fail(session.Build, session.Unchanged, err)
 	}
 	within := map[nix.StorePath]bool{}
 	for _, path := range closure {
 		within[path] = true
 	}
 	var unsure []string
-	err = l.Link.do(ctx, func(conn *agent.Session) error {
+	err = l.Link.Do(ctx, func(conn *agent.Session) error {
 		files := agent.NewStoreFiles(func(path nix.StorePath) bool { return within[path] })
 		var err error
 		var risks []agent.Risk
-		risks, unsure, err = conn.Foresee(ctx, p.After.Toplevel, path.Base(elevation(l.Node)[0]), files)
+		risks, unsure, err = conn.Foresee(ctx, p.After.Toplevel, path.Base(session.Elevation(l.Node)[0]), files)
 		p.Lockout = append([]agent.Risk{}, risks...)
 		return err
 	})
 	switch {
 	case err != nil && (agent.IsLost(err) || ctx.Err() != nil):
-		return l.fail(Connect, Unchanged, err)
+		return l.Fail(session.Connect, session.Unchanged, err)
 	case err != nil:
 		p.Lockout = []agent.Risk{}
 		p.Unknown = append(p.Unknown, "whether the new system would lock this login out: "+run.Clean(err.Error())+"; it is looked at again when it has arrived")
@@ -47,7 +48,7 @@ func (l *look) foresee(ctx context.Context, p *Planned) error {
 // lockoutWarnings says of each risk what comes of it.
 func (p *Planned) lockoutWarnings() (warnings []error) {
 	for _, r := range p.Lockout {
-		warnings = append(warnings, hint("the new system may lock this very login out: "+r.Text, "--allow-lockout activates it all the same"))
+		warnings = append(warnings, session.Hint("the new system may lock this very login out: "+r.Text, "--allow-lockout activates it all the same"))
 	}
 	return warnings
 }

@@ -5,11 +5,12 @@ import (
 
 	"ferry/internal/agent"
 	"ferry/internal/inventory"
+	"ferry/internal/session"
 )
 
 // History asks a node for the newest deployments that its target remembers, at most limit of them. Root is needed only where
 // the agent has to be installed.
-func History(ctx context.Context, s Session, node inventory.Node, limit int) (agent.HistoryResult, error) {
+func History(ctx context.Context, s session.Session, node inventory.Node, limit int) (agent.HistoryResult, error) {
 	var result agent.HistoryResult
 	err := ask(ctx, s, node, func(conn *agent.Session) error {
 		var err error
@@ -20,7 +21,7 @@ func History(ctx context.Context, s Session, node inventory.Node, limit int) (ag
 }
 
 // Generations asks a node for the generations of its system profile. Root is needed only where the agent has to be installed.
-func Generations(ctx context.Context, s Session, node inventory.Node) (agent.GenerationsResult, error) {
+func Generations(ctx context.Context, s session.Session, node inventory.Node) (agent.GenerationsResult, error) {
 	var result agent.GenerationsResult
 	err := ask(ctx, s, node, func(conn *agent.Session) error {
 		var err error
@@ -31,19 +32,19 @@ func Generations(ctx context.Context, s Session, node inventory.Node) (agent.Gen
 }
 
 // ask lets f ask the agent on one node.
-func ask(ctx context.Context, s Session, node inventory.Node, f func(conn *agent.Session) error) error {
-	conn, err := open(ctx, s, node, Reading)
+func ask(ctx context.Context, s session.Session, node inventory.Node, f func(conn *agent.Session) error) error {
+	conn, err := open(ctx, s, node, session.Reading)
 	if err == nil {
 		defer conn.Close()
 		err = f(conn)
 	}
 	if err != nil {
-		return &Error{Node: node.Name, Step: Connect, State: Unchanged, Err: err}
+		return &session.Error{Node: node.Name, Step: session.Connect, State: session.Unchanged, Err: err}
 	}
 	return nil
 }
 
 // open starts the agent on a node without the lock.
-func open(ctx context.Context, s Session, node inventory.Node, access Access) (*agent.Session, error) {
+func open(ctx context.Context, s session.Session, node inventory.Node, access session.Access) (*agent.Session, error) {
 	return s.OpenAgent(ctx, node, "look", access, func(string) {})
 }

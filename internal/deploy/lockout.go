@@ -7,6 +7,7 @@ import (
 	"ferry/internal/action"
 	"ferry/internal/agent"
 	"ferry/internal/nix"
+	"ferry/internal/session"
 )
 
 // confirms tells whether the system will have to be confirmed by a new login that needs nobody, or by what stands for one.
@@ -15,7 +16,7 @@ func (d *deployment) confirms() bool {
 	case action.Switch, action.Test:
 		return true
 	case action.Boot:
-		return d.opts.Reboot.Timeout > 0 && !d.Link.interactive()
+		return d.opts.Reboot.Timeout > 0 && !d.Link.Interactive()
 	}
 	return false
 }
@@ -33,14 +34,14 @@ func (d *deployment) checkLockout(ctx context.Context, toplevel nix.StorePath) e
 		}()
 	}
 	var risks []agent.Risk
-	err := d.Link.do(ctx, func(conn *agent.Session) error {
+	err := d.Link.Do(ctx, func(conn *agent.Session) error {
 		var err error
 		risks, err = conn.Inspect(ctx, toplevel, string(d.opts.Action))
 		return err
 	})
 	if err == nil && d.opts.Action == action.DryActivate {
 		for _, r := range risks {
-			d.note("it may lock this very login out: " + r.Text)
+			d.Note("it may lock this very login out: " + r.Text)
 		}
 		return nil
 	}
@@ -52,7 +53,7 @@ func (d *deployment) checkLockout(ctx context.Context, toplevel nix.StorePath) e
 		err = lockout(ctx, risks, d.opts.AllowLockout, d.opts.Ask)
 	}
 	if err != nil {
-		return d.fail(Activate, Unchanged, err)
+		return d.Fail(session.Activate, session.Unchanged, err)
 	}
 	return nil
 }
@@ -78,5 +79,5 @@ func lockout(ctx context.Context, risks []agent.Risk, allow bool, ask func(ctx c
 			return nil
 		}
 	}
-	return hint(what+": "+strings.Join(texts, "; "), "correct the configuration; if you mean it, use --allow-lockout")
+	return session.Hint(what+": "+strings.Join(texts, "; "), "correct the configuration; if you mean it, use --allow-lockout")
 }

@@ -11,6 +11,7 @@ import (
 	"ferry/internal/inventory"
 	"ferry/internal/nix"
 	"ferry/internal/run"
+	"ferry/internal/session"
 	"ferry/internal/target"
 )
 
@@ -42,18 +43,18 @@ func newFakeNode(t *testing.T, act action.Action, plan ...string) *fakeNode {
 	t.Helper()
 	n := &fakeNode{Target: agenttest.New(t, plan...)}
 	runner := new(run.Runner)
-	v, err := Session{
-		Nix: &nix.Client{Runner: runner}, Dialer: &target.Dialer{Runner: runner}, Roots: Roots{Dir: t.TempDir()},
+	v, err := session.Session{
+		Nix: &nix.Client{Runner: runner}, Dialer: &target.Dialer{Runner: runner}, Roots: session.Roots{Dir: t.TempDir()},
 		Password: func(_ context.Context, _, _ string, attempt int) ([]byte, error) {
 			n.asked++
 			return []byte("secret" + strconv.Itoa(attempt)), nil
 		},
-		Observe: func(e Event) {
-			if e.Kind == Line || e.Kind == Note {
+		Observe: func(e session.Event) {
+			if e.Kind == session.Line || e.Kind == session.Note {
 				n.events = append(n.events, string(e.Kind)+" "+e.Text)
 			}
 		},
-	}.Visit(&inventory.Inventory{File: "/ferry.nix"}, inventory.Node{Name: "pi", Target: "alice@pi"}, Exclusive)
+	}.Visit(&inventory.Inventory{File: "/ferry.nix"}, inventory.Node{Name: "pi", Target: "alice@pi"}, session.Exclusive)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,4 +64,4 @@ func newFakeNode(t *testing.T, act action.Action, plan ...string) *fakeNode {
 	return n
 }
 
-var ready = Built{Bundle: agenttest.NewBundle, Toplevel: agenttest.NewSystem}
+var ready = session.Built{Bundle: agenttest.NewBundle, Toplevel: agenttest.NewSystem}

@@ -10,6 +10,7 @@ import (
 	"ferry/internal/agent"
 	"ferry/internal/nix"
 	"ferry/internal/prose"
+	"ferry/internal/session"
 	"ferry/internal/ship"
 )
 
@@ -22,14 +23,14 @@ import (
 // lies must not be able to read this machine's store. Unless ours says that p was made here, nothing is sent at all.
 func (d *deployment) complete(ctx context.Context, p nix.StorePath, ours bool) error {
 	told, sent := false, map[nix.StorePath]bool{}
-	err := d.Link.do(ctx, func(conn *agent.Session) error {
+	err := d.Link.Do(ctx, func(conn *agent.Session) error {
 		for {
 			got, err := conn.OnDisk(ctx, p, false)
 			if err != nil {
 				return err
 			}
 			if got.Doubted > 0 && !told {
-				d.note(fmt.Sprintf("a ship was cut off there by the end of its power: what has arrived of it was read, %s", prose.Count(got.Doubted, "path")))
+				d.Note(fmt.Sprintf("a ship was cut off there by the end of its power: what has arrived of it was read, %s", prose.Count(got.Doubted, "path")))
 			}
 			if len(got.Wrong) == 0 {
 				return nil
@@ -37,7 +38,7 @@ func (d *deployment) complete(ctx context.Context, p nix.StorePath, ours bool) e
 			gone := &goneError{paths: got.Wrong, more: got.More}
 			if !told {
 				told = true
-				d.note(gone.Error() + "; what this machine has of that is put back. Look at that machine's disk, and run there: sudo nix-store --verify --check-contents")
+				d.Note(gone.Error() + "; what this machine has of that is put back. Look at that machine's disk, and run there: sudo nix-store --verify --check-contents")
 			}
 			if !ours {
 				return gone
@@ -55,11 +56,11 @@ func (d *deployment) complete(ctx context.Context, p nix.StorePath, ours bool) e
 			for _, info := range infos {
 				sent[info.Path] = true
 			}
-			d.note(prose.Count(len(infos), "path") + " put back on the target's disk")
+			d.Note(prose.Count(len(infos), "path") + " put back on the target's disk")
 		}
 	})
 	if err != nil {
-		return d.fail(Ship, Unchanged, FullDisk(err))
+		return d.Fail(session.Ship, session.Unchanged, session.FullDisk(err))
 	}
 	return nil
 }
@@ -103,7 +104,7 @@ func (d *deployment) restore(ctx context.Context, conn *agent.Session, infos []n
 	for _, info := range infos {
 		size += info.NarSize
 	}
-	if err := fits(conn.Hello.Facts, size); err != nil {
+	if err := session.Fits(conn.Hello.Facts, size); err != nil {
 		return err
 	}
 	restored, err := ship.Restore(ctx, conn, infos)

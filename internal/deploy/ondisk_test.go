@@ -8,17 +8,18 @@ import (
 	"ferry/internal/action"
 	"ferry/internal/agent"
 	"ferry/internal/agent/agenttest"
+	"ferry/internal/session"
 )
 
 // TestWhatIsGoneFromATargetsDiskIsNamed has a target that lacks paths which this machine has not either: nothing is activated.
 func TestWhatIsGoneFromATargetsDiskIsNamed(t *testing.T) {
 	n := newFakeNode(t, action.Switch, "lacks")
-	if _, err := n.Link.open(agenttest.Soon(t)); err != nil {
+	if _, err := n.Link.Open(agenttest.Soon(t)); err != nil {
 		t.Fatal(err)
 	}
 	err := n.complete(agenttest.Soon(t), agenttest.NewBundle, false)
-	var failed *Error
-	if !errors.As(err, &failed) || failed.State != Unchanged || failed.Step != Ship {
+	var failed *session.Error
+	if !errors.As(err, &failed) || failed.State != session.Unchanged || failed.Step != session.Ship {
 		t.Fatalf("%v", err)
 	}
 	const want = "pi: ship: 5 paths that the target's Nix takes for valid are not on its disk: " + string(agenttest.OldBundle) + ", " + agenttest.OldSystem + " and 3 more"

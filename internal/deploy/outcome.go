@@ -7,6 +7,7 @@ import (
 
 	"ferry/internal/action"
 	"ferry/internal/agent"
+	"ferry/internal/session"
 )
 
 // wholeLog says where the log of a job is. Only root may read it there: it has in it whatever the system's own scripts print.
@@ -23,36 +24,36 @@ func activationError(r agent.ActivateResult, act action.Action, before agent.Fac
 	now := runsNow(r, act, before, toplevel)
 	see := wholeLog(r.Log)
 	if r.Refused != "" {
-		return hint(r.Refused+now, see)
+		return session.Hint(r.Refused+now, see)
 	}
 	switch r.Status {
 	case 0:
 		return nil
 	case 1:
-		return hint("switch-to-configuration refused (exit status 1)"+now, see)
+		return session.Hint("switch-to-configuration refused (exit status 1)"+now, see)
 	case 2:
-		return hint("the activation script failed (exit status 2)"+now, back, see)
+		return session.Hint("the activation script failed (exit status 2)"+now, back, see)
 	case 3:
-		return hint("systemd could not be reloaded (exit status 3)"+now, back, see)
+		return session.Hint("systemd could not be reloaded (exit status 3)"+now, back, see)
 	case 4:
 		units := strings.Join(r.Failed, ", ")
 		if units == "" {
 			units = "see above"
 		}
-		return hint("units failed: "+units+now, back, see)
+		return session.Hint("units failed: "+units+now, back, see)
 	case 100:
-		return hint("this change needs a reboot (exit status 100)"+now, "deploy it with --action boot, then reboot the target")
+		return session.Hint("this change needs a reboot (exit status 100)"+now, "deploy it with --action boot, then reboot the target")
 	case -1:
-		return hint("it is not known how the activation ended: "+cmp.Or(r.Error, "it left no status")+now, back, see)
+		return session.Hint("it is not known how the activation ended: "+cmp.Or(r.Error, "it left no status")+now, back, see)
 	}
-	return hint(fmt.Sprintf("switch-to-configuration %s ended with status %d%s", act.Activates(), r.Status, now), back, see)
+	return session.Hint(fmt.Sprintf("switch-to-configuration %s ended with status %d%s", act.Activates(), r.Status, now), back, see)
 }
 
 // runsNow says what runs after an activation that failed.
 func runsNow(r agent.ActivateResult, act action.Action, before agent.Facts, toplevel string) string {
 	const stays = "the old system is still what boots"
 	switch {
-	case stateAfter(r, act, before, toplevel) == Unchanged:
+	case stateAfter(r, act, before, toplevel) == session.Unchanged:
 		return "; nothing has changed"
 	case r.Current == toplevel && r.Status == 2:
 		return "; the new system runs in part, " + stays
@@ -66,19 +67,19 @@ func runsNow(r agent.ActivateResult, act action.Action, before agent.Facts, topl
 
 // stateAfter is the state that an activation that failed leaves. switch-to-configuration stops units before it activates, so
 // only the statuses that it gives before that mean that nothing has changed.
-func stateAfter(r agent.ActivateResult, act action.Action, before agent.Facts, toplevel string) State {
+func stateAfter(r agent.ActivateResult, act action.Action, before agent.Facts, toplevel string) session.State {
 	switch {
 	case act == action.DryActivate:
-		return Unchanged
+		return session.Unchanged
 	case r.Current != before.Current:
-		return Unknown
+		return session.Unknown
 	case r.Status == 1, r.Status == 100:
-		return Unchanged
+		return session.Unchanged
 	case r.Status == 2 && r.Current != toplevel:
 		// Not the activation script, which would have moved it: "this is not a NixOS installation".
-		return Unchanged
+		return session.Unchanged
 	}
-	return Unknown
+	return session.Unknown
 }
 
 // backTo is what brings back what ran before.
@@ -118,5 +119,5 @@ func commitError(r agent.CommitResult, runs bool) error {
 	default:
 		text += "; nothing has changed"
 	}
-	return hint(text, append(hints, see)...)
+	return session.Hint(text, append(hints, see)...)
 }

@@ -10,6 +10,7 @@ import (
 	"ferry/internal/action"
 	"ferry/internal/agent"
 	"ferry/internal/agent/agenttest"
+	"ferry/internal/session"
 	"ferry/internal/target"
 )
 
@@ -22,25 +23,25 @@ func TestActivationErrorSaysWhatRunsNow(t *testing.T) {
 		result agent.ActivateResult
 		action action.Action
 		before agent.Facts
-		state  State
+		state  session.State
 		says   string
 		hints  string
 	}{
-		"refused":                 {agent.ActivateResult{Status: 1, Current: agenttest.OldSystem}, action.Switch, before, Unchanged, "refused (exit status 1); nothing has changed", "/log"},
-		"refused, yet moved":      {agent.ActivateResult{Status: 1, Current: agenttest.NewSystem}, action.Switch, before, Unknown, "the new system runs, the old system is still what boots", "/log"},
-		"activation script":       {agent.ActivateResult{Status: 2, Current: agenttest.NewSystem}, action.Switch, before, Unknown, "the new system runs in part", back},
-		"no NixOS":                {agent.ActivateResult{Status: 2, Current: agenttest.OldSystem}, action.Switch, before, Unchanged, "nothing has changed", "/log"},
-		"again in part":           {agent.ActivateResult{Status: 2, Current: agenttest.NewSystem}, action.Switch, again, Unknown, "runs in part", "/log"},
-		"systemd":                 {agent.ActivateResult{Status: 3, Current: agenttest.NewSystem}, action.Test, before, Unknown, "systemd could not be reloaded", back},
-		"units":                   {agent.ActivateResult{Status: 4, Current: agenttest.NewSystem, Failed: []string{"a.service", "b.service"}}, action.Switch, before, Unknown, "units failed: a.service, b.service; the new system runs", back},
-		"units nobody knows":      {agent.ActivateResult{Status: 4, Current: agenttest.NewSystem}, action.Switch, before, Unknown, "units failed: see above", back},
-		"units of what ran":       {agent.ActivateResult{Status: 4, Current: agenttest.NewSystem}, action.Switch, committed, Unknown, "units failed: see above; the new system runs", "/log"},
-		"needs a reboot":          {agent.ActivateResult{Status: 100, Current: agenttest.OldSystem}, action.Switch, before, Unchanged, "needs a reboot (exit status 100); nothing has changed", "--action boot"},
-		"would need a reboot":     {agent.ActivateResult{Status: 100, Current: agenttest.OldSystem}, action.DryActivate, before, Unchanged, "needs a reboot", "--action boot"},
-		"a panic":                 {agent.ActivateResult{Status: 101, Current: agenttest.NewSystem}, action.Switch, before, Unknown, "switch-to-configuration test ended with status 101; the new system runs", back},
-		"killed before it moved":  {agent.ActivateResult{Status: -1, Current: agenttest.OldSystem, Error: "it was killed"}, action.Switch, before, Unknown, "it was killed; the old system is still what boots", back},
-		"killed without a word":   {agent.ActivateResult{Status: -1, Current: agenttest.OldSystem}, action.Switch, before, Unknown, "it left no status", back},
-		"killed while describing": {agent.ActivateResult{Status: -1, Current: agenttest.OldSystem, Error: "it was killed"}, action.DryActivate, before, Unchanged, "nothing has changed", "/log"},
+		"refused":                 {agent.ActivateResult{Status: 1, Current: agenttest.OldSystem}, action.Switch, before, session.Unchanged, "refused (exit status 1); nothing has changed", "/log"},
+		"refused, yet moved":      {agent.ActivateResult{Status: 1, Current: agenttest.NewSystem}, action.Switch, before, session.Unknown, "the new system runs, the old system is still what boots", "/log"},
+		"activation script":       {agent.ActivateResult{Status: 2, Current: agenttest.NewSystem}, action.Switch, before, session.Unknown, "the new system runs in part", back},
+		"no NixOS":                {agent.ActivateResult{Status: 2, Current: agenttest.OldSystem}, action.Switch, before, session.Unchanged, "nothing has changed", "/log"},
+		"again in part":           {agent.ActivateResult{Status: 2, Current: agenttest.NewSystem}, action.Switch, again, session.Unknown, "runs in part", "/log"},
+		"systemd":                 {agent.ActivateResult{Status: 3, Current: agenttest.NewSystem}, action.Test, before, session.Unknown, "systemd could not be reloaded", back},
+		"units":                   {agent.ActivateResult{Status: 4, Current: agenttest.NewSystem, Failed: []string{"a.service", "b.service"}}, action.Switch, before, session.Unknown, "units failed: a.service, b.service; the new system runs", back},
+		"units nobody knows":      {agent.ActivateResult{Status: 4, Current: agenttest.NewSystem}, action.Switch, before, session.Unknown, "units failed: see above", back},
+		"units of what ran":       {agent.ActivateResult{Status: 4, Current: agenttest.NewSystem}, action.Switch, committed, session.Unknown, "units failed: see above; the new system runs", "/log"},
+		"needs a reboot":          {agent.ActivateResult{Status: 100, Current: agenttest.OldSystem}, action.Switch, before, session.Unchanged, "needs a reboot (exit status 100); nothing has changed", "--action boot"},
+		"would need a reboot":     {agent.ActivateResult{Status: 100, Current: agenttest.OldSystem}, action.DryActivate, before, session.Unchanged, "needs a reboot", "--action boot"},
+		"a panic":                 {agent.ActivateResult{Status: 101, Current: agenttest.NewSystem}, action.Switch, before, session.Unknown, "switch-to-configuration test ended with status 101; the new system runs", back},
+		"killed before it moved":  {agent.ActivateResult{Status: -1, Current: agenttest.OldSystem, Error: "it was killed"}, action.Switch, before, session.Unknown, "it was killed; the old system is still what boots", back},
+		"killed without a word":   {agent.ActivateResult{Status: -1, Current: agenttest.OldSystem}, action.Switch, before, session.Unknown, "it left no status", back},
+		"killed while describing": {agent.ActivateResult{Status: -1, Current: agenttest.OldSystem, Error: "it was killed"}, action.DryActivate, before, session.Unchanged, "nothing has changed", "/log"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c.result.Log = "/log"
@@ -51,10 +52,10 @@ func TestActivationErrorSaysWhatRunsNow(t *testing.T) {
 			if got := stateAfter(c.result, c.action, c.before, agenttest.NewSystem); got != c.state {
 				t.Errorf("%s", got)
 			}
-			if c.state == Unknown && strings.Contains(err.Error(), "nothing has changed") {
+			if c.state == session.Unknown && strings.Contains(err.Error(), "nothing has changed") {
 				t.Errorf("%s, and %v", c.state, err)
 			}
-			hints := (&Error{Err: err}).Hints()
+			hints := (&session.Error{Err: err}).Hints()
 			if len(hints) == 0 || !strings.Contains(strings.Join(hints, "\n"), c.hints) {
 				t.Errorf("hints: %q", hints)
 			}
@@ -68,7 +69,7 @@ func TestActivationErrorSaysWhatRunsNow(t *testing.T) {
 // A hint that cannot be followed is worse than none.
 func TestNoWayBackIsShownWhereNoneIsKnown(t *testing.T) {
 	err := activationError(agent.ActivateResult{Status: 4, Current: agenttest.NewSystem, Log: "/log"}, action.Switch, agent.Facts{}, agenttest.NewSystem)
-	for _, hint := range (&Error{Err: err}).Hints() {
+	for _, hint := range (&session.Error{Err: err}).Hints() {
 		if hint == "" || strings.Contains(hint, "switch-to-configuration") {
 			t.Errorf("hint %q", hint)
 		}
@@ -103,26 +104,26 @@ func TestInterruptedTellsWhatIsKnown(t *testing.T) {
 	changed.Current = agenttest.NewSystem
 	for name, c := range map[string]struct {
 		action   action.Action
-		step     Step
+		step     session.Step
 		err      error
 		harmless bool
-		state    State
+		state    session.State
 		hint     string
 	}{
-		"lost":                         {action.Switch, Activate, &agent.LostError{}, false, Unknown, "/run/ferry/job-activate/log"},
-		"lost by ssh":                  {action.Switch, Commit, &target.Error{Kind: target.Lost}, false, Unknown, "/run/ferry/job-commit/log"},
-		"Ctrl-C":                       {action.Switch, Activate, context.Canceled, false, Unknown, agenttest.OldSystem + "/bin/switch-to-configuration test"},
-		"Ctrl-C while describing":      {action.DryActivate, Activate, context.Canceled, true, Unchanged, ""},
-		"refused by the agent":         {action.Switch, Activate, &agent.ResponseError{Kind: agent.KindLocked}, false, Unchanged, ""},
-		"refused after the activation": {action.Switch, Commit, &agent.ResponseError{Kind: agent.KindLocked}, false, Unknown, ""},
-		"refused to commit":            {action.Boot, Commit, &agent.ResponseError{Kind: agent.KindLocked}, false, Unchanged, ""},
-		"restarted":                    {action.Switch, Activate, &forgottenError{facts: before}, false, Unchanged, "run the same command again"},
-		"restarted into another":       {action.Switch, Activate, &forgottenError{facts: changed}, false, Unknown, ""},
-		"something else":               {action.Switch, Activate, errors.New("x"), false, Unknown, ""},
+		"lost":                         {action.Switch, session.Activate, &agent.LostError{}, false, session.Unknown, "/run/ferry/job-activate/log"},
+		"lost by ssh":                  {action.Switch, session.Commit, &target.Error{Kind: target.Lost}, false, session.Unknown, "/run/ferry/job-commit/log"},
+		"Ctrl-C":                       {action.Switch, session.Activate, context.Canceled, false, session.Unknown, agenttest.OldSystem + "/bin/switch-to-configuration test"},
+		"Ctrl-C while describing":      {action.DryActivate, session.Activate, context.Canceled, true, session.Unchanged, ""},
+		"refused by the agent":         {action.Switch, session.Activate, &agent.ResponseError{Kind: agent.KindLocked}, false, session.Unchanged, ""},
+		"refused after the activation": {action.Switch, session.Commit, &agent.ResponseError{Kind: agent.KindLocked}, false, session.Unknown, ""},
+		"refused to commit":            {action.Boot, session.Commit, &agent.ResponseError{Kind: agent.KindLocked}, false, session.Unchanged, ""},
+		"restarted":                    {action.Switch, session.Activate, &session.ForgottenError{Facts: before}, false, session.Unchanged, "run the same command again"},
+		"restarted into another":       {action.Switch, session.Activate, &session.ForgottenError{Facts: changed}, false, session.Unknown, ""},
+		"something else":               {action.Switch, session.Activate, errors.New("x"), false, session.Unknown, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d := &deployment{Visit: &Visit{Job: "job"}, opts: Options{Action: c.action}}
-			var e *Error
+			d := &deployment{Visit: &session.Visit{Job: "job"}, opts: Options{Action: c.action}}
+			var e *session.Error
 			if err := d.interrupted(c.step, fmt.Errorf("wrapped: %w", c.err), before, c.harmless); !errors.As(err, &e) {
 				t.Fatalf("got %v", err)
 			}

@@ -13,6 +13,7 @@ import (
 	"ferry/internal/inventory"
 	"ferry/internal/nix"
 	"ferry/internal/run"
+	"ferry/internal/session"
 	"ferry/internal/target"
 )
 
@@ -25,11 +26,11 @@ type PlainOptions struct {
 
 // RunPlain deploys without the agent, by the classic commands: nix-copy-closure, and ssh with a terminal for sudo, over one
 // login. A failure is an [*Error].
-func RunPlain(ctx context.Context, with Session, inv *inventory.Inventory, node inventory.Node, opts PlainOptions) (Result, error) {
+func RunPlain(ctx context.Context, with session.Session, inv *inventory.Inventory, node inventory.Node, opts PlainOptions) (Result, error) {
 	p := plain{Visit: with.At(inv, node), opts: opts}
 	address, err := target.ParseAddress(node.Target)
 	if err != nil {
-		return Result{}, p.fail(Connect, Unchanged, err)
+		return Result{}, p.Fail(session.Connect, session.Unchanged, err)
 	}
 	ready, err := p.EvaluateAndBuild(ctx)
 	if err != nil {
@@ -39,24 +40,24 @@ func RunPlain(ctx context.Context, with Session, inv *inventory.Inventory, node 
 	script := []string{string(ready.Bundle) + switchScript, string(opts.Action)}
 	if address.Local() {
 		if os.Geteuid() != 0 {
-			script = append(elevation(node), script...)
+			script = append(session.Elevation(node), script...)
 		}
 		return result, p.activate(ctx, script)
 	}
 	var master *target.Master
-	err = p.timed(Connect, func() error {
+	err = p.timed(session.Connect, func() error {
 		master, err = p.Dialer.Master(ctx, address, opts.Err)
 		return err
 	})
 	if err != nil {
-		return result, p.fail(Connect, Unchanged, err)
+		return result, p.Fail(session.Connect, session.Unchanged, err)
 	}
 	defer master.Close()
 	if err := p.copy(ctx, master, address, ready.Bundle); err != nil {
 		return result, err
 	}
 	if address.User() != "root" {
-		script = append(elevation(node), script...)
+		script = append(session.Elevation(node), script...)
 	}
 	terminal := "-T"
 	if p.Dialer.Terminal != nil {
@@ -67,22 +68,22 @@ func RunPlain(ctx context.Context, with Session, inv *inventory.Inventory, node 
 
 // plain is a deployment by the classic commands. They write to the user's terminal, so no step is announced, only its end.
 type plain struct {
-	*Visit
+	*session.Visit
 	opts PlainOptions
 }
 
 // timed does a step and tells its end.
-func (p plain) timed(step Step, do func() error) error {
+func (p plain) timed(step session.Step, do func() error) error {
 	begin := time.Now()
 	if err := do(); err != nil {
 		return err
 	}
-	p.emit(Event{Kind: Finished, Step: step, Duration: time.Since(begin)})
+	p.Emit(session.Event{Kind: session.Finished, Step: step, Duration: time.Since(begin)})
 	return nil
 }
 
 func (p plain) copy(ctx context.Context, master *target.Master, address target.Address, bundle nix.StorePath) error {
-	err := p.timed(Ship, func() error {
+	err := p.timed(session.Ship, func() error {
 		return p.Dialer.Runner.Run(ctx, run.Command{
 			Argv: []string{"nix-copy-closure", "--to", address.Login(), string(bundle)}, Err: p.opts.Err,
 			Env: []string{"NIX_SSHOPTS=" + strings.Join(master.Args, " ")},
@@ -90,36 +91,36 @@ func (p plain) copy(ctx context.Context, master *target.Master, address target.A
 	})
 	var failed *run.Error
 	if errors.As(err, &failed) && strings.Contains(failed.Stderr, "lacks a ") && strings.Contains(failed.Stderr, "signature") {
-		return p.fail(Ship, Unchanged, hint("the target's Nix takes unsigned paths only from root and trusted-users",
+		return p.Fail(session.Ship, session.Unchanged, session.Hint("the target's Nix takes unsigned paths only from root and trusted-users",
 			"leave out --method plain, or log in as root"))
 	}
 	if err != nil {
-		return p.fail(Ship, Unchanged, shown(err))
+		return p.Fail(session.Ship, session.Unchanged, shown(err))
 	}
 	return nil
 }
 
 // activate runs the bundle's script. Its exit status is switch-to-configuration's, or says what ssh and sudo met.
 func (p plain) activate(ctx context.Context, argv []string) error {
-	err := p.timed(Activate, func() error {
+	err := p.timed(session.Activate, func() error {
 		return p.Dialer.Runner.Run(ctx, run.Command{Argv: argv, In: p.opts.In, Out: p.opts.Out, Err: p.opts.Err})
 	})
 	if err == nil {
 		return nil
 	}
-	state := Unknown
+	state := session.Unknown
 	var failed *run.Error
 	if errors.As(err, &failed) && (failed.Status == 1 || failed.Status == 100) {
-		state = Unchanged
+		state = session.Unchanged
 	}
-	return p.fail(Activate, state, shown(err))
+	return p.Fail(session.Activate, state, shown(err))
 }
 
 // shown is the error of a command whose messages the user has seen already.
 func shown(err error) error {
 	var failed *run.Error
 	if errors.As(err, &failed) && failed.Status >= 0 {
-		return hint(fmt.Sprintf("%s: exit status %d", failed.Argv[0], failed.Status))
+		return session.Hint(fmt.Sprintf("%s: exit status %d", failed.Argv[0], failed.Status))
 	}
 	return err
 }

@@ -13,6 +13,7 @@ import (
 	"ferry/internal/inventory"
 	"ferry/internal/nix"
 	"ferry/internal/run"
+	"ferry/internal/session"
 	"ferry/internal/ship"
 )
 
@@ -63,13 +64,13 @@ type Previewing struct {
 
 // Plan evaluates and builds a node's bundle, and says what its deployment would do. Nothing is changed on the target, and root is
 // needed only where the agent has to be installed. A failure is an [*Error].
-func Plan(ctx context.Context, with Session, inv *inventory.Inventory, node inventory.Node, opts Previewing) (*Planned, error) {
-	v, err := with.Visit(inv, node, Reading)
+func Plan(ctx context.Context, with session.Session, inv *inventory.Inventory, node inventory.Node, opts Previewing) (*Planned, error) {
+	v, err := with.Visit(inv, node, session.Reading)
 	if err != nil {
 		return nil, err
 	}
 	defer v.Close()
-	ready, facts, err := v.Prepare(ctx, false, func(ready Built, facts agent.Facts) bool {
+	ready, facts, err := v.Prepare(ctx, false, func(ready session.Built, facts agent.Facts) bool {
 		return opts.Action.IsDone(facts, ready.Bundle, ready.Toplevel, opts.Reboot)
 	})
 	if err != nil {
@@ -80,8 +81,8 @@ func Plan(ctx context.Context, with Session, inv *inventory.Inventory, node inve
 
 // PlanOn says what a deployment of what is built would do to the target that v is connected to, when its turn has come. A failure is
 // an [*Error].
-func PlanOn(ctx context.Context, v *Visit, ready Built, facts agent.Facts, opts Previewing) (*Planned, error) {
-	over, err := v.wait(ctx, Compare)
+func PlanOn(ctx context.Context, v *session.Visit, ready session.Built, facts agent.Facts, opts Previewing) (*Planned, error) {
+	over, err := v.WaitTurn(ctx, session.Compare)
 	if err != nil {
 		return nil, err
 	}
@@ -92,10 +93,10 @@ func PlanOn(ctx context.Context, v *Visit, ready Built, facts agent.Facts, opts 
 	return l.plan(ctx, ready)
 }
 
-func (l *look) plan(ctx context.Context, ready Built) (*Planned, error) {
+func (l *look) plan(ctx context.Context, ready session.Built) (*Planned, error) {
 	source, err := l.Inventory.SourceOf(ctx, l.Node)
 	if err != nil {
-		return nil, l.fail(Evaluate, Unchanged, err)
+		return nil, l.Fail(session.Evaluate, session.Unchanged, err)
 	}
 	after := Side{Name: "the working tree", Toplevel: ready.Toplevel, Bundle: ready.Bundle, Source: source.Path, Here: true}
 	p := &Planned{
@@ -137,7 +138,7 @@ func (l *look) plan(ctx context.Context, ready Built) (*Planned, error) {
 // first is the comparison with a target that runs no system yet.
 func (l *look) first(ctx context.Context, p *Planned) error {
 	if _, err := l.valid(ctx, p.After.Toplevel); err != nil {
-		return l.fail(Build, Unchanged, err)
+		return l.Fail(session.Build, session.Unchanged, err)
 	}
 	is, err := l.closure(ctx, p.After)
 	if err != nil {
@@ -151,8 +152,8 @@ func (l *look) first(ctx context.Context, p *Planned) error {
 
 // toShip asks what the target lacks.
 func (l *look) toShip(ctx context.Context, bundle nix.StorePath, p *Planned) error {
-	err := l.Link.do(ctx, func(conn *agent.Session) error {
-		plan, err := ship.MakePlan(ctx, l.local.Serve, conn, bundle, ship.Options{Known: keptBy(l.facts), NoDelta: l.opts.NoDelta, Memory: l.opts.Memory})
+	err := l.Link.Do(ctx, func(conn *agent.Session) error {
+		plan, err := ship.MakePlan(ctx, l.local.Serve, conn, bundle, ship.Options{Known: session.KeptBy(l.facts), NoDelta: l.opts.NoDelta, Memory: l.opts.Memory})
 		if err != nil {
 			return err
 		}
@@ -171,7 +172,7 @@ func (l *look) toShip(ctx context.Context, bundle nix.StorePath, p *Planned) err
 		return nil
 	})
 	if err != nil {
-		return l.fail(Ship, Unchanged, err)
+		return l.Fail(session.Ship, session.Unchanged, err)
 	}
 	return nil
 }
@@ -193,7 +194,7 @@ func (s *ToShip) estimate(measured ship.Result, perSecond uint64) {
 
 // warn finds what would stop the deployment, or be done otherwise than asked, as far as that is known before anything is
 // shipped.
-func (l *look) warn(ctx context.Context, ready Built, p *Planned) {
+func (l *look) warn(ctx context.Context, ready session.Built, p *Planned) {
 	// What the target itself says it runs counts, also where that is not here.
 	p.NeedsReboot = rebootNeeded(l.facts, ready.Toplevel)
 	stop := func(err error) {
@@ -209,17 +210,17 @@ func (l *look) warn(ctx context.Context, ready Built, p *Planned) {
 		p.Warnings = append(p.Warnings, run.Clean(text))
 	}
 	if !l.opts.ReplaceUnknown {
-		stop(surprise(l.facts, l.project(ctx, ready.Toplevel)))
+		stop(session.Surprise(l.facts, l.Known(ctx, ready.Toplevel)))
 	}
 	for _, risk := range p.lockoutWarnings() {
 		stop(risk)
 	}
-	stop(fits(l.facts, p.Ship.Bytes))
+	stop(session.Fits(l.facts, p.Ship.Bytes))
 	if p.System != nil && p.System.Refused != "" && p.NeedsReboot == "" {
 		stop(fmt.Errorf("the system's switch-to-configuration would do nothing: %s", p.System.Refused))
 	}
 	if p.NeedsReboot == "" && !l.opts.Unsafe && l.opts.Action.Activates() == "test" {
-		stop(goesBack(l.facts))
+		stop(session.RollsBack(l.facts))
 	}
 	if l.facts.Booted != "" && l.facts.Booted != l.facts.Current && l.facts.Profile != l.facts.Current {
 		p.Warnings = append(p.Warnings, "the running system is not the boot default (started with --action test)")

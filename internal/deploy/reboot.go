@@ -12,6 +12,7 @@ import (
 	"ferry/internal/health"
 	"ferry/internal/nix"
 	"ferry/internal/run"
+	"ferry/internal/session"
 )
 
 // RebootOptions say whether and how the target is rebooted into the system that is deployed.
@@ -30,7 +31,7 @@ const DefaultRebootTimeout = 10 * time.Minute
 // the new one is confirmed: by the connection that is made to it, and its checks.
 type rebooting struct {
 	*deployment
-	ready  Built
+	ready  session.Built
 	before agent.Facts
 	// tried says that the old system is still the default.
 	tried bool
@@ -40,9 +41,9 @@ type rebooting struct {
 }
 
 // rebooted brings the system by a reboot, and commits it when it runs.
-func (d *deployment) rebooted(ctx context.Context, ready Built, before agent.Facts, result *Result) error {
+func (d *deployment) rebooted(ctx context.Context, ready session.Built, before agent.Facts, result *Result) error {
 	b := &rebooting{deployment: d, ready: ready, before: before}
-	b.log = d.lines(Reboot)
+	b.log = d.Lines(session.Reboot)
 	system := string(ready.Toplevel)
 	// What an earlier run has rebooted into, and then lost, needs no second reboot.
 	b.tried = before.Booted == system && before.Profile != system
@@ -59,7 +60,7 @@ func (d *deployment) rebooted(ctx context.Context, ready Built, before agent.Fac
 		return nil
 	}
 	var err error
-	if result.Generation, err = d.commit(ctx, ready, "boot", d.Link.facts()); err != nil && b.tried {
+	if result.Generation, err = d.commit(ctx, ready, "boot", d.Link.Facts()); err != nil && b.tried {
 		return b.goBack(ctx, err)
 	}
 	return err
@@ -67,7 +68,7 @@ func (d *deployment) rebooted(ctx context.Context, ready Built, before agent.Fac
 
 // restart lets the target boot the new system: once, or, where that cannot be and the user agrees, from now on.
 func (b *rebooting) restart(ctx context.Context, result *Result) error {
-	done := b.start(Reboot)
+	done := b.Start(session.Reboot)
 	begin := time.Now()
 	why := noWayBack(b.before, b.ready.Toplevel)
 	var facts agent.Facts
@@ -87,7 +88,7 @@ func (b *rebooting) restart(ctx context.Context, result *Result) error {
 	if err := b.arrived(ctx, facts); err != nil {
 		return err
 	}
-	done(fmt.Sprintf("runs %s after %v", systemName(facts.Current), time.Since(begin).Round(time.Second)))
+	done(fmt.Sprintf("runs %s after %v", session.SystemName(facts.Current), time.Since(begin).Round(time.Second)))
 	return nil
 }
 
@@ -107,20 +108,20 @@ func (b *rebooting) try(ctx context.Context) (facts agent.Facts, why string, err
 		return nil
 	}
 	b.tried = true
-	if err = ask(b.Link.current()); err == nil || agent.IsLost(err) {
+	if err = ask(b.Link.Agent()); err == nil || agent.IsLost(err) {
 		// It may have been lost before the target could do anything: then it is asked again.
-		facts, err = b.Link.waitForReboot(ctx, b.before.BootID, deadline, ask)
+		facts, err = b.Link.AwaitBoot(ctx, b.before.BootID, deadline, ask)
 	}
 	b.log.Flush()
 	var response *agent.ResponseError
 	switch {
 	case errors.Is(err, errRefused) && got.Unclean:
-		return facts, "", b.fail(Reboot, Unknown, hint(got.Error, wholeLog(got.Log)))
+		return facts, "", b.Fail(session.Reboot, session.Unknown, session.Hint(got.Error, wholeLog(got.Log)))
 	case errors.Is(err, errRefused):
 		b.tried = false
 		return facts, got.Error, nil
 	case errors.As(err, &response):
-		return facts, "", b.fail(Reboot, Unchanged, err)
+		return facts, "", b.Fail(session.Reboot, session.Unchanged, err)
 	}
 	return facts, "", err
 }
@@ -136,7 +137,7 @@ func (b *rebooting) installed(ctx context.Context, why string, result *Result) e
 	// Nothing on the target keeps them for later.
 	now, err := b.booted(ctx, 0)
 	if err != nil {
-		return b.fail(Reboot, Unchanged, err)
+		return b.Fail(session.Reboot, session.Unchanged, err)
 	}
 	b.failed = now.Failed
 	return b.install(ctx, b.ready, b.before, result)
@@ -154,8 +155,8 @@ func noWayBack(facts agent.Facts, system nix.StorePath) string {
 }
 
 // askEarly asks what can be asked before a system is shipped.
-func (d *deployment) askEarly(ctx context.Context, ready Built) error {
-	facts := d.Link.facts()
+func (d *deployment) askEarly(ctx context.Context, ready session.Built) error {
+	facts := d.Link.Facts()
 	if d.opts.Reboot.Timeout == 0 || facts.Booted == string(ready.Toplevel) {
 		return nil
 	}
@@ -171,7 +172,7 @@ func (d *deployment) mayReboot(ctx context.Context, why string) error {
 		return nil
 	}
 	if d.opts.Reboot.Yes {
-		d.note("this reboot has no way back: " + why)
+		d.Note("this reboot has no way back: " + why)
 		d.agreed = true
 		return nil
 	}
@@ -179,13 +180,13 @@ func (d *deployment) mayReboot(ctx context.Context, why string) error {
 		question := fmt.Sprintf("%s: this reboot has no way back: %s.\nIf the new system does not come up, somebody has to go there. Reboot all the same?", d.Node.Name, why)
 		agreed, err := ask(ctx, question)
 		if err != nil {
-			return d.fail(Reboot, Unchanged, err)
+			return d.Fail(session.Reboot, session.Unchanged, err)
 		}
 		if d.agreed = agreed; agreed {
 			return nil
 		}
 	}
-	return d.fail(Reboot, Unchanged, hint("this reboot has no way back: "+why, "if you mean it, use --yes"))
+	return d.Fail(session.Reboot, session.Unchanged, session.Hint("this reboot has no way back: "+why, "if you mean it, use --yes"))
 }
 
 func (b *rebooting) request() agent.Request {
@@ -201,56 +202,56 @@ func (b *rebooting) arrived(ctx context.Context, facts agent.Facts) error {
 	case facts.Booted == system && facts.Current == system:
 		return nil
 	case facts.Booted != b.before.Booted && facts.Booted != b.before.Profile:
-		return b.fail(Reboot, Unknown, hint("the target came back with "+systemName(facts.Booted)+", which is neither the new nor the old system",
+		return b.Fail(session.Reboot, session.Unknown, session.Hint("the target came back with "+session.SystemName(facts.Booted)+", which is neither the new nor the old system",
 			"ferry generations "+b.Node.Name+" shows what is there"))
 	case !b.tried:
-		return b.fail(Reboot, Unknown, errors.New("the target came back with the old system, though the new one is its boot default"))
+		return b.Fail(session.Reboot, session.Unknown, errors.New("the target came back with the old system, though the new one is its boot default"))
 	}
-	return b.forget(ctx, b.fail(Reboot, RolledBack, hint("the target came back with the old system",
+	return b.forget(ctx, b.Fail(session.Reboot, session.RolledBack, session.Hint("the target came back with the old system",
 		"on the target: journalctl --list-boots, and journalctl --boot=-1 for what the new one said")))
 }
 
 // again tells the target to reboot and waits for another boot than the one of this id.
 func (b *rebooting) again(ctx context.Context, bootID string) (agent.Facts, error) {
 	deadline := time.Now().Add(b.opts.Reboot.Timeout)
-	if err := b.Link.current().Reboot(ctx, b.request()); err != nil && !agent.IsLost(err) {
-		return agent.Facts{}, &rebootError{kind: neverDown, err: err}
+	if err := b.Link.Agent().Reboot(ctx, b.request()); err != nil && !agent.IsLost(err) {
+		return agent.Facts{}, &session.BootError{Kind: session.NeverDown, Err: err}
 	}
-	return b.Link.waitForReboot(ctx, bootID, deadline, func(*agent.Session) error { return nil })
+	return b.Link.AwaitBoot(ctx, bootID, deadline, func(*agent.Session) error { return nil })
 }
 
 // lost tells what is known of a target that has not come back.
 func (b *rebooting) lost(ctx context.Context, err error) error {
-	var failed *rebootError
-	var ready *Error
+	var failed *session.BootError
+	var ready *session.Error
 	switch {
 	case errors.As(err, &ready):
 		return ready
 	case !errors.As(err, &failed):
-		e := b.fail(Reboot, Unknown, err)
+		e := b.Fail(session.Reboot, session.Unknown, err)
 		if errors.Is(err, context.Canceled) {
-			e.Err = &Advised{Text: "interrupted while the target reboots", Err: err}
+			e.Err = &session.Advised{Text: "interrupted while the target reboots", Err: err}
 		}
 		if b.tried {
 			e.Advice = []string{"it goes back to the old system unless this is run again within " + (b.opts.Reboot.Timeout / 2).String() + " of its boot"}
 		}
 		return e
-	case failed.kind == neverDown && b.tried:
-		return b.forget(ctx, b.fail(Reboot, Unchanged, hint(failed.Error()+"; nothing has changed", "on the target: systemctl list-jobs, systemd-inhibit --list")))
-	case failed.kind == neverDown:
-		return b.fail(Reboot, Unknown, hint(failed.Error()+"; it boots the new system when it does", "on the target: systemctl list-jobs, systemd-inhibit --list"))
+	case failed.Kind == session.NeverDown && b.tried:
+		return b.forget(ctx, b.Fail(session.Reboot, session.Unchanged, session.Hint(failed.Error()+"; nothing has changed", "on the target: systemctl list-jobs, systemd-inhibit --list")))
+	case failed.Kind == session.NeverDown:
+		return b.Fail(session.Reboot, session.Unknown, session.Hint(failed.Error()+"; it boots the new system when it does", "on the target: systemctl list-jobs, systemd-inhibit --list"))
 	case b.tried:
-		return b.fail(Reboot, Unknown, hint(failed.Error(), "power cycle it: its boot default is the old system"))
+		return b.Fail(session.Reboot, session.Unknown, session.Hint(failed.Error(), "power cycle it: its boot default is the old system"))
 	}
-	return b.fail(Reboot, Unknown, hint(failed.Error(), "somebody has to look at its console; the boot menu has the old system"))
+	return b.Fail(session.Reboot, session.Unknown, session.Hint(failed.Error(), "somebody has to look at its console; the boot menu has the old system"))
 }
 
 // forget removes what is left of a trial on a target that runs the old system, and gives why it is over.
-func (b *rebooting) forget(ctx context.Context, why *Error) error {
+func (b *rebooting) forget(ctx context.Context, why *session.Error) error {
 	var got agent.BootOnceResult
 	log := &run.LineWriter{Emit: b.log.Emit}
 	// It can be asked for again by whoever is connected, in whichever boot.
-	err := b.Link.do(ctx, func(conn *agent.Session) error {
+	err := b.Link.Do(ctx, func(conn *agent.Session) error {
 		request := b.request()
 		request.Offset = log.Total
 		var err error
@@ -262,7 +263,7 @@ func (b *rebooting) forget(ctx context.Context, why *Error) error {
 		err = errors.New(got.Error)
 	}
 	if err != nil {
-		why.State = Unknown
+		why.State = session.Unknown
 		why.Err = fmt.Errorf("%w; what was prepared for the new one could not be removed: %w", why.Err, err)
 	}
 	return why
@@ -270,7 +271,7 @@ func (b *rebooting) forget(ctx context.Context, why *Error) error {
 
 // booted waits, at most for limit, until the target has finished booting, and tells its units.
 func (b *rebooting) booted(ctx context.Context, limit time.Duration) (got agent.BootedResult, err error) {
-	err = b.Link.do(ctx, func(conn *agent.Session) error {
+	err = b.Link.Do(ctx, func(conn *agent.Session) error {
 		var err error
 		got, err = conn.Booted(ctx, limit)
 		return err
@@ -280,7 +281,7 @@ func (b *rebooting) booted(ctx context.Context, limit time.Duration) (got agent.
 
 // check waits until the new system has finished booting, judges its units, and makes the node's checks.
 func (b *rebooting) check(ctx context.Context) error {
-	done := b.start(Confirm)
+	done := b.Start(session.Confirm)
 	got, err := b.booted(ctx, b.opts.Limits.Activation)
 	if err != nil {
 		return err
@@ -296,8 +297,8 @@ func (b *rebooting) check(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := runChecks(ctx, checks, b.Link, b.emit); err != nil {
-		return b.fail(Check, Unknown, err)
+	if err := runChecks(ctx, checks, b.Link, b.Emit); err != nil {
+		return b.Fail(session.Check, session.Unknown, err)
 	}
 	return nil
 }
@@ -319,8 +320,8 @@ func judgeUnits(policy health.UnitPolicy, failed, before []string) error {
 
 // goBack reboots a target whose new system is not good enough into the old one, which is still the default.
 func (b *rebooting) goBack(ctx context.Context, why error) error {
-	step := Confirm
-	var inner *Error
+	step := session.Confirm
+	var inner *session.Error
 	if errors.As(why, &inner) {
 		step, why = inner.Step, inner.Err
 	}
@@ -328,17 +329,17 @@ func (b *rebooting) goBack(ctx context.Context, why error) error {
 		return b.lost(ctx, ctx.Err())
 	}
 	if !b.tried {
-		return b.fail(step, Unknown, hint(why.Error()+"; the new system runs, and boots by default", "ferry generations "+b.Node.Name+" shows what to go back to"))
+		return b.Fail(step, session.Unknown, session.Hint(why.Error()+"; the new system runs, and boots by default", "ferry generations "+b.Node.Name+" shows what to go back to"))
 	}
-	b.note(why.Error() + "; going back to the old system")
-	done := b.start(RollBack)
-	facts, err := b.again(ctx, b.Link.facts().BootID)
+	b.Note(why.Error() + "; going back to the old system")
+	done := b.Start(session.RollBack)
+	facts, err := b.again(ctx, b.Link.Facts().BootID)
 	if err != nil {
 		return b.lost(ctx, fmt.Errorf("%w; going back: %w", why, err))
 	}
 	if facts.Booted == string(b.ready.Toplevel) {
-		return b.fail(RollBack, Unknown, fmt.Errorf("%w; the target was rebooted, and runs the new system again", why))
+		return b.Fail(session.RollBack, session.Unknown, fmt.Errorf("%w; the target was rebooted, and runs the new system again", why))
 	}
-	done("runs " + systemName(facts.Booted))
-	return b.forget(ctx, b.fail(step, RolledBack, fmt.Errorf("%w; the target rolled back to %s", why, systemName(facts.Booted))))
+	done("runs " + session.SystemName(facts.Booted))
+	return b.forget(ctx, b.Fail(step, session.RolledBack, fmt.Errorf("%w; the target rolled back to %s", why, session.SystemName(facts.Booted))))
 }

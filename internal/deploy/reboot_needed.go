@@ -11,6 +11,7 @@ import (
 	"ferry/internal/agent"
 	"ferry/internal/nix"
 	"ferry/internal/run"
+	"ferry/internal/session"
 )
 
 // rebootNeeded tells why the toplevel, which is in this machine's store, can only be booted on a target that runs what the
@@ -20,14 +21,14 @@ func rebootNeeded(facts agent.Facts, toplevel nix.StorePath) string {
 	if facts.Current == "" || facts.Current == string(toplevel) {
 		return ""
 	}
-	init, err := systemFile(toplevel, "init-interface-version")
+	init, err := session.SystemFile(toplevel, "init-interface-version")
 	if err != nil {
 		return ""
 	}
 	if reason := initReason(string(facts.InitInterface), init); reason != "" {
 		return reason
 	}
-	inhibitors, err := systemFile(toplevel, "switch-inhibitors")
+	inhibitors, err := session.SystemFile(toplevel, "switch-inhibitors")
 	if err != nil {
 		return ""
 	}

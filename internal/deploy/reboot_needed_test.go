@@ -9,6 +9,7 @@ import (
 
 	"ferry/internal/agent"
 	"ferry/internal/nix"
+	"ferry/internal/session"
 )
 
 const (
@@ -83,7 +84,7 @@ func TestTheToplevelsFilesAreCompared(t *testing.T) {
 	same := facts
 	same.Current = string(toplevel)
 	check(same, "")
-	write("switch-inhibitors", `{"dbus":"broker"`+strings.Repeat(" ", maxSystemFile)+"}")
+	write("switch-inhibitors", `{"dbus":"broker"`+strings.Repeat(" ", session.MaxSystemFile)+"}")
 	check(facts, "")
 	many := func(value string) string {
 		var all []string

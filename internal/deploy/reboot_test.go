@@ -14,6 +14,7 @@ import (
 	"ferry/internal/agent"
 	"ferry/internal/agent/agenttest"
 	"ferry/internal/health"
+	"ferry/internal/session"
 )
 
 // fakeAnswers answers every request on a connection; words say how.
@@ -84,8 +85,8 @@ func rebootsWith(t *testing.T, checks health.Checks, options RebootOptions, ask 
 		options.Timeout = 3 * time.Second
 	}
 	n.opts.Reboot, n.opts.Ask, n.opts.Limits = options, ask, DefaultLimits()
-	n.Link.rebootPause = 20 * time.Millisecond
-	facts, err := n.Link.open(agenttest.Soon(t))
+	n.Link.RebootPause = 20 * time.Millisecond
+	facts, err := n.Link.Open(agenttest.Soon(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +102,7 @@ func TestReboots(t *testing.T) {
 		options RebootOptions
 		ask     func(context.Context, string) (bool, error)
 		plan    []string
-		state   State // "": it went well
+		state   session.State // "": it went well
 		says    string
 		asks    []string
 	}{
@@ -119,48 +120,48 @@ func TestReboots(t *testing.T) {
 		},
 		"and then it turns out that it cannot": {
 			plan:  []string{"first once lost answers", "first cannot answers"},
-			state: Unchanged, says: "no way back: the menu is full", asks: try,
+			state: session.Unchanged, says: "no way back: the menu is full", asks: try,
 		},
 		"it comes back with the old system": {
 			plan:  []string{first, "second once answers"},
-			state: RolledBack, says: "came back with the old system",
+			state: session.RolledBack, says: "came back with the old system",
 			asks: append(slices.Clone(try), "boot-once forget"),
 		},
 		"it cannot be tidied up then": {
 			plan:  []string{first, "second stuck answers"},
-			state: Unknown, says: "/boot is broken",
+			state: session.Unknown, says: "/boot is broken",
 			asks: append(slices.Clone(try), "boot-once forget"),
 		},
 		"it comes back with another one": {
 			plan:  []string{first, "second other answers"},
-			state: Unknown, says: "neither the new nor the old", asks: try,
+			state: session.Unknown, says: "neither the new nor the old", asks: try,
 		},
 		"the new system refuses the login, and the old one comes back": {
 			plan:  []string{first, "denied", "denied", "second answers"},
-			state: RolledBack, says: "came back with the old system",
+			state: session.RolledBack, says: "came back with the old system",
 			asks: append(slices.Clone(try), "boot-once forget"),
 		},
 		"it does not come back": {
 			options: RebootOptions{Timeout: 200 * time.Millisecond}, plan: []string{first, "refused"},
-			state: Unknown, says: "did not come back in time", asks: try,
+			state: session.Unknown, says: "did not come back in time", asks: try,
 		},
 		"it does not go down": {
 			options: RebootOptions{Timeout: time.Second}, plan: []string{"first once answers"},
-			state: Unchanged, says: "did not go down; nothing has changed",
+			state: session.Unchanged, says: "did not go down; nothing has changed",
 			asks: append(slices.Clone(try), "boot-once forget"),
 		},
 		"somebody holds the reboot off": {
 			options: RebootOptions{Yes: true}, plan: []string{"first inhibited answers"},
-			state: Unknown, says: "somebody holds it off; it boots the new system when it does", asks: []string{"booted", "commit boot", "reboot"},
+			state: session.Unknown, says: "somebody holds it off; it boots the new system when it does", asks: []string{"booted", "commit boot", "reboot"},
 		},
 		"a unit fails in the new system": {
 			plan:  []string{first, "second tried degraded answers down", "refused", "third answers"},
-			state: RolledBack, says: "units failed: web.service; the target rolled back to",
+			state: session.RolledBack, says: "units failed: web.service; the target rolled back to",
 			asks: append(slices.Clone(try), "booted", "reboot", "boot-once forget"),
 		},
 		"the commit fails": {
 			plan:  []string{first, "second tried full answers down", "third answers"},
-			state: RolledBack, says: "the boot loader could not be written",
+			state: session.RolledBack, says: "the boot loader could not be written",
 			asks: append(slices.Clone(try), "booted", "commit boot", "reboot", "boot-once forget"),
 		},
 		"it runs the new system, which an earlier ferry has lost": {
@@ -169,11 +170,11 @@ func TestReboots(t *testing.T) {
 		},
 		"the boot loader is left in pieces": {
 			plan:  []string{"first once unclean answers"},
-			state: Unknown, says: "/boot is broken", asks: []string{"boot-once try"},
+			state: session.Unknown, says: "/boot is broken", asks: []string{"boot-once try"},
 		},
 		"the boot loader cannot try it": {
 			plan:  []string{"first once cannot answers"},
-			state: Unchanged, says: "no way back: the menu is full", asks: []string{"boot-once try"},
+			state: session.Unchanged, says: "no way back: the menu is full", asks: []string{"boot-once try"},
 		},
 		"and that is all right": {
 			options: RebootOptions{Yes: true}, plan: []string{"first once cannot answers", "second tried default answers"},
@@ -181,11 +182,11 @@ func TestReboots(t *testing.T) {
 		},
 		"there is no such boot loader": {
 			plan:  []string{"first answers"},
-			state: Unchanged, says: "its boot loader cannot try a system once", asks: []string{""},
+			state: session.Unchanged, says: "its boot loader cannot try a system once", asks: []string{""},
 		},
 		"and the user says no": {
 			ask: func(context.Context, string) (bool, error) { return false, nil }, plan: []string{"first answers"},
-			state: Unchanged, says: "its boot loader cannot try a system once", asks: []string{""},
+			state: session.Unchanged, says: "its boot loader cannot try a system once", asks: []string{""},
 		},
 		"and the user says yes": {
 			ask:  func(context.Context, string) (bool, error) { return true, nil },
@@ -194,16 +195,16 @@ func TestReboots(t *testing.T) {
 		},
 		"without a way back it does not come back": {
 			options: RebootOptions{Yes: true, Timeout: 200 * time.Millisecond}, plan: []string{"first answers down", "refused"},
-			state: Unknown, says: "did not come back in time", asks: []string{"booted", "commit boot", "reboot"},
+			state: session.Unknown, says: "did not come back in time", asks: []string{"booted", "commit boot", "reboot"},
 		},
 		"without a way back a unit fails": {
 			options: RebootOptions{Yes: true}, plan: []string{"first answers down", "second tried default degraded answers"},
-			state: Unknown, says: "units failed", asks: []string{"booted", "commit boot", "reboot", "booted"},
+			state: session.Unknown, says: "units failed", asks: []string{"booted", "commit boot", "reboot", "booted"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n, err := rebootsAs(t, c.options, c.ask, c.plan...)
-			var e *Error
+			var e *session.Error
 			switch {
 			case c.state == "" && err != nil:
 				t.Errorf("%v", err)
@@ -221,8 +222,8 @@ func TestReboots(t *testing.T) {
 // TestAPasswordThatTheNewSystemRefusesIsNotAskedFor locks that nobody is asked while the target reboots.
 func TestAPasswordThatTheNewSystemRefusesIsNotAskedFor(t *testing.T) {
 	n, err := rebootsAs(t, RebootOptions{Timeout: time.Second}, nil, "asks first once answers down", "asks asks second tried answers")
-	var e *Error
-	if !errors.As(err, &e) || e.State != Unknown || !strings.Contains(err.Error(), "does not take the password") {
+	var e *session.Error
+	if !errors.As(err, &e) || e.State != session.Unknown || !strings.Contains(err.Error(), "does not take the password") {
 		t.Errorf("got %v", err)
 	}
 	if n.asked != 1 {
@@ -234,8 +235,8 @@ func TestAPasswordThatTheNewSystemRefusesIsNotAskedFor(t *testing.T) {
 func TestAFailedCheckIsGoneBackFrom(t *testing.T) {
 	n, err := rebootsWith(t, health.Checks{Units: health.NoNew, Commands: []health.Command{{Run: []string{"/bin/false"}, Timeout: 5}}},
 		RebootOptions{}, nil, "first once answers down", "second tried answers down", "third answers")
-	var e *Error
-	if !errors.As(err, &e) || e.State != RolledBack || e.Step != Check {
+	var e *session.Error
+	if !errors.As(err, &e) || e.State != session.RolledBack || e.Step != session.Check {
 		t.Errorf("got %v (%+v)", err, e)
 	}
 	want := []string{"boot-once try", "booted", "check", "reboot", "boot-once forget"}

@@ -12,6 +12,7 @@ import (
 	"ferry/internal/inventory"
 	"ferry/internal/nix"
 	"ferry/internal/run"
+	"ferry/internal/session"
 )
 
 // RollbackOptions say to what a node returns, and how.
@@ -25,8 +26,8 @@ type RollbackOptions struct {
 
 // Rollback returns a node's target to a system that it has. It is guarded like any other switch, and nothing is built or shipped. A
 // failure is an [*Error].
-func Rollback(ctx context.Context, with Session, inv *inventory.Inventory, node inventory.Node, opts RollbackOptions) (Result, error) {
-	v, err := with.Visit(inv, node, Exclusive)
+func Rollback(ctx context.Context, with session.Session, inv *inventory.Inventory, node inventory.Node, opts RollbackOptions) (Result, error) {
+	v, err := with.Visit(inv, node, session.Exclusive)
 	if err != nil {
 		return Result{}, err
 	}
@@ -37,31 +38,31 @@ func Rollback(ctx context.Context, with Session, inv *inventory.Inventory, node 
 		return Result{}, err
 	}
 	var have agent.GenerationsResult
-	err = d.Link.do(ctx, func(conn *agent.Session) error {
+	err = d.Link.Do(ctx, func(conn *agent.Session) error {
 		have, err = conn.Generations(ctx)
 		return err
 	})
 	if err != nil {
-		return Result{}, d.fail(Connect, Unchanged, err)
+		return Result{}, d.Fail(session.Connect, session.Unchanged, err)
 	}
 	list := "ferry generations " + node.Name + " lists what is there"
 	back, err := findSystem(opts.To, facts, have, list)
 	if err != nil {
-		return Result{}, d.fail(Connect, Unchanged, err)
+		return Result{}, d.Fail(session.Connect, session.Unchanged, err)
 	}
 	result := Result{Bundle: back.Bundle, Toplevel: back.Toplevel, Outcome: Nothing}
 	if facts.Current == string(back.Toplevel) && facts.Profile == facts.Current {
 		return result, nil
 	}
 	if err := d.opts.unguarded(facts); err != nil {
-		return result, d.fail(Connect, Unchanged, err)
+		return result, d.Fail(session.Connect, session.Unchanged, err)
 	}
-	if err = d.complete(ctx, back.Toplevel, d.isOurs(ctx, back.Bundle, back.Toplevel)); err == nil {
+	if err = d.complete(ctx, back.Toplevel, d.IsOurs(ctx, back.Bundle, back.Toplevel)); err == nil {
 		err = d.checkLockout(ctx, back.Toplevel)
 	}
 	var response *agent.ResponseError
 	if errors.As(err, &response) && response.Kind == agent.KindInvalid {
-		return result, &Error{Node: node.Name, Step: Connect, State: Unchanged, Err: hint(response.Text, list)}
+		return result, &session.Error{Node: node.Name, Step: session.Connect, State: session.Unchanged, Err: session.Hint(response.Text, list)}
 	}
 	if err != nil {
 		return result, err
@@ -70,33 +71,33 @@ func Rollback(ctx context.Context, with Session, inv *inventory.Inventory, node 
 		return result, err
 	}
 	if result.Bundle == "" {
-		d.note("what this system was made of is not known on the target: no configuration is kept there")
+		d.Note("what this system was made of is not known on the target: no configuration is kept there")
 	}
 	d.keepIfOurs(ctx, result)
 	return result, nil
 }
 
 // findSystem finds what to return to among what a target has; list says how that is listed.
-func findSystem(to string, facts agent.Facts, have agent.GenerationsResult, list string) (Built, error) {
+func findSystem(to string, facts agent.Facts, have agent.GenerationsResult, list string) (session.Built, error) {
 	toplevel := to
 	switch number, err := strconv.Atoi(to); {
 	case to == "" && (facts.Previous == nil || facts.Previous.Current == ""):
-		return Built{}, hint("the target does not know what ran before the last deployment", list, "name one of them: --to GENERATION")
+		return session.Built{}, session.Hint("the target does not know what ran before the last deployment", list, "name one of them: --to GENERATION")
 	case to == "":
 		toplevel = facts.Previous.Current
 	case err == nil:
 		i := slices.IndexFunc(have.Generations, func(g agent.Generation) bool { return g.Number == number })
 		if i < 0 || have.Generations[i].Toplevel == "" {
-			return Built{}, hint(fmt.Sprintf("the target has no generation %d", number), list)
+			return session.Built{}, session.Hint(fmt.Sprintf("the target has no generation %d", number), list)
 		}
 		g := have.Generations[i]
-		return Built{Bundle: nix.StorePath(g.Bundle), Toplevel: nix.StorePath(g.Toplevel)}, nil
+		return session.Built{Bundle: nix.StorePath(g.Bundle), Toplevel: nix.StorePath(g.Toplevel)}, nil
 	}
 	path, err := nix.ParseStorePath(toplevel)
 	if err != nil {
-		return Built{}, hint(fmt.Sprintf("--to %s is neither the number of a generation nor a store path", run.Clean(to)), list)
+		return session.Built{}, session.Hint(fmt.Sprintf("--to %s is neither the number of a generation nor a store path", run.Clean(to)), list)
 	}
-	back := Built{Toplevel: path}
+	back := session.Built{Toplevel: path}
 	// The newest that was the same system says best what it was made of.
 	for _, g := range slices.Backward(have.Generations) {
 		if g.Toplevel == toplevel && g.Bundle != "" {

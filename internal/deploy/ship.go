@@ -9,6 +9,7 @@ import (
 	"ferry/internal/agent"
 	"ferry/internal/nix"
 	"ferry/internal/prose"
+	"ferry/internal/session"
 	"ferry/internal/ship"
 )
 
@@ -44,9 +45,9 @@ func (s *shipment) run(ctx context.Context) func(*agent.Session) error {
 			switch {
 			case errors.As(err, &wrong) && !s.whole[wrong.Path]:
 				s.whole[wrong.Path] = true
-				s.d.note(wrong.Error() + "; it is sent as a whole. If it happens again, look at that machine's disk, and run there: sudo nix-store --verify --check-contents")
+				s.d.Note(wrong.Error() + "; it is sent as a whole. If it happens again, look at that machine's disk, and run there: sudo nix-store --verify --check-contents")
 			case !s.oneChannel && errors.As(err, &response) && response.Kind == agent.KindLane:
-				s.d.note(err.Error() + "; the ship goes on over one channel")
+				s.d.Note(err.Error() + "; the ship goes on over one channel")
 				s.oneChannel = true
 				continue
 			case !s.askAll && errors.As(err, &response) && strings.Contains(strings.Join(response.Stderr, "\n"), "is not valid"):
@@ -62,7 +63,7 @@ func (s *shipment) run(ctx context.Context) func(*agent.Session) error {
 func (s *shipment) round(ctx context.Context, local *nix.Serve, conn *agent.Session) error {
 	facts := conn.Hello.Facts
 	plan, err := ship.MakePlan(ctx, local, conn, s.root, ship.Options{
-		Substitute: s.d.opts.SubstituteOnTarget, Known: keptBy(facts), AskAll: s.askAll,
+		Substitute: s.d.opts.SubstituteOnTarget, Known: session.KeptBy(facts), AskAll: s.askAll,
 		NoDelta: s.noDelta(), Whole: s.whole, Memory: s.d.opts.Memory, Kept: conn.Hello.Kept, OneChannel: s.oneChannel,
 	})
 	if err != nil {
@@ -71,24 +72,24 @@ func (s *shipment) round(ctx context.Context, local *nix.Serve, conn *agent.Sess
 	if len(plan.Missing) == 0 {
 		return nil
 	}
-	if err := fits(facts, plan.Rest()); err != nil {
+	if err := session.Fits(facts, plan.Rest()); err != nil {
 		return err
 	}
 	if !s.noDelta() {
-		if err := plan.Sign(ctx, conn, keptBy(facts)); err != nil {
+		if err := plan.Sign(ctx, conn, session.KeptBy(facts)); err != nil {
 			// A loss of time, and nothing else.
 			if agent.IsLost(err) || ctx.Err() != nil {
 				return err
 			}
-			s.d.note(err.Error() + "; every path is shipped as a whole")
+			s.d.Note(err.Error() + "; every path is shipped as a whole")
 			plan.Signed = nil
 		}
 	}
 	if k := plan.Kept; k != nil {
-		s.d.note(fmt.Sprintf("%s goes on at %s of %s", k.Path, prose.Size(k.Offset), prose.Size(k.NarSize)))
+		s.d.Note(fmt.Sprintf("%s goes on at %s of %s", k.Path, prose.Size(k.Offset), prose.Size(k.NarSize)))
 	}
-	result, err := plan.Send(ctx, conn, func(p ship.Progress) { s.d.emit(Event{Kind: Shipping, Step: Ship, Ship: p}) }, func(sent ship.Sent) {
-		s.d.emit(Event{Kind: PathSent, Step: Ship, Sent: sent})
+	result, err := plan.Send(ctx, conn, func(p ship.Progress) { s.d.Emit(session.Event{Kind: session.Shipping, Step: session.Ship, Ship: p}) }, func(sent ship.Sent) {
+		s.d.Emit(session.Event{Kind: session.PathSent, Step: session.Ship, Sent: sent})
 	})
 	s.total.Paths += result.Paths
 	s.total.Differences += result.Differences
@@ -120,6 +121,6 @@ func (s *shipment) summary() string {
 // keepSpeed writes down how fast a ship to the node was.
 func (d *deployment) keepSpeed(r ship.Result) {
 	if err := ship.KeepSpeed(d.Roots.Speed(d.Inventory.File, d.Node.Name), r); err != nil {
-		d.note(fmt.Sprintf("the speed of this ship is not kept on this machine: %v", err))
+		d.Note(fmt.Sprintf("the speed of this ship is not kept on this machine: %v", err))
 	}
 }

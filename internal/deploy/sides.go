@@ -6,11 +6,12 @@ import (
 	"ferry/internal/agent"
 	"ferry/internal/inventory"
 	"ferry/internal/nix"
+	"ferry/internal/session"
 )
 
 // look is two systems of a node that are compared. The target is connected to when that is needed first.
 type look struct {
-	*Visit
+	*session.Visit
 	opts  Previewing
 	local *nix.LocalServe
 	facts agent.Facts
@@ -18,8 +19,8 @@ type look struct {
 	open  bool
 }
 
-func newLook(with Session, inv *inventory.Inventory, node inventory.Node) (*look, error) {
-	v, err := with.Visit(inv, node, Reading)
+func newLook(with session.Session, inv *inventory.Inventory, node inventory.Node) (*look, error) {
+	v, err := with.Visit(inv, node, session.Reading)
 	if err != nil {
 		return nil, err
 	}

@@ -11,11 +11,12 @@ import (
 	"ferry/internal/inventory"
 	"ferry/internal/nix"
 	"ferry/internal/run"
+	"ferry/internal/session"
 )
 
 // DiffSource writes the difference of the sources that two systems of a node were made from, as a unified diff. The systems are
 // named as for [Diff]. A failure is an [*Error].
-func DiffSource(ctx context.Context, with Session, inv *inventory.Inventory, node inventory.Node, before, after string, out io.Writer) error {
+func DiffSource(ctx context.Context, with session.Session, inv *inventory.Inventory, node inventory.Node, before, after string, out io.Writer) error {
 	l, err := newLook(with, inv, node)
 	if err != nil {
 		return err
@@ -27,7 +28,7 @@ func DiffSource(ctx context.Context, with Session, inv *inventory.Inventory, nod
 			// It need not build, or even evaluate.
 			source, err := l.Inventory.SourceOf(ctx, node)
 			if err != nil {
-				return l.fail(Evaluate, Unchanged, err)
+				return l.Fail(session.Evaluate, session.Unchanged, err)
 			}
 			sources[i] = source.Path
 			continue
@@ -37,21 +38,21 @@ func DiffSource(ctx context.Context, with Session, inv *inventory.Inventory, nod
 			return err
 		}
 		if s.Source == "" {
-			return l.fail(Connect, Unchanged, noSource(s))
+			return l.Fail(session.Connect, session.Unchanged, noSource(s))
 		}
 		sources[i] = s.Source
 	}
 	if err := unifiedDiff(ctx, with.Nix.Runner, sources[0], sources[1], out); err != nil {
-		return l.fail(Build, Unchanged, err)
+		return l.Fail(session.Build, session.Unchanged, err)
 	}
 	return nil
 }
 
 func noSource(s Side) error {
 	if s.Bundle == "" {
-		return hint(fmt.Sprintf("what %s was made from is not known: it is no bundle of ferry's", s.Name), "compare bundles, by their store paths")
+		return session.Hint(fmt.Sprintf("what %s was made from is not known: it is no bundle of ferry's", s.Name), "compare bundles, by their store paths")
 	}
-	return hint(fmt.Sprintf("%s was made from a source that is not in this machine's store", s.Name),
+	return session.Hint(fmt.Sprintf("%s was made from a source that is not in this machine's store", s.Name),
 		fmt.Sprintf("bring it here: nix-copy-closure --from TARGET %s; or compare without --source", s.Bundle))
 }
 
@@ -68,7 +69,7 @@ func unifiedDiff(ctx context.Context, runner *run.Runner, a, b nix.StorePath, ou
 	}
 	switch {
 	case run.NotFound(err):
-		return hint("git is not in PATH here, which compares the sources", "install git")
+		return session.Hint("git is not in PATH here, which compares the sources", "install git")
 	case err != nil:
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"ferry/internal/agent"
 	"ferry/internal/inventory"
 	"ferry/internal/prose"
+	"ferry/internal/session"
 )
 
 // Attention is how much something on a node asks for a person.
@@ -59,10 +60,10 @@ type NodeStatus struct {
 
 // Status looks at all nodes at once and gives what asks most for attention first. A node that cannot be asked is in it, with the
 // reason. The error is one of this side.
-func Status(ctx context.Context, s Session, inv *inventory.Inventory, nodes []inventory.Node) ([]NodeStatus, error) {
+func Status(ctx context.Context, s session.Session, inv *inventory.Inventory, nodes []inventory.Node) ([]NodeStatus, error) {
 	list := make([]NodeStatus, len(nodes))
-	errs := s.Each(ctx, nodes, func(ctx context.Context, s Session, i int) error {
-		conn, err := open(ctx, s, nodes[i], Reading)
+	errs := s.Each(ctx, nodes, func(ctx context.Context, s session.Session, i int) error {
+		conn, err := open(ctx, s, nodes[i], session.Reading)
 		if err != nil {
 			return err
 		}
@@ -114,9 +115,9 @@ func (s *NodeStatus) readOrigin() {
 			s.NixpkgsDate = time.Unix(s.Look.NixpkgsDate, 0).UTC()
 		}
 	}
-	left, known := whatLeft(s.Facts, s.Facts.Current)
+	left, known := session.WhatLeft(s.Facts, s.Facts.Current)
 	if known {
-		s.Revision, s.Dirty, s.Deployed = left.revision, left.dirty, left.entry
+		s.Revision, s.Dirty, s.Deployed = left.Revision, left.Dirty, left.Entry
 	}
 }
 
@@ -125,7 +126,7 @@ func (s *NodeStatus) attend() {
 	switch {
 	case s.Err != nil:
 		text := s.Err.Error()
-		if hints := hintsOf(s.Err); len(hints) > 0 {
+		if hints := session.HintsOf(s.Err); len(hints) > 0 {
 			text += "; " + hints[0]
 		}
 		s.Points = []Point{{Serious, text}}
@@ -155,9 +156,9 @@ func workPoints(facts agent.Facts, look agent.LookResult) []Point {
 	var points []Point
 	switch a := look.Armed; {
 	case a != nil && a.Reboot:
-		points = append(points, Point{Warning, systemName(a.Toplevel) + " is being tried by a reboot, and is not committed"})
+		points = append(points, Point{Warning, session.SystemName(a.Toplevel) + " is being tried by a reboot, and is not committed"})
 	case a != nil:
-		text := "a switch to " + cmp.Or(systemName(a.Toplevel), "another system") + byName(a.Who) + " is " + string(a.Phase)
+		text := "a switch to " + cmp.Or(session.SystemName(a.Toplevel), "another system") + byName(a.Who) + " is " + string(a.Phase)
 		if a.Left > 0 {
 			text += fmt.Sprintf(": it goes back in %d s unless it is confirmed", a.Left)
 		}
@@ -167,19 +168,19 @@ func workPoints(facts agent.Facts, look agent.LookResult) []Point {
 		}
 		points = append(points, Point{level, text})
 	case look.Lock != nil:
-		points = append(points, Point{Notice, locked(look.Lock).Error()})
+		points = append(points, Point{Notice, session.Locked(look.Lock).Error()})
 	}
 	if last := facts.Last; last != nil && look.Armed == nil {
 		level := map[agent.JournalOutcome]Attention{agent.JournalRolledBack: Warning, agent.JournalFailed: Serious}[last.Outcome]
 		if level > Fine {
-			text := "the last deployment" + byWhom(last) + " " + map[Attention]string{Warning: "was rolled back", Serious: "failed"}[level]
+			text := "the last deployment" + session.ByWhom(last) + " " + map[Attention]string{Warning: "was rolled back", Serious: "failed"}[level]
 			if last.Reason != "" {
 				text += ": " + last.Reason
 			}
 			points = append(points, Point{level, text})
 		}
 		if len(last.UserUnits) > 0 && last.After.Current == facts.Current {
-			points = append(points, Point{Notice, "in the last deployment, " + usersUnits(last.UserUnits)})
+			points = append(points, Point{Notice, "in the last deployment, " + session.UsersUnits(last.UserUnits)})
 		}
 	}
 	return points
@@ -226,17 +227,17 @@ func systemPoints(facts agent.Facts, look agent.LookResult) []Point {
 	case facts.Specialisation != "":
 		points = append(points, Point{Notice, "runs the specialisation " + facts.Specialisation})
 	case facts.Current != facts.Profile:
-		text := fmt.Sprintf("the next boot brings another system: generation %d, %s", facts.Generation, systemName(facts.Profile))
+		text := fmt.Sprintf("the next boot brings another system: generation %d, %s", facts.Generation, session.SystemName(facts.Profile))
 		if last := facts.Last; last != nil && last.Outcome == agent.JournalActivated && last.After.Current == facts.Current {
-			text = fmt.Sprintf("what runs is only tried%s: generation %d boots, %s", byWhom(last), facts.Generation, systemName(facts.Profile))
+			text = fmt.Sprintf("what runs is only tried%s: generation %d boots, %s", session.ByWhom(last), facts.Generation, session.SystemName(facts.Profile))
 		}
 		points = append(points, Point{Warning, text})
 	}
 	if len(look.Reboot) > 0 {
 		points = append(points, Point{Warning, "reboot needed: " + strings.Join(look.Reboot, ", ") + " changed since the boot"})
 	}
-	if _, known := whatLeft(facts, facts.Current); !known && (facts.Last != nil || facts.Bundle != "") && facts.Current != "" {
-		points = append(points, Point{Warning, "runs " + systemName(facts.Current) + ", which no deployment of ferry's left there"})
+	if _, known := session.WhatLeft(facts, facts.Current); !known && (facts.Last != nil || facts.Bundle != "") && facts.Current != "" {
+		points = append(points, Point{Warning, "runs " + session.SystemName(facts.Current) + ", which no deployment of ferry's left there"})
 	}
 	return points
 }
@@ -248,7 +249,7 @@ func diskPoints(facts agent.Facts, look agent.LookResult) []Point {
 	var points []Point
 	switch {
 	case facts.StoreFree == 0:
-	case facts.StoreFree < minimumFree:
+	case facts.StoreFree < session.MinimumFree:
 		points = append(points, Point{Serious, fmt.Sprintf("the disk is full: %s free for /nix/store", prose.Size(uint64(facts.StoreFree)))})
 	case facts.StoreFree < scarce && !facts.StoreCompresses:
 		points = append(points, Point{Warning, fmt.Sprintf("little room: %s free for /nix/store", prose.Size(uint64(facts.StoreFree)))})
@@ -264,6 +265,6 @@ func fitsBoot(facts agent.Facts, n int64) error {
 	if n == 0 || facts.BootFree >= n {
 		return nil
 	}
-	return hint(fmt.Sprintf("/boot is nearly full: %s free, a new kernel and initrd need %s", prose.Size(uint64(facts.BootFree)), prose.Size(uint64(n))),
+	return session.Hint(fmt.Sprintf("/boot is nearly full: %s free, a new kernel and initrd need %s", prose.Size(uint64(facts.BootFree)), prose.Size(uint64(n))),
 		"on the target: sudo nix-collect-garbage --delete-older-than 30d, then deploy or sudo /run/current-system/bin/switch-to-configuration boot")
 }

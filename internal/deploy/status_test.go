@@ -10,6 +10,7 @@ import (
 	"ferry/internal/agent"
 	"ferry/internal/health"
 	"ferry/internal/inventory"
+	"ferry/internal/session"
 )
 
 const (
@@ -42,7 +43,7 @@ func TestWhatAsksForAttention(t *testing.T) {
 		says      string // the beginning of the only point; "": there is none
 	}{
 		"nothing":             {func(*NodeStatus) {}, Fine, ""},
-		"cannot be asked":     {func(s *NodeStatus) { s.Err = hint("it is gone", "look for it", "or not") }, Serious, "it is gone; look for it"},
+		"cannot be asked":     {func(s *NodeStatus) { s.Err = session.Hint("it is gone", "look for it", "or not") }, Serious, "it is gone; look for it"},
 		"behind":              {func(s *NodeStatus) { s.Standing.Relation = inventory.Behind }, Notice, ""},
 		"of somebody's":       {func(s *NodeStatus) { s.Standing.Relation = inventory.NotKnownHere }, Warning, ""},
 		"units failed":        {func(s *NodeStatus) { s.Look.Failed = []string{"a", "b"} }, Serious, "2 units failed: a, b"},

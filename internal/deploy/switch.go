@@ -16,6 +16,7 @@ import (
 	"ferry/internal/health"
 	"ferry/internal/nix"
 	"ferry/internal/run"
+	"ferry/internal/session"
 )
 
 // switching is ferry's side of a guarded switch. The target itself goes back unless ferry comes back over a new connection;
@@ -32,7 +33,7 @@ type switching struct {
 	// watching says that the end is awaited, and that nothing is said about how it shall end.
 	watching bool
 	log      *run.LineWriter
-	step     Step
+	step     session.Step
 	begin    time.Time
 	// checked says that the target has been asked all there is to ask: it may wait for a moment yet.
 	checked bool
@@ -41,10 +42,10 @@ type switching struct {
 }
 
 // guarded runs the new system on the target, comes back over a new connection, and lets it be committed.
-func (d *deployment) guarded(ctx context.Context, ready Built, before agent.Facts, result *Result) error {
+func (d *deployment) guarded(ctx context.Context, ready session.Built, before agent.Facts, result *Result) error {
 	nodeChecks, err := d.Inventory.ChecksOf(ctx, d.Node)
 	if err != nil {
-		return d.fail(Activate, Unchanged, err)
+		return d.Fail(session.Activate, session.Unchanged, err)
 	}
 	s := d.newSwitching(d.Job, ready.Toplevel, before)
 	s.checks = nodeChecks
@@ -54,29 +55,29 @@ func (d *deployment) guarded(ctx context.Context, ready Built, before agent.Fact
 	}
 	awaits, err := nameOf(s.checks)
 	if err != nil {
-		return d.fail(Activate, Unchanged, err)
+		return d.Fail(session.Activate, session.Unchanged, err)
 	}
 	request := agent.Request{
 		Job: d.Job, Toplevel: ready.Toplevel, Bundle: ready.Bundle, Action: string(d.opts.Action), ForceNotNixOS: d.opts.ForceNotNixOS,
 		Switch: &agent.Switch{Limits: s.limits, Units: agent.Units(s.checks.Units), Awaits: awaits, Unsafe: d.opts.Unsafe},
 		Record: d.record(),
 	}
-	d.Link.bearWith(d.opts.Limits.Confirm + time.Duration(s.limits.Checks)*time.Second)
+	d.Link.BearWith(d.opts.Limits.Confirm + time.Duration(s.limits.Checks)*time.Second)
 	if err := ctx.Err(); err != nil {
-		return d.fail(Activate, Unchanged, err)
+		return d.Fail(session.Activate, session.Unchanged, err)
 	}
-	soft, release := soften(ctx, d.opts.Leave, func() { s.note(s.comeBack()) })
+	soft, release := soften(ctx, d.opts.Leave, func() { s.Note(s.comeBack()) })
 	defer release()
 	var got agent.SwitchResult
-	s.enter(Activate)
-	err = d.Link.follow(soft, func(conn *agent.Session) error {
+	s.enter(session.Activate)
+	err = d.Link.Follow(soft, func(conn *agent.Session) error {
 		request.Offset, request.Token = s.log.Total, &s.expect
 		var err error
 		got, err = conn.Switch(soft, request, s.log, s.phase)
 		return err
 	})
 	if err == nil && got.Outcome == "" {
-		got, err = s.finish(soft, d.Link.follow, got)
+		got, err = s.finish(soft, d.Link.Follow, got)
 	}
 	s.log.Flush()
 	if err != nil {
@@ -85,8 +86,8 @@ func (d *deployment) guarded(ctx context.Context, ready Built, before agent.Fact
 	if got.Outcome == agent.SwitchRefused && got.Status == needsReboot && d.opts.Action == action.Switch {
 		s.leave("not possible on a running machine")
 		result.NeedsReboot = got.Reason
-		d.note("this change needs a reboot: it is installed, and runs from the next boot on")
-		return settled(d.install(soft, ready, before, result))
+		d.Note("this change needs a reboot: it is installed, and runs from the next boot on")
+		return session.Settled(d.install(soft, ready, before, result))
 	}
 	return s.conclude(got, result)
 }
@@ -96,8 +97,8 @@ func (d *deployment) record() agent.Record {
 }
 
 // fail makes the error of a switch, which goes on after the user's first signal.
-func (s *switching) fail(step Step, state State, err error) *Error {
-	e := s.deployment.fail(step, state, err)
+func (s *switching) fail(step session.Step, state session.State, err error) *session.Error {
+	e := s.deployment.Fail(step, state, err)
 	e.Settled = true
 	return e
 }
@@ -108,12 +109,12 @@ func (d *deployment) newSwitching(job string, toplevel nix.StorePath, before age
 	s := &switching{deployment: d, job: job, toplevel: toplevel, before: before, token: rand.Text()}
 	sum := sha256.Sum256([]byte(s.token))
 	s.expect = agent.Token{Name: strings.ToLower(rand.Text()), Hash: hex.EncodeToString(sum[:])}
-	s.log = &run.LineWriter{Emit: func(line string) { d.emit(Event{Kind: Line, Step: s.step, Text: line}) }}
+	s.log = &run.LineWriter{Emit: func(line string) { d.Emit(session.Event{Kind: session.Line, Step: s.step, Text: line}) }}
 	return s
 }
 
 // enter begins a step, if it is not "", and ends the one before.
-func (s *switching) enter(step Step) {
+func (s *switching) enter(step session.Step) {
 	if s.step == step {
 		return
 	}
@@ -122,12 +123,12 @@ func (s *switching) enter(step Step) {
 		return
 	}
 	s.step, s.begin = step, time.Now()
-	s.emit(Event{Kind: Started, Step: step})
+	s.Emit(session.Event{Kind: session.Started, Step: step})
 }
 
 func (s *switching) leave(text string) {
 	if s.step != "" {
-		s.emit(Event{Kind: Finished, Step: s.step, Text: text, Duration: time.Since(s.begin)})
+		s.Emit(session.Event{Kind: session.Finished, Step: s.step, Text: text, Duration: time.Since(s.begin)})
 	}
 	s.step = ""
 }
@@ -137,10 +138,10 @@ func (s *switching) phase(p agent.Phase) {
 	switch p {
 	case agent.Waiting:
 		if !s.checked {
-			s.enter(Confirm)
+			s.enter(session.Confirm)
 		}
 	case agent.Committing:
-		s.enter(Commit)
+		s.enter(session.Commit)
 	}
 }
 
@@ -155,9 +156,9 @@ func (s *switching) finish(ctx context.Context, again again, waits agent.SwitchR
 	case s.watching:
 	case !s.checks.Empty():
 		request.Verdict, request.Reason = s.check(ctx, waits.Phase, left)
-	case s.Link.address().Local():
+	case s.Link.Address().Local():
 		request.Verdict = agent.VerdictConfirm
-	case s.Link.interactive():
+	case s.Link.Interactive():
 		if s.confirming = s.confirm(ctx, left); errors.Is(s.confirming, errAnswers) {
 			request.Verdict = agent.VerdictConfirm
 		}
@@ -187,15 +188,15 @@ const checksSlack = 15 * time.Second
 // check comes back to a target that waits, makes its checks, and says what the target is to do; "" when it could not come back:
 // the target then does by itself what there is to do.
 func (s *switching) check(ctx context.Context, phase agent.Phase, left time.Duration) (agent.Verdict, string) {
-	if phase == agent.Waiting && !s.Link.address().Local() {
+	if phase == agent.Waiting && !s.Link.Address().Local() {
 		if s.confirming = s.confirm(ctx, left); s.confirming != nil && !errors.Is(s.confirming, errAnswers) {
 			return "", ""
 		}
 	}
 	s.enter("")
 	s.checked = true
-	if err := runChecks(ctx, s.checks, s.Link, s.emit); err != nil {
-		s.step, s.failure = Check, err
+	if err := runChecks(ctx, s.checks, s.Link, s.Emit); err != nil {
+		s.step, s.failure = session.Check, err
 		return agent.VerdictBack, err.Error()
 	}
 	return agent.VerdictKeep, ""
@@ -210,27 +211,27 @@ func (s *switching) comeBack() string {
 func (s *switching) broken(err error, result *Result) error {
 	step := s.step
 	if step == "" {
-		step = Activate
+		step = session.Activate
 	}
-	var forgotten *forgottenError
+	var forgotten *session.ForgottenError
 	var response *agent.ResponseError
-	e := s.fail(step, Unknown, err)
+	e := s.fail(step, session.Unknown, err)
 	switch {
 	case errors.As(err, &forgotten):
-		return s.restarted(step, forgotten.facts, result)
+		return s.restarted(step, forgotten.Facts, result)
 	case errors.As(err, &response) && response.Kind == agent.KindNone && s.job != "":
-		return s.restarted(step, s.Link.facts(), result)
+		return s.restarted(step, s.Link.Facts(), result)
 	case errors.As(err, &response):
 		// The agent refused, or could not begin.
-		if step == Activate {
-			e.State = Unchanged
+		if step == session.Activate {
+			e.State = session.Unchanged
 		}
 		if response.Kind == agent.KindUnsafe {
-			e.Advice = []string{unsafeHint}
+			e.Advice = []string{session.UnsafeHint}
 		}
 	case agent.IsLost(err), errors.Is(err, context.Canceled):
 		if errors.Is(err, context.Canceled) {
-			e.Err = &Advised{Text: "interrupted", Err: err}
+			e.Err = &session.Advised{Text: "interrupted", Err: err}
 		}
 		e.Advice = []string{"it goes back by itself unless it is confirmed in time: ferry attach " + s.Node.Name + " follows it again"}
 		if s.job != "" {
@@ -241,17 +242,17 @@ func (s *switching) broken(err error, result *Result) error {
 }
 
 // restarted tells what a target that was restarted in the middle is now.
-func (s *switching) restarted(step Step, now agent.Facts, result *Result) error {
+func (s *switching) restarted(step session.Step, now agent.Facts, result *Result) error {
 	const why = "the target was restarted in the middle"
 	switch {
 	case now.Current == string(s.toplevel) && now.Committed == now.Current && now.Profile == now.Current:
-		s.note(why + ", after the commit")
+		s.Note(why + ", after the commit")
 		result.Outcome = Committed
 		return nil
 	case now.Current == s.before.Current && now.Profile == s.before.Profile:
-		return s.fail(step, RolledBack, hint(why+"; it runs and boots what it did before", "run the same command again: what has arrived is kept"))
+		return s.fail(step, session.RolledBack, session.Hint(why+"; it runs and boots what it did before", "run the same command again: what has arrived is kept"))
 	}
-	return s.fail(step, Unknown, hint(why+", or deployed to by someone else; it runs "+systemName(now.Current), "ferry generations "+s.Node.Name+" shows what is there"))
+	return s.fail(step, session.Unknown, session.Hint(why+", or deployed to by someone else; it runs "+session.SystemName(now.Current), "ferry generations "+s.Node.Name+" shows what is there"))
 }
 
 // conclude makes of the end of a switch what the deployment gives.
@@ -262,16 +263,16 @@ func (s *switching) conclude(got agent.SwitchResult, result *Result) error {
 		result.Bundle = ""
 	}
 	if got.Trouble != "" {
-		s.note(got.Trouble)
+		s.Note(got.Trouble)
 	}
 	if len(got.UserUnits) > 0 {
-		s.note(usersUnits(got.UserUnits))
+		s.Note(session.UsersUnits(got.UserUnits))
 	}
 	step := s.step
 	switch got.Outcome {
 	case agent.SwitchCommitted:
 		// It may have been over when ferry came.
-		s.enter(Commit)
+		s.enter(session.Commit)
 		s.leave(fmt.Sprintf("generation %d is what boots", got.Generation))
 		result.Outcome = Committed
 		return nil
@@ -281,14 +282,14 @@ func (s *switching) conclude(got agent.SwitchResult, result *Result) error {
 		return nil
 	}
 	if step == "" {
-		step = Activate
+		step = session.Activate
 	}
 	if got.From == agent.Committing {
-		step = Commit
+		step = session.Commit
 	}
 	see := wholeLog(got.Log)
 	text := got.Reason
-	if step == Confirm && s.confirming != nil && !errors.Is(s.confirming, context.Canceled) && !errors.Is(s.confirming, errOver) {
+	if step == session.Confirm && s.confirming != nil && !errors.Is(s.confirming, context.Canceled) && !errors.Is(s.confirming, errOver) {
 		text += ": " + s.confirming.Error()
 	}
 	switch got.Outcome {
@@ -296,28 +297,26 @@ func (s *switching) conclude(got agent.SwitchResult, result *Result) error {
 		hints := []string{see}
 		switch {
 		case s.before.Current == "" && !s.opts.Unsafe:
-			hints = []string{unsafeHint}
+			hints = []string{session.UnsafeHint}
 		case got.Status == needsReboot:
 			hints = []string{"deploy it with --action boot, then reboot the target; or use --reboot"}
 		}
-		return s.fail(step, Unchanged, hint(text+"; nothing has changed", hints...))
+		return s.fail(step, session.Unchanged, session.Hint(text+"; nothing has changed", hints...))
 	case agent.SwitchRolledBack:
 		// What a check has to show is shown, and its advice comes first.
-		back := &Advised{Text: text + "; the target rolled back to " + systemName(got.Current), Advice: append(hintsOf(s.failure), see), Err: s.failure}
-		return s.fail(step, RolledBack, back)
+		back := &session.Advised{Text: text + "; the target rolled back to " + session.SystemName(got.Current), Advice: append(session.HintsOf(s.failure), see), Err: s.failure}
+		return s.fail(step, session.RolledBack, back)
 	}
 	if got.Outcome == agent.SwitchOvertaken {
-		return s.fail(step, Unknown, hint(text, "ferry generations "+s.Node.Name+" shows what is there", see))
+		return s.fail(step, session.Unknown, session.Hint(text, "ferry generations "+s.Node.Name+" shows what is there", see))
 	}
-	text += "; the target could not go back, it runs " + systemName(got.Current)
+	text += "; the target could not go back, it runs " + session.SystemName(got.Current)
 	if got.Phase == agent.Stranded {
-		return s.fail(step, Unknown, hint(fmt.Sprintf("%s, and tries again in %d s, and after that", text, got.Left),
+		return s.fail(step, session.Unknown, session.Hint(fmt.Sprintf("%s, and tries again in %d s, and after that", text, got.Left),
 			"ferry attach "+s.Node.Name+" shows how it goes; another deployment or a rollback takes its place", see))
 	}
-	return s.fail(step, Unknown, hint(text, backTo(s.before), see))
+	return s.fail(step, session.Unknown, session.Hint(text, backTo(s.before), see))
 }
-
-const unsafeHint = "use --unsafe to go on without a way back; a person at its console may then be needed"
 
 // needsReboot is the status of a switch-to-configuration that cannot switch a running machine.
 const needsReboot = 100

@@ -8,6 +8,7 @@ import (
 	"ferry/internal/inventory"
 	"ferry/internal/nix"
 	"ferry/internal/run"
+	"ferry/internal/session"
 )
 
 // Verified is how what plain nixos-rebuild would build compares with what ferry has.
@@ -28,7 +29,7 @@ type Verified struct {
 // Verify has a node's target evaluate what the last deployment left there, with its own Nix and in the way of plain
 // nixos-rebuild, and compares that with what was deployed. Nothing is built, fetched or activated there; derivations are
 // written to its store. A failure is an [*Error].
-func Verify(ctx context.Context, with Session, inv *inventory.Inventory, node inventory.Node) (*Verified, error) {
+func Verify(ctx context.Context, with session.Session, inv *inventory.Inventory, node inventory.Node) (*Verified, error) {
 	l, err := newLook(with, inv, node)
 	if err != nil {
 		return nil, err
@@ -39,7 +40,7 @@ func Verify(ctx context.Context, with Session, inv *inventory.Inventory, node in
 	}
 	v := &Verified{Node: node.Name, Deployed: nix.StorePath(l.facts.Committed)}
 	if l.facts.Bundle == "" || v.Deployed == "" {
-		return nil, l.fail(Connect, Unchanged, hint("no deployment of ferry's has left its configuration on the target", "ferry verify --here "+node.Name+" evaluates on this machine"))
+		return nil, l.Fail(session.Connect, session.Unchanged, session.Hint("no deployment of ferry's has left its configuration on the target", "ferry verify --here "+node.Name+" evaluates on this machine"))
 	}
 	there, err := l.evaluateThere(ctx)
 	if err != nil {
@@ -52,7 +53,7 @@ func Verify(ctx context.Context, with Session, inv *inventory.Inventory, node in
 	if v.Same {
 		return v, nil
 	}
-	here, err := l.derivationOf(ctx, nix.StorePath(l.facts.Bundle), v.Deployed)
+	here, err := l.DerivationOf(ctx, nix.StorePath(l.facts.Bundle), v.Deployed)
 	if err != nil {
 		return nil, err
 	}
@@ -61,15 +62,15 @@ func Verify(ctx context.Context, with Session, inv *inventory.Inventory, node in
 		return v, nil
 	}
 	onTarget := func(ctx context.Context, drvs []nix.StorePath) (texts map[nix.StorePath]string, err error) {
-		err = l.Link.do(ctx, func(conn *agent.Session) error {
+		err = l.Link.Do(ctx, func(conn *agent.Session) error {
 			texts, err = conn.Derivations(ctx, drvs)
 			return err
 		})
 		return texts, err
 	}
-	v.Report, err = cause.Explain(ctx, here, there.Derivation, readDerivations, onTarget, cause.Facts{NixBefore: v.NixHere, NixAfter: v.NixThere})
+	v.Report, err = cause.Explain(ctx, here, there.Derivation, session.ReadDerivations, onTarget, cause.Facts{NixBefore: v.NixHere, NixAfter: v.NixThere})
 	if err != nil {
-		return nil, l.fail(Evaluate, Unchanged, err)
+		return nil, l.Fail(session.Evaluate, session.Unchanged, err)
 	}
 	// Half of it is from derivations as the target tells them.
 	for i := range v.Report.Causes {
@@ -86,17 +87,17 @@ func Verify(ctx context.Context, with Session, inv *inventory.Inventory, node in
 
 // evaluateThere evaluates on the target.
 func (l *look) evaluateThere(ctx context.Context) (agent.EvaluateResult, error) {
-	done := l.start(Evaluate)
-	log := l.lines(Evaluate)
+	done := l.Start(session.Evaluate)
+	log := l.Lines(session.Evaluate)
 	var there agent.EvaluateResult
-	err := l.Link.do(ctx, func(conn *agent.Session) error {
+	err := l.Link.Do(ctx, func(conn *agent.Session) error {
 		var err error
 		there, err = conn.Evaluate(ctx, log)
 		return err
 	})
 	log.Flush()
 	if err != nil {
-		return there, l.fail(Evaluate, Unchanged, err)
+		return there, l.Fail(session.Evaluate, session.Unchanged, err)
 	}
 	done("on the target, by its Nix " + run.Clean(there.Nix))
 	return there, nil
@@ -104,7 +105,7 @@ func (l *look) evaluateThere(ctx context.Context) (agent.EvaluateResult, error) 
 
 // VerifyHere compares what ferry evaluates the working tree to with what plain nixos-rebuild would, both on this machine. A
 // failure is an [*Error].
-func VerifyHere(ctx context.Context, with Session, inv *inventory.Inventory, node inventory.Node) (*Verified, error) {
+func VerifyHere(ctx context.Context, with session.Session, inv *inventory.Inventory, node inventory.Node) (*Verified, error) {
 	l, err := newLook(with, inv, node)
 	if err != nil {
 		return nil, err
@@ -114,16 +115,16 @@ func VerifyHere(ctx context.Context, with Session, inv *inventory.Inventory, nod
 	if err != nil {
 		return nil, err
 	}
-	fail := func(err error) (*Verified, error) { return nil, l.fail(Evaluate, Unchanged, err) }
-	bundle, err := readDerivation(evaluation.Bundle)
+	fail := func(err error) (*Verified, error) { return nil, l.Fail(session.Evaluate, session.Unchanged, err) }
+	bundle, err := session.ReadDerivation(evaluation.Bundle)
 	if err != nil {
 		return fail(err)
 	}
-	plain, err := l.instantiate(ctx, bundle.Env["nixpkgs"], bundle.Env["configuration"])
+	plain, err := l.Instantiate(ctx, bundle.Env["nixpkgs"], bundle.Env["configuration"])
 	if err != nil {
 		return fail(err)
 	}
-	system, err := readDerivation(plain)
+	system, err := session.ReadDerivation(plain)
 	if err != nil {
 		return fail(err)
 	}
@@ -133,7 +134,7 @@ func VerifyHere(ctx context.Context, with Session, inv *inventory.Inventory, nod
 		v.NixHere, v.NixThere = version.Text, version.Text
 	}
 	if !v.Same {
-		if v.Report, err = cause.Explain(ctx, evaluation.Toplevel, plain, readDerivations, readDerivations, cause.Facts{}); err != nil {
+		if v.Report, err = cause.Explain(ctx, evaluation.Toplevel, plain, session.ReadDerivations, session.ReadDerivations, cause.Facts{}); err != nil {
 			return fail(err)
 		}
 	}

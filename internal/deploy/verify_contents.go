@@ -9,6 +9,7 @@ import (
 	"ferry/internal/inventory"
 	"ferry/internal/nix"
 	"ferry/internal/prose"
+	"ferry/internal/session"
 )
 
 // Contents is how what is on a target's disk compares with what its Nix has registered of the deployed system.
@@ -33,7 +34,7 @@ func (c *Contents) Whole() bool { return len(c.Wrong) == 0 }
 
 // VerifyContents has a node's target read all that the deployed system needs, and compare it with the hashes that its Nix has
 // registered. Nothing is changed. A failure is an [*Error]; paths that are wrong are none.
-func VerifyContents(ctx context.Context, with Session, inv *inventory.Inventory, node inventory.Node) (*Contents, error) {
+func VerifyContents(ctx context.Context, with session.Session, inv *inventory.Inventory, node inventory.Node) (*Contents, error) {
 	l, err := newLook(with, inv, node)
 	if err != nil {
 		return nil, err
@@ -44,9 +45,9 @@ func VerifyContents(ctx context.Context, with Session, inv *inventory.Inventory,
 	}
 	c := &Contents{Node: node.Name, Root: nix.StorePath(cmp.Or(l.facts.Bundle, l.facts.Profile)), Wrong: []WrongPath{}}
 	if c.Root == "" {
-		return nil, l.fail(Connect, Unchanged, hint("nothing was deployed to the target, and it has no system"))
+		return nil, l.Fail(session.Connect, session.Unchanged, session.Hint("nothing was deployed to the target, and it has no system"))
 	}
-	err = l.Link.do(ctx, func(conn *agent.Session) error {
+	err = l.Link.Do(ctx, func(conn *agent.Session) error {
 		got, err := conn.OnDisk(ctx, c.Root, true)
 		if err != nil {
 			return err
@@ -61,7 +62,7 @@ func VerifyContents(ctx context.Context, with Session, inv *inventory.Inventory,
 		return nil
 	})
 	if err != nil {
-		return nil, l.fail(Connect, Unchanged, err)
+		return nil, l.Fail(session.Connect, session.Unchanged, err)
 	}
 	return c, nil
 }

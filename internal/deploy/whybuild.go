@@ -9,6 +9,7 @@ import (
 	"ferry/internal/cause"
 	"ferry/internal/inventory"
 	"ferry/internal/nix"
+	"ferry/internal/session"
 )
 
 // BuildReasons is why a node's system has to be built.
@@ -38,7 +39,7 @@ type Foreign struct {
 
 // WhyBuild evaluates a node and says what would be built for it, and which inputs have changed since the system that was
 // deployed from here last. The target is not asked, and nothing is built. A failure is an [*Error].
-func WhyBuild(ctx context.Context, with Session, inv *inventory.Inventory, node inventory.Node) (*BuildReasons, error) {
+func WhyBuild(ctx context.Context, with session.Session, inv *inventory.Inventory, node inventory.Node) (*BuildReasons, error) {
 	l, err := newLook(with, inv, node)
 	if err != nil {
 		return nil, err
@@ -54,7 +55,7 @@ func WhyBuild(ctx context.Context, with Session, inv *inventory.Inventory, node 
 	}
 	bundle, err := os.Readlink(with.Roots.Deployed(inv.File, node.Name))
 	if err == nil {
-		b.Deployed = bundleLink(nix.StorePath(bundle), "profile")
+		b.Deployed = session.BundleLink(nix.StorePath(bundle), "profile")
 	}
 	switch b.Same = b.Deployed == b.New; {
 	case b.Deployed == "":
@@ -63,7 +64,7 @@ func WhyBuild(ctx context.Context, with Session, inv *inventory.Inventory, node 
 	case b.Same:
 		return b, nil
 	}
-	before, err := l.derivationOf(ctx, nix.StorePath(bundle), b.Deployed)
+	before, err := l.DerivationOf(ctx, nix.StorePath(bundle), b.Deployed)
 	if err != nil {
 		return nil, err
 	}
@@ -71,8 +72,8 @@ func WhyBuild(ctx context.Context, with Session, inv *inventory.Inventory, node 
 		b.Unknown = "the derivation of the deployed system is not in this machine's store any more"
 		return b, nil
 	}
-	if b.Report, err = cause.Explain(ctx, before, evaluation.Toplevel, readDerivations, readDerivations, cause.Facts{}); err != nil {
-		return nil, l.fail(Evaluate, Unchanged, err)
+	if b.Report, err = cause.Explain(ctx, before, evaluation.Toplevel, session.ReadDerivations, session.ReadDerivations, cause.Facts{}); err != nil {
+		return nil, l.Fail(session.Evaluate, session.Unchanged, err)
 	}
 	return b, nil
 }
@@ -84,15 +85,15 @@ func (l *look) toBuild(ctx context.Context, evaluation *inventory.Evaluation, b 
 	}
 	plan, err := l.Nix.Plan(ctx, evaluation.Bundle)
 	if err != nil {
-		return l.fail(Build, Unchanged, err)
+		return l.Fail(session.Build, session.Unchanged, err)
 	}
 	b.Build, b.Fetch = append(b.Build, plan.Build...), append(b.Fetch, plan.Fetch...)
 	settings, err := l.Nix.Settings(ctx)
 	if err != nil {
-		return l.fail(Build, Unchanged, err)
+		return l.Fail(session.Build, session.Unchanged, err)
 	}
 	for _, drv := range plan.Build {
-		d, err := readDerivation(drv)
+		d, err := session.ReadDerivation(drv)
 		if err != nil || native(settings.System, d.System) {
 			continue
 		}

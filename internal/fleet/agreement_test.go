@@ -8,12 +8,13 @@ import (
 	"testing/synctest"
 
 	"ferry/internal/deploy"
+	"ferry/internal/session"
 )
 
 // TestOnePersonIsAskedOnceForAllNodes locks that the question comes when every node has come so far or has ended, that it is about
 // those on which anything is to be done, in their order, and what the answer does.
 func TestOnePersonIsAskedOnceForAllNodes(t *testing.T) {
-	failed := map[string]func(func(deploy.Step) error) error{"b": failing(deploy.Build, deploy.Unchanged, errors.New("no"))}
+	failed := map[string]func(func(session.Step) error) error{"b": failing(session.Build, session.Unchanged, errors.New("no"))}
 	for name, c := range map[string]struct {
 		options Options
 		answer  func(ctx context.Context, stop func()) (bool, error)

@@ -10,6 +10,7 @@ import (
 
 	"ferry/internal/deploy"
 	"ferry/internal/inventory"
+	"ferry/internal/session"
 	"ferry/internal/target"
 )
 
@@ -78,15 +79,15 @@ var ErrDeclined = errors.New("not begun: you did not agree")
 
 // Run deploys nodes, and tells what became of each, in their order. Their batches follow that order too. The end of ctx ends
 // what has changed nothing yet.
-func Run(ctx context.Context, with deploy.Session, inv *inventory.Inventory, nodes []inventory.Node, opts Options) []Outcome {
+func Run(ctx context.Context, with session.Session, inv *inventory.Inventory, nodes []inventory.Node, opts Options) []Outcome {
 	f := newFleet(with, inv, nodes, opts)
 	if opts.Last != "" {
 		f.last = newLast(opts.Last, inv.File, string(opts.Deploy.Action), nodes)
 	}
-	f.deploy = func(ctx context.Context, s deploy.Session, node inventory.Node, o deploy.Options) (deploy.Result, error) {
+	f.deploy = func(ctx context.Context, s session.Session, node inventory.Node, o deploy.Options) (deploy.Result, error) {
 		return deploy.Run(ctx, s, inv, node, o)
 	}
-	f.rollBack = func(ctx context.Context, s deploy.Session, node inventory.Node, o deploy.RollbackOptions) (deploy.Result, error) {
+	f.rollBack = func(ctx context.Context, s session.Session, node inventory.Node, o deploy.RollbackOptions) (deploy.Result, error) {
 		return deploy.Rollback(ctx, s, inv, node, o)
 	}
 	return f.run(ctx)
@@ -94,11 +95,11 @@ func Run(ctx context.Context, with deploy.Session, inv *inventory.Inventory, nod
 
 // fleet is several nodes on their way.
 type fleet struct {
-	with     deploy.Session
+	with     session.Session
 	opts     Options
 	nodes    []inventory.Node
-	deploy   func(context.Context, deploy.Session, inventory.Node, deploy.Options) (deploy.Result, error)
-	rollBack func(context.Context, deploy.Session, inventory.Node, deploy.RollbackOptions) (deploy.Result, error)
+	deploy   func(context.Context, session.Session, inventory.Node, deploy.Options) (deploy.Result, error)
+	rollBack func(context.Context, session.Session, inventory.Node, deploy.RollbackOptions) (deploy.Result, error)
 
 	connecting, building, comparing, changing slots
 	activating                                slots // nil: who has a slot to be changed activates in it
@@ -118,7 +119,7 @@ type fleet struct {
 // builds is for how many nodes at once it is found out whether they can be built here: each may take a nix-store.
 const builds = 2
 
-func newFleet(with deploy.Session, inv *inventory.Inventory, nodes []inventory.Node, opts Options) *fleet {
+func newFleet(with session.Session, inv *inventory.Inventory, nodes []inventory.Node, opts Options) *fleet {
 	inv.EvaluateSideBySide(min(opts.Cores, len(nodes)))
 	f := &fleet{
 		with: with, opts: opts, nodes: nodes, outcomes: make([]Outcome, len(nodes)), rollout: newRollout(nodes, opts), held: map[string]func(){},
@@ -202,7 +203,7 @@ func (f *fleet) write(by func() error) {
 }
 
 // takingTurns is the session in which each node waits for its turn.
-func (f *fleet) takingTurns() deploy.Session {
+func (f *fleet) takingTurns() session.Session {
 	s := f.with
 	s.Turn = f.turn
 	return s
@@ -220,15 +221,15 @@ func (f *fleet) optionsFor(node inventory.Node) deploy.Options {
 	return o
 }
 
-func (f *fleet) turn(ctx context.Context, node string, step deploy.Step) (over func(), err error) {
+func (f *fleet) turn(ctx context.Context, node string, step session.Step) (over func(), err error) {
 	switch step {
-	case deploy.Connect:
+	case session.Connect:
 		return f.connecting.enter(ctx)
-	case deploy.Build:
+	case session.Build:
 		return f.building.enter(ctx)
-	case deploy.Compare:
+	case session.Compare:
 		return f.comparing.enter(ctx)
-	case deploy.Ship:
+	case session.Ship:
 		return func() {}, f.begin(ctx, node)
 	}
 	return func() {}, f.activate(ctx, node)
@@ -265,21 +266,21 @@ func (f *fleet) activate(ctx context.Context, node string) error {
 
 // status tells what err, nil for none, leaves of a node.
 func (f *fleet) status(ctx context.Context, node string, err error) Status {
-	var failed *deploy.Error
+	var failed *session.Error
 	var unreachable *target.Error
 	errors.As(err, &failed)
 	switch {
 	case err == nil:
 		return Done
-	case failed != nil && failed.State == deploy.Unknown:
+	case failed != nil && failed.State == session.Unknown:
 		return Unknown
-	case failed != nil && failed.State == deploy.RolledBack:
+	case failed != nil && failed.State == session.RolledBack:
 		return RolledBack
 	case errors.Is(err, ErrStopped), errors.Is(err, ErrDeclined):
 		return Stopped
 	case errors.Is(err, context.Canceled) && (ctx.Err() != nil || f.rollout.stopped() && !f.rollout.begun(node)):
 		return Stopped
-	case failed != nil && failed.Step == deploy.Connect && errors.As(err, &unreachable) && unreachable.Unreachable():
+	case failed != nil && failed.Step == session.Connect && errors.As(err, &unreachable) && unreachable.Unreachable():
 		return Unreachable
 	}
 	return Failed

@@ -17,13 +17,14 @@ import (
 	"ferry/internal/deploy"
 	"ferry/internal/inventory"
 	"ferry/internal/nix"
+	"ferry/internal/session"
 	"ferry/internal/target"
 )
 
 // fakes are nodes whose deployments only take their turns. What is said of a node decides how far it comes.
 type fakes struct {
 	t     *testing.T
-	fails map[string]func(turn func(deploy.Step) error) error
+	fails map[string]func(turn func(session.Step) error) error
 
 	mu      sync.Mutex
 	log     []string // "NAME changed", in their order, and what else happens
@@ -55,28 +56,28 @@ func (f *fakes) fleet(opts Options, names ...string) *fleet {
 		opts.Parallel = 10
 	}
 	opts.Batch = func(number, of, nodes int) { f.note(fmt.Sprintf("batch %d/%d of %d", number, of, nodes)) }
-	fl := newFleet(deploy.Session{}, &inventory.Inventory{}, named(names...), opts)
+	fl := newFleet(session.Session{}, &inventory.Inventory{}, named(names...), opts)
 	fl.deploy = f.deploy
-	fl.rollBack = func(_ context.Context, _ deploy.Session, node inventory.Node, _ deploy.RollbackOptions) (deploy.Result, error) {
+	fl.rollBack = func(_ context.Context, _ session.Session, node inventory.Node, _ deploy.RollbackOptions) (deploy.Result, error) {
 		f.note(node.Name + " taken back")
 		return deploy.Result{}, nil
 	}
 	return fl
 }
 
-func (f *fakes) deploy(ctx context.Context, s deploy.Session, node inventory.Node, o deploy.Options) (deploy.Result, error) {
+func (f *fakes) deploy(ctx context.Context, s session.Session, node inventory.Node, o deploy.Options) (deploy.Result, error) {
 	var overs []func()
 	defer func() {
 		for _, over := range overs {
 			over()
 		}
 	}()
-	turn := func(step deploy.Step) error {
+	turn := func(step session.Step) error {
 		over, err := s.Turn(ctx, node.Name, step)
 		if err != nil {
-			return &deploy.Error{Node: node.Name, Step: step, State: deploy.Unchanged, Err: err}
+			return &session.Error{Node: node.Name, Step: step, State: session.Unchanged, Err: err}
 		}
-		if step == deploy.Ship {
+		if step == session.Ship {
 			f.mu.Lock()
 			f.ships++
 			f.shipMax = max(f.shipMax, f.ships)
@@ -87,8 +88,8 @@ func (f *fakes) deploy(ctx context.Context, s deploy.Session, node inventory.Nod
 			f.ships--
 			f.mu.Unlock()
 		}
-		if step != deploy.Ship && step != deploy.Activate {
-			if step == deploy.Build {
+		if step != session.Ship && step != session.Activate {
+			if step == session.Build {
 				f.mu.Lock()
 				f.asks++
 				f.askMax = max(f.askMax, f.asks)
@@ -109,10 +110,10 @@ func (f *fakes) deploy(ctx context.Context, s deploy.Session, node inventory.Nod
 			return deploy.Result{}, err
 		}
 	}
-	for _, step := range []deploy.Step{deploy.Connect, deploy.Build, deploy.Compare, deploy.Ship, deploy.Activate} {
-		if step == deploy.Ship && o.Agree != nil {
+	for _, step := range []session.Step{session.Connect, session.Build, session.Compare, session.Ship, session.Activate} {
+		if step == session.Ship && o.Agree != nil {
 			if _, err := o.Agree(ctx, &deploy.Planned{Comparison: deploy.Comparison{Node: node.Name}}); err != nil {
-				return deploy.Result{}, &deploy.Error{Node: node.Name, Step: deploy.Connect, State: deploy.Unchanged, Err: err}
+				return deploy.Result{}, &session.Error{Node: node.Name, Step: session.Connect, State: session.Unchanged, Err: err}
 			}
 		}
 		if err := turn(step); err != nil {
@@ -132,20 +133,20 @@ func (f *fakes) deploy(ctx context.Context, s deploy.Session, node inventory.Nod
 }
 
 // failing is a deployment that fails in a step, and leaves its node in a state.
-func failing(step deploy.Step, state deploy.State, err error) func(func(deploy.Step) error) error {
-	return func(turn func(deploy.Step) error) error {
-		for _, s := range []deploy.Step{deploy.Connect, deploy.Build, deploy.Ship, deploy.Activate} {
+func failing(step session.Step, state session.State, err error) func(func(session.Step) error) error {
+	return func(turn func(session.Step) error) error {
+		for _, s := range []session.Step{session.Connect, session.Build, session.Ship, session.Activate} {
 			if err := turn(s); err != nil {
 				return err
 			}
-			if s == step || step == deploy.Check && s == deploy.Activate {
+			if s == step || step == session.Check && s == session.Activate {
 				break
 			}
 		}
-		if step == deploy.Check {
+		if step == session.Check {
 			time.Sleep(2 * time.Second)
 		}
-		return &deploy.Error{Node: "x", Step: step, State: state, Err: err}
+		return &session.Error{Node: "x", Step: step, State: state, Err: err}
 	}
 }
 
@@ -166,11 +167,11 @@ func statusesOf(outcomes []Outcome) string {
 // TestOneFailureDoesNotStopTheOthers locks what becomes of nodes without batches, and how many are at work at once.
 func TestOneFailureDoesNotStopTheOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := &fakes{t: t, fails: map[string]func(func(deploy.Step) error) error{
-			"b": failing(deploy.Build, deploy.Unchanged, errors.New("no")),
-			"c": failing(deploy.Check, deploy.RolledBack, errors.New("no")),
-			"d": failing(deploy.Connect, deploy.Unchanged, &target.Error{Kind: target.Refused}),
-			"e": failing(deploy.Check, deploy.Unknown, errors.New("no")),
+		f := &fakes{t: t, fails: map[string]func(func(session.Step) error) error{
+			"b": failing(session.Build, session.Unchanged, errors.New("no")),
+			"c": failing(session.Check, session.RolledBack, errors.New("no")),
+			"d": failing(session.Connect, session.Unchanged, &target.Error{Kind: target.Refused}),
+			"e": failing(session.Check, session.Unknown, errors.New("no")),
 		}}
 		outcomes := f.fleet(Options{MaxFailures: -1, Parallel: 2}, "a", "b", "c", "d", "e", "f", "g", "h").run(t.Context())
 		want := "a: done, b: failed, c: rolled back, d: unreachable, e: unknown, f: done, g: done, h: done"
@@ -202,8 +203,8 @@ func TestShippingAndActivatingAreLimitedApart(t *testing.T) {
 		})
 	}
 	synctest.Test(t, func(t *testing.T) {
-		no := failing(deploy.Check, deploy.RolledBack, errors.New("no"))
-		f := &fakes{t: t, fails: map[string]func(func(deploy.Step) error) error{"a": no, "b": no, "c": no, "d": no}}
+		no := failing(session.Check, session.RolledBack, errors.New("no"))
+		f := &fakes{t: t, fails: map[string]func(func(session.Step) error) error{"a": no, "b": no, "c": no, "d": no}}
 		outcomes := f.fleet(Options{ParallelActivate: 1, Ended: f.once(synctest.Wait)}, "a", "b", "c", "d").run(t.Context())
 		if got := statusesOf(outcomes); strings.Count(got, "rolled back") != 1 || strings.Count(got, "not begun") != 3 {
 			t.Errorf("after the first failure: %s", got)
@@ -214,8 +215,8 @@ func TestShippingAndActivatingAreLimitedApart(t *testing.T) {
 // TestNoNodeTakesThePlaceOfTheLastFailure locks that a failure counts before another node may begin where it was.
 func TestNoNodeTakesThePlaceOfTheLastFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		no := failing(deploy.Check, deploy.RolledBack, errors.New("no"))
-		f := &fakes{t: t, fails: map[string]func(func(deploy.Step) error) error{"a": no, "b": no, "c": no}}
+		no := failing(session.Check, session.RolledBack, errors.New("no"))
+		f := &fakes{t: t, fails: map[string]func(func(session.Step) error) error{"a": no, "b": no, "c": no}}
 		outcomes := f.fleet(Options{Parallel: 1, Ended: f.once(synctest.Wait)}, "a", "b", "c").run(t.Context())
 		if got := statusesOf(outcomes); strings.Count(got, "rolled back") != 1 || strings.Count(got, "not begun") != 2 {
 			t.Errorf("one at a time, after the first failure: %s", got)
@@ -252,7 +253,7 @@ func TestBatchesComeOneAfterAnother(t *testing.T) {
 // TestNoNodeIsChangedBeforeAllAreBuilt locks that a failure found early in a later batch leaves every node untouched.
 func TestNoNodeIsChangedBeforeAllAreBuilt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := &fakes{t: t, fails: map[string]func(func(deploy.Step) error) error{"d": failing(deploy.Build, deploy.Unchanged, errors.New("no"))}}
+		f := &fakes{t: t, fails: map[string]func(func(session.Step) error) error{"d": failing(session.Build, session.Unchanged, errors.New("no"))}}
 		outcomes := f.fleet(Options{Batches: Batches{{count: 2}}}, "a", "b", "c", "d").run(t.Context())
 		if got := statusesOf(outcomes); got != "a: not begun, b: not begun, c: not begun, d: failed" {
 			t.Errorf("got %s", got)
@@ -275,7 +276,7 @@ func TestAFailedBatchStopsTheRest(t *testing.T) {
 		"taken back": {Options{RollBackBatch: true}, "a: done, b: rolled back, c: rolled back, d: not begun", "a changed; b changed; b taken back; batch 1/3 of 1; batch 2/3 of 2"},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			f := &fakes{t: t, fails: map[string]func(func(deploy.Step) error) error{"c": failing(deploy.Check, deploy.RolledBack, errors.New("no"))}}
+			f := &fakes{t: t, fails: map[string]func(func(session.Step) error) error{"c": failing(session.Check, session.RolledBack, errors.New("no"))}}
 			c.opts.Batches = Batches{{count: 1}, {count: 2}, {rest: true}}
 			outcomes := f.fleet(c.opts, "a", "b", "c", "d").run(t.Context())
 			if got := statusesOf(outcomes); got != c.want {
@@ -296,8 +297,8 @@ func TestAnUnreachableNodeMayBeSkipped(t *testing.T) {
 		false: "a: unreachable, b: not begun",
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			f := &fakes{t: t, fails: map[string]func(func(deploy.Step) error) error{
-				"a": failing(deploy.Connect, deploy.Unchanged, &target.Error{Kind: target.TimedOut}),
+			f := &fakes{t: t, fails: map[string]func(func(session.Step) error) error{
+				"a": failing(session.Connect, session.Unchanged, &target.Error{Kind: target.TimedOut}),
 			}}
 			outcomes := f.fleet(Options{SkipUnreachable: skip, Batches: Batches{{count: 1}}}, "a", "b").run(t.Context())
 			if got := statusesOf(outcomes); got != want {
@@ -383,7 +384,7 @@ func TestAFleetsEvaluationsShareTheMemory(t *testing.T) {
 		nodes, cores int
 		given        bool
 	}{{1, 1 << 30, true}, {1 << 12, 1, true}, {1 << 12, 1 << 30, false}} {
-		newFleet(deploy.Session{}, inv, make([]inventory.Node, c.nodes), Options{Cores: c.cores})
+		newFleet(session.Session{}, inv, make([]inventory.Node, c.nodes), Options{Cores: c.cores})
 		var log bytes.Buffer
 		if _, err := inv.Evaluate(t.Context(), node, &log, nil); err != nil {
 			t.Fatal(err)

@@ -10,7 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"ferry/internal/deploy"
+	"ferry/internal/session"
 )
 
 // TestWhatIsLeftIsWrittenDown locks that the file says at every moment what --resume has to do: while nodes are on their way,
@@ -18,7 +18,7 @@ import (
 func TestWhatIsLeftIsWrittenDown(t *testing.T) {
 	file := LastFile(t.TempDir(), "/a/ferry.nix")
 	synctest.Test(t, func(t *testing.T) {
-		f := &fakes{t: t, fails: map[string]func(func(deploy.Step) error) error{"b": failing(deploy.Build, deploy.Unchanged, errors.New("no"))}}
+		f := &fakes{t: t, fails: map[string]func(func(session.Step) error) error{"b": failing(session.Build, session.Unchanged, errors.New("no"))}}
 		fl := f.fleet(Options{MaxFailures: -1, Parallel: 1}, "a", "b", "c")
 		fl.last = newLast(file, "/a/ferry.nix", "switch", fl.nodes)
 		found := make(chan []string, 1)

@@ -11,6 +11,7 @@ import (
 
 	"ferry/internal/deploy"
 	"ferry/internal/inventory"
+	"ferry/internal/session"
 )
 
 // TestPlansAreMadeSideBySideAndShownInOrder locks how many are made at once, that they are shown in the nodes' order, each as soon
@@ -24,8 +25,8 @@ func TestPlansAreMadeSideBySideAndShownInOrder(t *testing.T) {
 		var shown, ended []string
 		f := (&fakes{t: t}).fleet(Options{Parallel: 2, Ended: func(o Outcome) { ended = append(ended, o.Node.Name) }}, names...)
 		begin := time.Now()
-		outcomes := f.plan(t.Context(), func(ctx context.Context, s deploy.Session, node inventory.Node) (*deploy.Planned, error) {
-			over, err := s.Turn(ctx, node.Name, deploy.Compare)
+		outcomes := f.plan(t.Context(), func(ctx context.Context, s session.Session, node inventory.Node) (*deploy.Planned, error) {
+			over, err := s.Turn(ctx, node.Name, session.Compare)
 			if err != nil {
 				return nil, err
 			}

@@ -13,8 +13,8 @@ import (
 	"sync"
 	"time"
 
-	"ferry/internal/deploy"
 	"ferry/internal/run"
+	"ferry/internal/session"
 )
 
 // What is kept: so many runs, of so many bytes together, and of each node so many bytes of one run.
@@ -98,22 +98,22 @@ func (r *Run) writeAbout() error {
 }
 
 // Observe writes an event into its node's file.
-func (r *Run) Observe(e deploy.Event) {
+func (r *Run) Observe(e session.Event) {
 	text := run.Clean(e.Text)
 	switch e.Kind {
-	case deploy.Started:
+	case session.Started:
 		r.Write(e.Node, string(e.Step)+": begins")
-	case deploy.Finished:
+	case session.Finished:
 		line := fmt.Sprintf("%s: done in %.1f s", e.Step, e.Duration.Seconds())
 		if text != "" {
 			line += ": " + text
 		}
 		r.Write(e.Node, line)
-	case deploy.PathSent:
+	case session.PathSent:
 		r.Write(e.Node, fmt.Sprintf("ship: %s, %d bytes, %d bases", e.Sent.Path, e.Sent.Bytes, len(e.Sent.Bases)))
-	case deploy.Note:
+	case session.Note:
 		r.Write(e.Node, "note: "+text)
-	case deploy.Line:
+	case session.Line:
 		r.Write(e.Node, fmt.Sprintf("%s | %s", e.Step, text))
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"ferry/internal/deploy"
+	"ferry/internal/session"
 )
 
 // clock is a time that goes on by a second whenever it is looked at.
@@ -26,12 +26,12 @@ func TestARunIsKeptByNode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, e := range []deploy.Event{
-		{Kind: deploy.Started, Node: "a", Step: deploy.Build},
-		{Kind: deploy.Line, Node: "a", Step: deploy.Build, Text: "compiling\x1b[2J"},
-		{Kind: deploy.Building, Node: "a", Step: deploy.Build},
-		{Kind: deploy.Finished, Node: "a", Step: deploy.Build, Text: "1 derivation", Duration: 1500 * time.Millisecond},
-		{Kind: deploy.Note, Node: "b", Text: "beware"},
+	for _, e := range []session.Event{
+		{Kind: session.Started, Node: "a", Step: session.Build},
+		{Kind: session.Line, Node: "a", Step: session.Build, Text: "compiling\x1b[2J"},
+		{Kind: session.Building, Node: "a", Step: session.Build},
+		{Kind: session.Finished, Node: "a", Step: session.Build, Text: "1 derivation", Duration: 1500 * time.Millisecond},
+		{Kind: session.Note, Node: "b", Text: "beware"},
 	} {
 		r.Observe(e)
 	}

@@ -9,9 +9,9 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"ferry/internal/deploy"
 	"ferry/internal/prose"
 	"ferry/internal/run"
+	"ferry/internal/session"
 
 	"golang.org/x/term"
 )
@@ -38,7 +38,7 @@ type nodeStatus struct {
 
 // runningStep is a step that goes on.
 type runningStep struct {
-	step  deploy.Step
+	step  session.Step
 	text  string
 	began time.Time
 }
@@ -122,48 +122,48 @@ func (p *Printer) Ended(node string, failed bool) {
 
 // observeBlock takes an event of one of several nodes. Only notes are printed, and with verbose everything that is without a
 // terminal.
-func (p *Printer) observeBlock(e deploy.Event, text string) {
+func (p *Printer) observeBlock(e session.Event, text string) {
 	n := p.block.nodes[e.Node]
 	if n == nil {
 		return
 	}
 	switch e.Kind {
-	case deploy.Started:
-		if e.Step == deploy.Ship {
+	case session.Started:
+		if e.Step == session.Ship {
 			n.rate = rate{}
 		}
 		// One that is taken back begins again.
 		n.ended, n.failed = false, false
 		n.steps = append(n.steps, runningStep{e.Step, doing(e.Step), p.now()})
-	case deploy.Finished:
+	case session.Finished:
 		n.steps = slices.DeleteFunc(n.steps, func(s runningStep) bool { return s.step == e.Step })
 		if p.verbose {
 			p.print(finished(e.Node, e.Step, text, e.Duration))
 		}
-	case deploy.Note:
+	case session.Note:
 		p.print(fmt.Sprintf("%s: note: %s", e.Node, text))
-	case deploy.Line:
+	case session.Line:
 		if p.verbose {
 			p.print(fmt.Sprintf("%s | %s", e.Node, text))
 		}
 		// What a build or an evaluation wrote is part of its error.
-		if e.Step != deploy.Build && e.Step != deploy.Evaluate {
+		if e.Step != session.Build && e.Step != session.Evaluate {
 			n.tail = append(n.tail[max(0, len(n.tail)-keptTail+1):], text)
 		}
-	case deploy.PathSent:
+	case session.PathSent:
 		if p.verbose {
 			p.print(e.Node + ": ship " + sent(e.Sent))
 		}
-	case deploy.Building:
+	case session.Building:
 		n.says(e.Step, building(e.Build))
-	case deploy.Shipping:
+	case session.Shipping:
 		n.says(e.Step, n.rate.shipping(p.now(), e.Ship))
 	}
 	p.blockChanged()
 }
 
 // says sets what a step does now.
-func (n *nodeStatus) says(step deploy.Step, text string) {
+func (n *nodeStatus) says(step session.Step, text string) {
 	for i := range n.steps {
 		if n.steps[i].step == step {
 			n.steps[i].text = run.Clean(text)
@@ -174,7 +174,7 @@ func (n *nodeStatus) says(step deploy.Step, text string) {
 // current is the step that the node's line is about: connect goes on beside others, which say more.
 func (n *nodeStatus) current() (runningStep, bool) {
 	for _, s := range slices.Backward(n.steps) {
-		if s.step != deploy.Connect {
+		if s.step != session.Connect {
 			return s, true
 		}
 	}

@@ -11,7 +11,7 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"ferry/internal/deploy"
+	"ferry/internal/session"
 	"ferry/internal/ship"
 
 	"github.com/creack/pty"
@@ -125,10 +125,10 @@ func TestManyNodesFitInAWindow(t *testing.T) {
 		p.Print("ferry: note: before")
 		for _, name := range nodes[:100] {
 			c.at = c.at.Add(time.Second)
-			p.Observe(deploy.Event{Kind: deploy.Started, Node: name, Step: deploy.Evaluate})
+			p.Observe(session.Event{Kind: session.Started, Node: name, Step: session.Evaluate})
 		}
 		c.at = c.at.Add(time.Second)
-		p.Observe(deploy.Event{Kind: deploy.Line, Node: "node001", Step: deploy.Evaluate, Text: "a line"})
+		p.Observe(session.Event{Kind: session.Line, Node: "node001", Step: session.Evaluate, Text: "a line"})
 		shown := w.visible()
 		last := shown[len(shown)-1]
 		if !strings.HasPrefix(last, "0 of 200 done, 100 "[:min(19, size[0]-2)]) {
@@ -144,7 +144,7 @@ func TestManyNodesFitInAWindow(t *testing.T) {
 		}
 		for i, name := range nodes {
 			c.at = c.at.Add(time.Second)
-			p.Observe(deploy.Event{Kind: deploy.Finished, Node: name, Step: deploy.Evaluate})
+			p.Observe(session.Event{Kind: session.Finished, Node: name, Step: session.Evaluate})
 			p.Ended(name, i == 7)
 			p.Print(name + ": done")
 		}
@@ -176,18 +176,18 @@ func TestALineSaysWhatItsNodeDoes(t *testing.T) {
 			t.Errorf("the line is %q, want %q", got, want)
 		}
 	}
-	p.Observe(deploy.Event{Kind: deploy.Started, Node: "web1", Step: deploy.Connect})
+	p.Observe(session.Event{Kind: session.Started, Node: "web1", Step: session.Connect})
 	line("web1 connecting 1 s")
-	p.Observe(deploy.Event{Kind: deploy.Started, Node: "web1", Step: deploy.Evaluate})
+	p.Observe(session.Event{Kind: session.Started, Node: "web1", Step: session.Evaluate})
 	line("web1 evaluating 1 s")
-	p.Observe(deploy.Event{Kind: deploy.Finished, Node: "web1", Step: deploy.Evaluate})
+	p.Observe(session.Event{Kind: session.Finished, Node: "web1", Step: session.Evaluate})
 	line("web1 connecting 3 s")
-	p.Observe(deploy.Event{Kind: deploy.Finished, Node: "web1", Step: deploy.Connect})
+	p.Observe(session.Event{Kind: session.Finished, Node: "web1", Step: session.Connect})
 	line("0 of 2 done, 0 at work, 2 waiting")
-	p.Observe(deploy.Event{Kind: deploy.Started, Node: "web1", Step: deploy.Ship})
+	p.Observe(session.Event{Kind: session.Started, Node: "web1", Step: session.Ship})
 	for i := range uint64(3) {
 		c.at = c.at.Add(time.Second)
-		p.Observe(deploy.Event{Kind: deploy.Shipping, Node: "web1", Step: deploy.Ship, Ship: ship.Progress{Bytes: i * 1e6, Wire: i * 5e5, TotalBytes: 1e7, TotalPaths: 3}})
+		p.Observe(session.Event{Kind: session.Shipping, Node: "web1", Step: session.Ship, Ship: ship.Progress{Bytes: i * 1e6, Wire: i * 5e5, TotalBytes: 1e7, TotalPaths: 3}})
 	}
 	line("web1 shipping 2.0 MB of 10 MB, 0 of 3 paths, 1.0 MB sent at 500 kB/s, 8.… 4 s")
 	p.Close()
@@ -202,7 +202,7 @@ func TestTheLogOfANodeThatFailsIsShown(t *testing.T) {
 	p, w, _ := newWindow(t, 80, 24, c, "web1", "web2")
 	for i := range keptTail + 3 {
 		for _, name := range []string{"web1", "web2"} {
-			p.Observe(deploy.Event{Kind: deploy.Line, Node: name, Step: deploy.Activate, Text: fmt.Sprintf("line %d", i)})
+			p.Observe(session.Event{Kind: session.Line, Node: name, Step: session.Activate, Text: fmt.Sprintf("line %d", i)})
 		}
 	}
 	p.Ended("web1", false)
@@ -224,7 +224,7 @@ func TestAWindowThatBecomesNarrower(t *testing.T) {
 	c := &clock{at: time.Unix(0, 0)}
 	p, w, tty := newWindow(t, 80, 24, c, manyNodes(3)...)
 	for _, name := range manyNodes(3) {
-		p.Observe(deploy.Event{Kind: deploy.Started, Node: name, Step: deploy.Build})
+		p.Observe(session.Event{Kind: session.Started, Node: name, Step: session.Build})
 	}
 	for _, columns := range []int{60, 100} {
 		p.clear()
@@ -249,8 +249,8 @@ func TestWithoutATerminalNothingIsDrawn(t *testing.T) {
 	c := &clock{at: time.Unix(0, 0)}
 	p := New(&out, nil, false, c.now)
 	p.Several([]string{"web1", "web2"})
-	p.Observe(deploy.Event{Kind: deploy.Started, Node: "web1", Step: deploy.Build})
-	p.Observe(deploy.Event{Kind: deploy.Finished, Node: "web1", Step: deploy.Build, Text: "built already"})
+	p.Observe(session.Event{Kind: session.Started, Node: "web1", Step: session.Build})
+	p.Observe(session.Event{Kind: session.Finished, Node: "web1", Step: session.Build, Text: "built already"})
 	p.Ended("web1", false)
 	p.Close()
 	if got := out.String(); got != "web1: build     built already  (0.0 s)\n" {

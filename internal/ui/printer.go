@@ -11,9 +11,9 @@ import (
 	"sync"
 	"time"
 
-	"ferry/internal/deploy"
 	"ferry/internal/prose"
 	"ferry/internal/run"
+	"ferry/internal/session"
 )
 
 // Printer shows events. With a terminal it keeps one status line below what it prints; without one it prints plain lines
@@ -38,7 +38,7 @@ type Printer struct {
 // stepStatus is what the status line says while a step goes on.
 type stepStatus struct {
 	node string
-	step deploy.Step
+	step session.Step
 	text string
 }
 
@@ -108,7 +108,7 @@ func (p *Printer) Suspend() (resume func()) {
 }
 
 // Observe shows an event.
-func (p *Printer) Observe(e deploy.Event) {
+func (p *Printer) Observe(e session.Event) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	// A target, a builder or an evaluation may have had its say in any of these.
@@ -118,25 +118,25 @@ func (p *Printer) Observe(e deploy.Event) {
 		return
 	}
 	switch e.Kind {
-	case deploy.Started:
-		if e.Step == deploy.Ship {
+	case session.Started:
+		if e.Step == session.Ship {
 			p.rate = rate{}
 		}
 		p.setStatus(e, fmt.Sprintf("%s: %s …", e.Node, doing(e.Step)))
-	case deploy.Finished:
+	case session.Finished:
 		p.running = slices.DeleteFunc(p.running, func(s stepStatus) bool { return s.node == e.Node && s.step == e.Step })
 		p.print(finished(e.Node, e.Step, text, e.Duration))
-	case deploy.Note:
+	case session.Note:
 		p.print(fmt.Sprintf("%s: note: %s", e.Node, text))
-	case deploy.Line:
-		if e.Step != deploy.Build || p.verbose {
+	case session.Line:
+		if e.Step != session.Build || p.verbose {
 			p.print(fmt.Sprintf("%s | %s", e.Node, text))
 		}
-	case deploy.Building:
+	case session.Building:
 		p.progress(e, e.Node+": "+building(e.Build))
-	case deploy.Shipping:
+	case session.Shipping:
 		p.progress(e, e.Node+": "+p.rate.shipping(p.now(), e.Ship))
-	case deploy.PathSent:
+	case session.PathSent:
 		if p.verbose {
 			p.print(e.Node + ": ship " + sent(e.Sent))
 		}
@@ -147,7 +147,7 @@ func (p *Printer) Observe(e deploy.Event) {
 const plainPause = 10 * time.Second
 
 // progress shows how far a step is: at once on a terminal, now and then without one.
-func (p *Printer) progress(e deploy.Event, text string) {
+func (p *Printer) progress(e session.Event, text string) {
 	if p.terminal != nil {
 		p.setStatus(e, text)
 		return
@@ -162,7 +162,7 @@ func (p *Printer) progress(e deploy.Event, text string) {
 	}
 }
 
-func (p *Printer) setStatus(e deploy.Event, text string) {
+func (p *Printer) setStatus(e session.Event, text string) {
 	p.running = slices.DeleteFunc(p.running, func(s stepStatus) bool { return s.node == e.Node && s.step == e.Step })
 	p.running = append(p.running, stepStatus{e.Node, e.Step, run.Clean(text)})
 	p.draw()

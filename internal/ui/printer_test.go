@@ -9,8 +9,8 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"ferry/internal/deploy"
 	"ferry/internal/nix"
+	"ferry/internal/session"
 	"ferry/internal/ship"
 
 	"github.com/creack/pty"
@@ -65,24 +65,24 @@ func show(t *testing.T, out *strings.Builder, want ...string) {
 	}
 }
 
-func started(step deploy.Step) deploy.Event {
-	return deploy.Event{Kind: deploy.Started, Node: "pi", Step: step}
+func started(step session.Step) session.Event {
+	return session.Event{Kind: session.Started, Node: "pi", Step: step}
 }
 
-func finishedWith(step deploy.Step, text string) deploy.Event {
-	return deploy.Event{Kind: deploy.Finished, Node: "pi", Step: step, Text: text, Duration: 1500 * time.Millisecond}
+func finishedWith(step session.Step, text string) session.Event {
+	return session.Event{Kind: session.Finished, Node: "pi", Step: step, Text: text, Duration: 1500 * time.Millisecond}
 }
 
 func TestStatusLineStandsBelowWhatIsPrinted(t *testing.T) {
 	var out strings.Builder
 	p := New(&out, newTerminal(t, 80), false, time.Now)
-	p.Observe(started(deploy.Connect))
+	p.Observe(started(session.Connect))
 	show(t, &out, "pi: connecting …")
 	p.Print("a line")
 	show(t, &out, "a line", "pi: connecting …")
-	p.Observe(finishedWith(deploy.Connect, "pi, Nix 2.18"))
+	p.Observe(finishedWith(session.Connect, "pi, Nix 2.18"))
 	show(t, &out, "a line", "pi: connect   pi, Nix 2.18  (1.5 s)", "")
-	p.Observe(started(deploy.Ship))
+	p.Observe(started(session.Ship))
 	p.Close()
 	show(t, &out, "a line", "pi: connect   pi, Nix 2.18  (1.5 s)", "")
 }
@@ -91,11 +91,11 @@ func TestStatusLineStandsBelowWhatIsPrinted(t *testing.T) {
 func TestStatusLineShowsAStepThatStillGoesOn(t *testing.T) {
 	var out strings.Builder
 	p := New(&out, newTerminal(t, 80), false, time.Now)
-	p.Observe(started(deploy.Evaluate))
-	p.Observe(started(deploy.Connect))
-	p.Observe(finishedWith(deploy.Connect, ""))
+	p.Observe(started(session.Evaluate))
+	p.Observe(started(session.Connect))
+	p.Observe(finishedWith(session.Connect, ""))
 	show(t, &out, "pi: connect  (1.5 s)", "pi: evaluating …")
-	p.Observe(finishedWith(deploy.Evaluate, ""))
+	p.Observe(finishedWith(session.Evaluate, ""))
 	show(t, &out, "pi: connect  (1.5 s)", "pi: evaluate  (1.5 s)", "")
 }
 
@@ -103,7 +103,7 @@ func TestStatusLineIsCutToTheTerminal(t *testing.T) {
 	for columns, want := range map[uint16]string{20: "pi: building 1 of …", 200: "pi: building 1 of 3: " + strings.Repeat("ü", 30)} {
 		var out strings.Builder
 		p := New(&out, newTerminal(t, columns), false, time.Now)
-		p.Observe(deploy.Event{Kind: deploy.Building, Node: "pi", Step: deploy.Build, Build: nix.BuildProgress{Done: 1, Expected: 3, Running: []string{strings.Repeat("ü", 30)}}})
+		p.Observe(session.Event{Kind: session.Building, Node: "pi", Step: session.Build, Build: nix.BuildProgress{Done: 1, Expected: 3, Running: []string{strings.Repeat("ü", 30)}}})
 		show(t, &out, want)
 		if got := utf8.RuneCountInString(screen(out.String())[0]); got >= int(columns) {
 			t.Errorf("%d characters in %d columns", got, columns)
@@ -114,14 +114,14 @@ func TestStatusLineIsCutToTheTerminal(t *testing.T) {
 func TestSuspendKeepsOffTheTerminalUntilItIsResumed(t *testing.T) {
 	var out strings.Builder
 	p := New(&out, newTerminal(t, 80), true, time.Now)
-	p.Observe(started(deploy.Evaluate))
+	p.Observe(started(session.Evaluate))
 	outer := p.Suspend()
 	show(t, &out, "")
 	before := out.Len()
 	inner := p.Suspend()
 	p.Print("one")
-	p.Observe(deploy.Event{Kind: deploy.Line, Node: "pi", Step: deploy.Build, Text: "two"})
-	p.Observe(started(deploy.Build))
+	p.Observe(session.Event{Kind: session.Line, Node: "pi", Step: session.Build, Text: "two"})
+	p.Observe(started(session.Build))
 	inner()
 	inner()
 	if out.Len() != before {
@@ -135,12 +135,12 @@ func TestWithoutATerminalProgressIsALineNowAndThen(t *testing.T) {
 	var out strings.Builder
 	c := &clock{at: time.Unix(1000, 0)}
 	p := New(&out, nil, false, c.now)
-	p.Observe(started(deploy.Ship))
+	p.Observe(started(session.Ship))
 	for i := range 250 {
-		p.Observe(deploy.Event{Kind: deploy.Shipping, Node: "pi", Step: deploy.Ship, Ship: ship.Progress{Bytes: uint64(i), TotalBytes: 250, Paths: i, TotalPaths: 250}})
+		p.Observe(session.Event{Kind: session.Shipping, Node: "pi", Step: session.Ship, Ship: ship.Progress{Bytes: uint64(i), TotalBytes: 250, Paths: i, TotalPaths: 250}})
 		c.at = c.at.Add(100 * time.Millisecond)
 	}
-	p.Observe(finishedWith(deploy.Ship, "done"))
+	p.Observe(finishedWith(session.Ship, "done"))
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
 	if len(lines) != 3 || !strings.HasPrefix(lines[0], "pi: shipping 100 B of 250 B, 100 of 250 paths") || lines[2] != "pi: ship      done  (1.5 s)" {
 		t.Errorf("%q", lines)
@@ -157,11 +157,11 @@ func TestControlCharactersDoNotReachTheTerminal(t *testing.T) {
 		var out strings.Builder
 		c := &clock{at: time.Unix(1000, 0)}
 		p := New(&out, terminal, true, c.now)
-		for _, kind := range []deploy.EventKind{deploy.Started, deploy.Building, deploy.Shipping, deploy.Line, deploy.Note, deploy.Finished} {
+		for _, kind := range []session.EventKind{session.Started, session.Building, session.Shipping, session.Line, session.Note, session.Finished} {
 			for range 2 {
 				c.at = c.at.Add(time.Minute)
-				p.Observe(deploy.Event{
-					Kind: kind, Node: "pi", Step: deploy.Build, Text: evil,
+				p.Observe(session.Event{
+					Kind: kind, Node: "pi", Step: session.Build, Text: evil,
 					Build: nix.BuildProgress{Running: []string{evil}, Line: evil}, Ship: ship.Progress{TotalBytes: 1},
 				})
 			}
@@ -181,8 +181,8 @@ func TestBuildLogsAreShownOnlyWhenAskedFor(t *testing.T) {
 	for verbose, want := range map[bool]string{false: "pi | switching\n", true: "pi | compiling\npi | switching\n"} {
 		var out strings.Builder
 		p := New(&out, nil, verbose, time.Now)
-		p.Observe(deploy.Event{Kind: deploy.Line, Node: "pi", Step: deploy.Build, Text: "compiling"})
-		p.Observe(deploy.Event{Kind: deploy.Line, Node: "pi", Step: deploy.Activate, Text: "switching"})
+		p.Observe(session.Event{Kind: session.Line, Node: "pi", Step: session.Build, Text: "compiling"})
+		p.Observe(session.Event{Kind: session.Line, Node: "pi", Step: session.Activate, Text: "switching"})
 		if out.String() != want {
 			t.Errorf("verbose %v: %q", verbose, out.String())
 		}
@@ -198,7 +198,7 @@ func TestPrinterMayBeUsedBySeveralGoroutines(t *testing.T) {
 			for range 50 {
 				resume := p.Suspend()
 				p.Print(fmt.Sprint("line ", i))
-				p.Observe(started(deploy.Build))
+				p.Observe(started(session.Build))
 				resume()
 			}
 		})

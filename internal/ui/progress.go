@@ -5,39 +5,39 @@ import (
 	"strings"
 	"time"
 
-	"ferry/internal/deploy"
 	"ferry/internal/nix"
 	"ferry/internal/prose"
+	"ferry/internal/session"
 	"ferry/internal/ship"
 )
 
 // doing says what goes on in a step.
-func doing(s deploy.Step) string {
+func doing(s session.Step) string {
 	switch s {
-	case deploy.Connect:
+	case session.Connect:
 		return "connecting"
-	case deploy.Evaluate:
+	case session.Evaluate:
 		return "evaluating"
-	case deploy.Build:
+	case session.Build:
 		return "building"
-	case deploy.Ship:
+	case session.Ship:
 		return "shipping"
-	case deploy.Activate:
+	case session.Activate:
 		return "activating"
-	case deploy.Check:
+	case session.Check:
 		return "checking"
-	case deploy.Reboot:
+	case session.Reboot:
 		return "rebooting"
-	case deploy.Commit:
+	case session.Commit:
 		return "committing"
-	case deploy.Confirm:
+	case session.Confirm:
 		return "confirming"
 	}
 	return string(s)
 }
 
 // finished is the line that remains of a step.
-func finished(node string, step deploy.Step, text string, took time.Duration) string {
+func finished(node string, step session.Step, text string, took time.Duration) string {
 	line := fmt.Sprintf("%s: %-8s", node, step)
 	if text != "" {
 		line += "  " + text

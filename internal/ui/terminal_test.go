@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"ferry/internal/deploy"
 	"ferry/internal/lab"
+	"ferry/internal/session"
 
 	"github.com/creack/pty"
 )
@@ -149,9 +149,9 @@ func (w *person) look() {
 }
 
 // begin and end are the steps of a node.
-func (w *person) begin(name string, step deploy.Step) {
+func (w *person) begin(name string, step session.Step) {
 	w.c.at = w.c.at.Add(time.Second)
-	w.p.Observe(deploy.Event{Kind: deploy.Started, Node: name, Step: step})
+	w.p.Observe(session.Event{Kind: session.Started, Node: name, Step: step})
 }
 
 func (w *person) end(name string, failed bool) {
@@ -180,14 +180,14 @@ func TestManyNodesOnARealTerminal(t *testing.T) {
 			want := []string{"ferry: before"}
 			w.p.Print(want[0])
 			for i, node := range nodes {
-				w.begin(node, deploy.Evaluate)
+				w.begin(node, session.Evaluate)
 				for turn, size := range c.sizes[1:] {
 					if i == (turn+1)*len(nodes)/3 {
 						w.resize(size[0], size[1])
 					}
 				}
 				if i >= c.atWork {
-					w.p.Observe(deploy.Event{Kind: deploy.Line, Node: nodes[i-c.atWork], Step: deploy.Activate, Text: "it breaks"})
+					w.p.Observe(session.Event{Kind: session.Line, Node: nodes[i-c.atWork], Step: session.Activate, Text: "it breaks"})
 					w.end(nodes[i-c.atWork], i%7 == 0)
 					if i%7 == 0 {
 						want = append(want, nodes[i-c.atWork]+" | it breaks")
@@ -223,7 +223,7 @@ func TestManyNodesOnARealTerminal(t *testing.T) {
 func TestAResizeOfATerminalThatDoesNotBreakLinesAnew(t *testing.T) {
 	w := newPerson(t, 200, 50, manyNodes(10))
 	for _, name := range manyNodes(10) {
-		w.begin(name, deploy.Evaluate)
+		w.begin(name, session.Evaluate)
 	}
 	w.p.mu.Lock()
 	defer w.p.mu.Unlock()

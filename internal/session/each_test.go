@@ -1,4 +1,4 @@
-package deploy
+package session
 
 import (
 	"context"
@@ -91,7 +91,7 @@ func TestOnlyWhatAPersonCouldMendIsAskedAgain(t *testing.T) {
 		"nothing":        {nil, false},
 		"a password":     {&agent.ElevateError{Kind: agent.PasswordNeeded}, true},
 		"a wrong one":    {&agent.ElevateError{Kind: agent.WrongPassword}, false},
-		"no answer":      {hint("no answer within 1m0s"), false},
+		"no answer":      {Hint("no answer within 1m0s"), false},
 		"something else": {errors.New("x"), false},
 	} {
 		if got := wantsPerson(c.err); got != c.want {

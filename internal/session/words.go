@@ -1,4 +1,4 @@
-package deploy
+package session
 
 import (
 	"fmt"
@@ -9,8 +9,8 @@ import (
 	"ferry/internal/nix"
 )
 
-// byWhom says who deployed and when, as far as that is known.
-func byWhom(e *agent.JournalEntry) string {
+// ByWhom says who deployed and when, as far as that is known.
+func ByWhom(e *agent.JournalEntry) string {
 	if e == nil {
 		return ""
 	}
@@ -23,8 +23,8 @@ func byWhom(e *agent.JournalEntry) string {
 
 func day(t time.Time) string { return t.Local().Format("2006-01-02 15:04") }
 
-// systemName is a toplevel's name; two systems may have the same, and then differ in the beginning of the hash.
-func systemName(toplevel string) string {
+// SystemName is a toplevel's name; two systems may have the same, and then differ in the beginning of the hash.
+func SystemName(toplevel string) string {
 	p, err := nix.ParseStorePath(toplevel)
 	if err != nil {
 		return ""
@@ -35,7 +35,7 @@ func systemName(toplevel string) string {
 // shortRevision is a git revision as people write it.
 func shortRevision(revision string) string { return revision[:min(len(revision), 12)] }
 
-// usersUnits says what failed of users who have no say in it.
-func usersUnits(units []string) string {
+// UsersUnits says what failed of users who have no say in it.
+func UsersUnits(units []string) string {
 	return "units of other users failed, which changes nothing: " + strings.Join(units, ", ")
 }

@@ -1,4 +1,4 @@
-package deploy
+package session
 
 import (
 	"context"
@@ -46,7 +46,7 @@ func TestSurprise(t *testing.T) {
 	const byBob = "old (0000000…), deployed by bob@laptop on 2026-05-04 12:30 from revision b0b0b0b0b0b0"
 	for name, c := range map[string]struct {
 		target  func(*agent.Facts)
-		project func(*project)
+		project func(*Known)
 		lineage inventory.Lineage // of bob's commit
 		says    string            // "": no surprise
 		hint    string
@@ -62,9 +62,9 @@ func TestSurprise(t *testing.T) {
 			says: "the target runs old (0000000…), deployed from revision b0b0b0b0b0b0, which is not", hint: "git pull"},
 		"from outside of git":     {target: func(f *agent.Facts) { f.Deployed.Revision = "" }, lineage: inventory.UnknownCommit},
 		"we are outside of git":   {lineage: inventory.NotComparable},
-		"deployed last from here": {project: func(p *project) { p.deployed = []string{agenttest.OldBundle} }, lineage: inventory.UnknownCommit},
+		"deployed last from here": {project: func(p *Known) { p.deployed = []string{agenttest.OldBundle} }, lineage: inventory.UnknownCommit},
 		"from our source":         {target: func(f *agent.Facts) { f.Deployed.Source = ourSource }, lineage: inventory.UnknownCommit},
-		"the same system again":   {project: func(p *project) { p.toplevel = agenttest.OldSystem }, lineage: inventory.UnknownCommit},
+		"the same system again":   {project: func(p *Known) { p.toplevel = agenttest.OldSystem }, lineage: inventory.UnknownCommit},
 		"no deployment yet": {target: func(f *agent.Facts) {
 			*f = agent.Facts{Current: agenttest.OldSystem, Profile: agenttest.OldSystem, Generation: 3}
 		}, lineage: inventory.UnknownCommit},
@@ -127,7 +127,7 @@ func TestSurprise(t *testing.T) {
 			if c.target != nil {
 				c.target(&facts)
 			}
-			p := project{node: "pi", toplevel: agenttest.NewSystem, source: ourSource, lineage: func(revision string) (inventory.Lineage, error) {
+			p := Known{node: "pi", toplevel: agenttest.NewSystem, source: ourSource, lineage: func(revision string) (inventory.Lineage, error) {
 				if revision != bobsCommit {
 					t.Errorf("asked about %s", revision)
 				}
@@ -136,7 +136,7 @@ func TestSurprise(t *testing.T) {
 			if c.project != nil {
 				c.project(&p)
 			}
-			err := surprise(facts, p)
+			err := Surprise(facts, p)
 			if c.says == "" {
 				if err != nil {
 					t.Errorf("a surprise: %v", err)
@@ -157,8 +157,8 @@ func TestSurprise(t *testing.T) {
 // TestASurpriseThatCannotBeRuledOutIsAnError has a git that does not work.
 func TestASurpriseThatCannotBeRuledOutIsAnError(t *testing.T) {
 	broken := errors.New("git is not installed")
-	p := project{lineage: func(string) (inventory.Lineage, error) { return "", broken }}
-	if err := surprise(bobsFacts(), p); !errors.Is(err, broken) {
+	p := Known{lineage: func(string) (inventory.Lineage, error) { return "", broken }}
+	if err := Surprise(bobsFacts(), p); !errors.Is(err, broken) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -167,7 +167,7 @@ func TestASurpriseThatCannotBeRuledOutIsAnError(t *testing.T) {
 func TestTheProjectKnowsWhatItDeployedLast(t *testing.T) {
 	roots := Roots{Dir: t.TempDir()}
 	v := Session{Roots: roots}.At(&inventory.Inventory{File: "/p/ferry.nix", Source: inventory.Source{Path: ourSource}}, inventory.Node{Name: "pi"})
-	if p := v.project(context.Background(), agenttest.NewSystem); len(p.deployed) > 0 || p.source != ourSource || p.toplevel != agenttest.NewSystem || p.node != "pi" {
+	if p := v.Known(context.Background(), agenttest.NewSystem); len(p.deployed) > 0 || p.source != ourSource || p.toplevel != agenttest.NewSystem || p.node != "pi" {
 		t.Errorf("%+v", p)
 	}
 	for link, bundle := range map[string]string{roots.Deployed("/p/ferry.nix", "pi"): agenttest.OldBundle, roots.Tried("/p/ferry.nix", "pi"): agenttest.NewBundle} {
@@ -178,7 +178,7 @@ func TestTheProjectKnowsWhatItDeployedLast(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	p := v.project(context.Background(), agenttest.NewSystem)
+	p := v.Known(context.Background(), agenttest.NewSystem)
 	if !slices.Equal(p.deployed, []string{agenttest.OldBundle, agenttest.NewBundle}) {
 		t.Errorf("deployed %q", p.deployed)
 	}

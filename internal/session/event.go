@@ -1,4 +1,4 @@
-package deploy
+package session
 
 import (
 	"time"
@@ -7,7 +7,7 @@ import (
 	"ferry/internal/ship"
 )
 
-// Step is a part of a deployment.
+// Step is a part of the work on a node.
 type Step string
 
 // The steps, in the order in which they begin. Connect goes on beside evaluate and build; of compare there are no events.
@@ -19,6 +19,7 @@ const (
 	Ship     Step = "ship"
 	Activate Step = "activate"
 	Confirm  Step = "confirm"
+	Check    Step = "check"
 	Commit   Step = "commit"
 	RollBack Step = "roll back"
 	Reboot   Step = "reboot"

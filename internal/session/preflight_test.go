@@ -1,4 +1,4 @@
-package deploy
+package session
 
 import (
 	"path/filepath"
@@ -81,7 +81,7 @@ func TestFits(t *testing.T) {
 		"not known":              {agent.Facts{}, 1 << 60, true},
 		"compressed as it lands": {agent.Facts{StoreFree: 100, StoreCompresses: true}, 300, true},
 	} {
-		if err := fits(c.facts, c.n); (err == nil) != c.fits {
+		if err := Fits(c.facts, c.n); (err == nil) != c.fits {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -89,7 +89,7 @@ func TestFits(t *testing.T) {
 
 func TestLockedSaysSinceWhen(t *testing.T) {
 	at := time.Date(2026, 11, 22, 20, 15, 0, 0, time.Local)
-	if got := locked(&agent.Lock{Who: "bob", Since: at.Unix()}).Error(); got != "bob is deploying to this target since 20:15:00" {
+	if got := Locked(&agent.Lock{Who: "bob", Since: at.Unix()}).Error(); got != "bob is deploying to this target since 20:15:00" {
 		t.Errorf("%q", got)
 	}
 }
@@ -127,13 +127,13 @@ func TestWhatATargetForgetsIsSaidInWords(t *testing.T) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			found := forgets(c.facts)
+			found := Forgets(c.facts)
 			if len(found) != len(c.want) {
 				t.Fatalf("%+v", found)
 			}
 			for i, f := range found {
-				if f.err.Error() != c.want[i] || len(hintsOf(f.err)) != 1 {
-					t.Errorf("%q, hints %q", f.err, hintsOf(f.err))
+				if f.Err.Error() != c.want[i] || len(HintsOf(f.Err)) != 1 {
+					t.Errorf("%q, hints %q", f.Err, HintsOf(f.Err))
 				}
 			}
 			c.facts.Nix, c.facts.NixOS, c.facts.System = "2.18", true, "x86_64-linux"

@@ -1,4 +1,4 @@
-package deploy
+package session
 
 import (
 	"cmp"
@@ -11,59 +11,59 @@ import (
 	"ferry/internal/run"
 )
 
-// minimumFree is how many bytes a store must have free to begin at all: less is a full disk.
-const minimumFree = 32 << 20
+// MinimumFree is how many bytes a store must have free to begin at all: less is a full disk.
+const MinimumFree = 32 << 20
 
-// condition is something that has to be so on a target before anything is deployed there.
-type condition struct {
-	about string
-	err   error // why it is not so; nil: it is
+// Condition is something that has to be so on a target before anything is deployed there.
+type Condition struct {
+	About string // in a word
+	Err   error  // why it is not so; nil: it is
 }
 
 // preflight tells from what the agent says whether a deployment of system can work there, before anything is built for it.
 func preflight(facts agent.Facts, system string, forceNotNixOS bool) error {
-	for _, c := range conditions(facts, system, forceNotNixOS) {
-		if c.err != nil {
-			return c.err
+	for _, c := range Conditions(facts, system, forceNotNixOS) {
+		if c.Err != nil {
+			return c.Err
 		}
 	}
 	return nil
 }
 
-// conditions are all that preflight looks at, what matters most first.
-func conditions(facts agent.Facts, system string, forceNotNixOS bool) []condition {
-	free := condition{about: "lock"}
+// Conditions are all that preflight looks at, what matters most first.
+func Conditions(facts agent.Facts, system string, forceNotNixOS bool) []Condition {
+	free := Condition{About: "lock"}
 	if facts.Lock != nil {
-		free.err = locked(facts.Lock)
+		free.Err = Locked(facts.Lock)
 	}
-	nix := condition{about: "nix"}
+	nix := Condition{About: "nix"}
 	if facts.Nix == "" {
-		nix.err = hint("the target has no working Nix: "+cmp.Or(facts.NixError, "nix-store does not work there"),
+		nix.Err = Hint("the target has no working Nix: "+cmp.Or(facts.NixError, "nix-store does not work there"),
 			"install Nix there first; on NixOS it is there unless nix.enable = false")
 	}
-	nixos := condition{about: "nixos"}
+	nixos := Condition{About: "nixos"}
 	if !facts.NixOS && !forceNotNixOS {
-		nixos.err = hint("the target is not a NixOS machine: /etc/NIXOS is missing",
+		nixos.Err = Hint("the target is not a NixOS machine: /etc/NIXOS is missing",
 			"check the target's name; if you mean it, use --force-not-nixos")
 	}
-	platform := condition{about: "system"}
+	platform := Condition{About: "system"}
 	if !runsOn(system, facts) {
-		platform.err = hint(fmt.Sprintf("the node is built for %s, but the target is %s", system, facts.System),
+		platform.Err = Hint(fmt.Sprintf("the node is built for %s, but the target is %s", system, facts.System),
 			fmt.Sprintf("set system = %q for this node in the inventory", facts.System))
 	}
-	store := condition{about: "store"}
-	if facts.StoreFree > 0 && facts.StoreFree < minimumFree {
-		store.err = hint(fmt.Sprintf("the target's disk is full: %s free for /nix/store", prose.Size(uint64(facts.StoreFree))), makeRoom)
+	store := Condition{About: "store"}
+	if facts.StoreFree > 0 && facts.StoreFree < MinimumFree {
+		store.Err = Hint(fmt.Sprintf("the target's disk is full: %s free for /nix/store", prose.Size(uint64(facts.StoreFree))), makeRoom)
 	}
-	return []condition{free, nix, nixos, platform, store}
+	return []Condition{free, nix, nixos, platform, store}
 }
 
 // makeRoom is what to do about a full disk.
 const makeRoom = "on the target: sudo nix-collect-garbage --delete-older-than 30d"
 
-// locked says who is at work on a target, from where, since when and with what. Its clock may be another one than this
+// Locked says who is at work on a target, from where, since when and with what. Its clock may be another one than this
 // machine's.
-func locked(l *agent.Lock) error {
+func Locked(l *agent.Lock) error {
 	text := run.Clean(cmp.Or(l.Who, "someone"))
 	if l.From != "" {
 		text += " (from " + run.Clean(l.From) + ")"
@@ -75,7 +75,7 @@ func locked(l *agent.Lock) error {
 	if l.Bundle != "" {
 		text += ": " + run.Clean(l.Bundle)
 	}
-	return hint(text, "wait until that is done, then run this again")
+	return Hint(text, "wait until that is done, then run this again")
 }
 
 // runsOn tells whether a target runs programs of a Nix system: its own, and 32-bit ones on their 64-bit machines.
@@ -92,11 +92,11 @@ func runsOn(system string, facts agent.Facts) bool {
 	return slices.Contains(also, facts.System) && slices.Contains(also, system)
 }
 
-// forgets says what a target does not keep as an ordinary NixOS does: of these a person should know, and need not do anything.
-func forgets(facts agent.Facts) []condition {
-	var found []condition
+// Forgets says what a target does not keep as an ordinary NixOS does: of these a person should know, and need not do anything.
+func Forgets(facts agent.Facts) []Condition {
+	var found []Condition
 	if facts.NoLink != "" {
-		found = append(found, condition{"etc", hint("the link /etc/nixos/current-configuration cannot be made: "+facts.NoLink,
+		found = append(found, Condition{"etc", Hint("the link /etc/nixos/current-configuration cannot be made: "+facts.NoLink,
 			"nothing has to be done: "+currentRoot+" keeps the bundle, and names it")})
 	}
 	lost := map[string]string{
@@ -111,7 +111,7 @@ func forgets(facts agent.Facts) []condition {
 		}
 	}
 	if len(folders) > 0 {
-		found = append(found, condition{"persistence", hint(fmt.Sprintf("a reboot empties %s: %s is lost then", prose.And(folders), prose.And(things)),
+		found = append(found, Condition{"persistence", Hint(fmt.Sprintf("a reboot empties %s: %s is lost then", prose.And(folders), prose.And(things)),
 			"to keep it, make "+prose.And(folders)+" outlive a reboot, as with environment.persistence or a file system of its own")})
 	}
 	return found
@@ -120,19 +120,19 @@ func forgets(facts agent.Facts) []condition {
 // currentRoot is what keeps the bundle of a target from being collected.
 const currentRoot = "/nix/var/nix/gcroots/ferry/current-configuration"
 
-// fits tells whether n bytes fit into the target's store, where that can be told.
-func fits(facts agent.Facts, n uint64) error {
+// Fits tells whether n bytes fit into the target's store, where that can be told.
+func Fits(facts agent.Facts, n uint64) error {
 	if facts.StoreFree == 0 || facts.StoreCompresses || n <= uint64(facts.StoreFree) {
 		return nil
 	}
-	return hint(fmt.Sprintf("the target's disk is too full: %s to ship, %s free for /nix/store", prose.Size(n), prose.Size(uint64(facts.StoreFree))), makeRoom)
+	return Hint(fmt.Sprintf("the target's disk is too full: %s to ship, %s free for /nix/store", prose.Size(n), prose.Size(uint64(facts.StoreFree))), makeRoom)
 }
 
 // oldestSystemd is the version that a way back is armed with: that of NixOS 17.03.
 const oldestSystemd = 232
 
-// goesBack tells why a target could not go back by itself from a switch; nil if it can.
-func goesBack(facts agent.Facts) error {
+// RollsBack tells why a target could not go back by itself from a switch; nil if it can.
+func RollsBack(facts agent.Facts) error {
 	reason := ""
 	switch {
 	case facts.Systemd == 0:
@@ -145,5 +145,8 @@ func goesBack(facts agent.Facts) error {
 	if reason == "" {
 		return nil
 	}
-	return hint("the target could not go back by itself: "+reason, unsafeHint)
+	return Hint("the target could not go back by itself: "+reason, UnsafeHint)
 }
+
+// UnsafeHint is what to do about a target that cannot go back by itself.
+const UnsafeHint = "use --unsafe to go on without a way back; a person at its console may then be needed"

@@ -1,4 +1,4 @@
-package deploy
+package session
 
 import (
 	"context"
@@ -9,28 +9,30 @@ import (
 	"ferry/internal/agent"
 )
 
-// rebootError is a target that was told to reboot and has not come back.
-type rebootError struct {
-	kind rebootFailure
-	err  error // why it could not be reached last, or was not rebooted; may be nil
+// BootError is a target that was told to reboot and has not come back.
+type BootError struct {
+	Kind BootFailure
+	Err  error // why it could not be reached last, or was not rebooted; may be nil
 }
 
-type rebootFailure string
+// BootFailure is in which way a target has not come back.
+type BootFailure string
 
+// The ways.
 const (
-	neverDown rebootFailure = "the target did not go down"
-	neverUp   rebootFailure = "the target went down and did not come back in time"
+	NeverDown BootFailure = "the target did not go down"
+	NeverUp   BootFailure = "the target went down and did not come back in time"
 )
 
-func (e *rebootError) Error() string {
-	if e.err == nil {
-		return string(e.kind)
+func (e *BootError) Error() string {
+	if e.Err == nil {
+		return string(e.Kind)
 	}
-	return fmt.Sprintf("%s: %v", e.kind, e.err)
+	return fmt.Sprintf("%s: %v", e.Kind, e.Err)
 }
 
 // Unwrap gives why it could not be reached.
-func (e *rebootError) Unwrap() error { return e.err }
+func (e *BootError) Unwrap() error { return e.Err }
 
 const (
 	// elevatePause is the time between two attempts when a password is refused: a system that has another one must not see it
@@ -42,16 +44,16 @@ const (
 	longestAttempt = time.Minute
 )
 
-// waitForReboot connects again to a target that was told to reboot, until it is another boot than the one of bootID. Whatever
+// AwaitBoot connects again to a target that was told to reboot, until it is another boot than the one of bootID. Whatever
 // is in the way of a login, a host key of the new system's or a user that is not there yet, may be gone when it is up, or
 // when the old one is back: it counts only at the deadline. The user is not asked for a password again. A target that
-// has not come back is a [*rebootError]. While it is still the same boot, same is called with each connection; an error of
+// has not come back is a [*BootError]. While it is still the same boot, same is called with each connection; an error of
 // its own ends the waiting.
-func (l *link) waitForReboot(ctx context.Context, bootID string, deadline time.Time, same func(*agent.Session) error) (agent.Facts, error) {
-	l.current().Close()
+func (l *Link) AwaitBoot(ctx context.Context, bootID string, deadline time.Time, same func(*agent.Session) error) (agent.Facts, error) {
+	l.Agent().Close()
 	l.alone.Store(true)
 	defer l.alone.Store(false)
-	failure := &rebootError{kind: neverUp}
+	failure := &BootError{Kind: NeverUp}
 	for limit, seen := firstAttempt, false; ; limit = min(2*limit, longestAttempt) {
 		facts, err := l.attempt(ctx, min(limit, time.Until(deadline)))
 		switch {
@@ -60,19 +62,19 @@ func (l *link) waitForReboot(ctx context.Context, bootID string, deadline time.T
 		case err != nil && seen && time.Now().After(deadline):
 			// It had no time to answer: what was seen before counts.
 		case err != nil:
-			failure = &rebootError{kind: neverUp, err: err}
+			failure = &BootError{Kind: NeverUp, Err: err}
 		case facts.BootID != bootID && facts.Lock != nil:
-			return facts, locked(facts.Lock)
+			return facts, Locked(facts.Lock)
 		case facts.BootID != bootID:
 			return facts, nil
 		default:
-			if err := same(l.current()); err != nil && !agent.IsLost(err) {
+			if err := same(l.Agent()); err != nil && !agent.IsLost(err) {
 				return facts, err
 			}
-			failure = &rebootError{kind: neverDown}
+			failure = &BootError{Kind: NeverDown}
 		}
 		seen = true
-		pause := l.rebootPause
+		pause := l.RebootPause
 		var elevate *agent.ElevateError
 		if errors.As(err, &elevate) {
 			pause = elevatePause
@@ -81,7 +83,7 @@ func (l *link) waitForReboot(ctx context.Context, bootID string, deadline time.T
 			return facts, failure
 		}
 		if err == nil {
-			l.current().Close()
+			l.Agent().Close()
 		}
 		select {
 		case <-ctx.Done():
@@ -92,10 +94,10 @@ func (l *link) waitForReboot(ctx context.Context, bootID string, deadline time.T
 }
 
 // attempt makes a connection, unless that takes longer than limit.
-func (l *link) attempt(ctx context.Context, limit time.Duration) (agent.Facts, error) {
+func (l *Link) attempt(ctx context.Context, limit time.Duration) (agent.Facts, error) {
 	limited, stop := context.WithTimeout(ctx, limit)
 	defer stop()
-	facts, err := l.open(limited)
+	facts, err := l.Open(limited)
 	if err != nil && limited.Err() != nil && ctx.Err() == nil {
 		err = fmt.Errorf("no answer within %v", limit.Round(time.Second))
 	}

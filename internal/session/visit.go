@@ -1,4 +1,4 @@
-package deploy
+package session
 
 import (
 	"context"
@@ -22,7 +22,7 @@ type Visit struct {
 	// Job is the name that the target knows the work by.
 	Job string
 	// Link leads to the node's agent, once it is opened; nil for a visit that [Session.At] has made.
-	Link *link
+	Link *Link
 
 	mu sync.Mutex // one event at a time
 }
@@ -47,16 +47,16 @@ func (s Session) Visit(inv *inventory.Inventory, node inventory.Node, access Acc
 	v := s.At(inv, node)
 	addresses, err := addressesOf(node)
 	if err != nil {
-		return nil, v.fail(Connect, Unchanged, err)
+		return nil, v.Fail(Connect, Unchanged, err)
 	}
-	v.Link = newLink(s.Dialer, addresses, s.agentOptions(node, v.Job, access), v.note)
+	v.Link = newLink(s.Dialer, addresses, s.agentOptions(node, v.Job, access), v.Note)
 	return v, nil
 }
 
 // Close ends the connection, if there is one.
 func (v *Visit) Close() {
 	if v.Link != nil {
-		v.Link.close()
+		v.Link.Close()
 	}
 }
 
@@ -91,30 +91,30 @@ func (v *Visit) Prepare(ctx context.Context, forceNotNixOS bool, needless func(B
 	group.Wait()
 	if err := context.Cause(ctx); err != nil {
 		// It is none of theirs where the session was ended first.
-		return Built{}, agent.Facts{}, v.fail(Connect, Unchanged, err)
+		return Built{}, agent.Facts{}, v.Fail(Connect, Unchanged, err)
 	}
 	return ready, facts, nil
 }
 
 // Connect makes the first connection, and finds out whether the target can be worked on at all. A failure is an [*Error].
 func (v *Visit) Connect(ctx context.Context, forceNotNixOS bool) (agent.Facts, error) {
-	over, err := v.wait(ctx, Connect)
+	over, err := v.WaitTurn(ctx, Connect)
 	if err != nil {
 		return agent.Facts{}, err
 	}
 	defer over()
-	done := v.start(Connect)
-	facts, err := v.Link.open(ctx)
+	done := v.Start(Connect)
+	facts, err := v.Link.Open(ctx)
 	if err == nil {
 		err = preflight(facts, v.Node.System, forceNotNixOS)
 	}
 	if err != nil {
-		return facts, v.fail(Connect, Unchanged, err)
+		return facts, v.Fail(Connect, Unchanged, err)
 	}
 	if facts.Bundle == "" {
 		// Later it is known, and ferry check says it.
-		for _, c := range forgets(facts) {
-			v.note(c.err.Error())
+		for _, c := range Forgets(facts) {
+			v.Note(c.Err.Error())
 		}
 	}
 	text := facts.Host
@@ -127,10 +127,10 @@ func (v *Visit) Connect(ctx context.Context, forceNotNixOS bool) (agent.Facts, e
 
 // Reach makes the first connection, whatever the target is. A failure is an [*Error].
 func (v *Visit) Reach(ctx context.Context) (agent.Facts, error) {
-	done := v.start(Connect)
-	facts, err := v.Link.open(ctx)
+	done := v.Start(Connect)
+	facts, err := v.Link.Open(ctx)
 	if err != nil {
-		return facts, v.fail(Connect, Unchanged, err)
+		return facts, v.Fail(Connect, Unchanged, err)
 	}
 	done(run.Clean(facts.Host))
 	return facts, nil
@@ -154,31 +154,31 @@ func (v *Visit) evaluateAndBuild(ctx context.Context, connected <-chan agent.Fac
 	return ready, err
 }
 
-// start tells that a step has begun; done tells that it is over and went well.
-func (v *Visit) start(step Step) (done func(text string)) {
+// Start tells that a step has begun; done tells that it is over and went well.
+func (v *Visit) Start(step Step) (done func(text string)) {
 	begin := time.Now()
-	v.emit(Event{Kind: Started, Step: step})
-	return func(text string) { v.emit(Event{Kind: Finished, Step: step, Text: text, Duration: time.Since(begin)}) }
+	v.Emit(Event{Kind: Started, Step: step})
+	return func(text string) { v.Emit(Event{Kind: Finished, Step: step, Text: text, Duration: time.Since(begin)}) }
 }
 
-// lines tells what is written to it line by line, as a step's.
-func (v *Visit) lines(step Step) *run.LineWriter {
-	return &run.LineWriter{Emit: func(line string) { v.emit(Event{Kind: Line, Step: step, Text: line}) }}
+// Lines tells what is written to it line by line, as a step's.
+func (v *Visit) Lines(step Step) *run.LineWriter {
+	return &run.LineWriter{Emit: func(line string) { v.Emit(Event{Kind: Line, Step: step, Text: line}) }}
 }
 
-// note tells something that the user should know, and is no error.
-func (v *Visit) note(text string) { v.emit(Event{Kind: Note, Text: run.Clean(text)}) }
+// Note tells something that the user should know, and is no error.
+func (v *Visit) Note(text string) { v.Emit(Event{Kind: Note, Text: run.Clean(text)}) }
 
-// emit tells an event of the node.
-func (v *Visit) emit(e Event) {
+// Emit tells an event of the node.
+func (v *Visit) Emit(e Event) {
 	e.Node = v.Node.Name
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.Observe(e)
 }
 
-// fail makes the error of a step; one that is an [*Error] already stays what it is.
-func (v *Visit) fail(step Step, state State, err error) *Error {
+// Fail makes the error of a step; one that is an [*Error] already stays what it is.
+func (v *Visit) Fail(step Step, state State, err error) *Error {
 	var ready *Error
 	if errors.As(err, &ready) {
 		return ready
@@ -186,14 +186,14 @@ func (v *Visit) fail(step Step, state State, err error) *Error {
 	return &Error{Node: v.Node.Name, Step: step, State: state, Err: err}
 }
 
-// wait waits for the node's turn to begin a step. A failure is an [*Error].
-func (v *Visit) wait(ctx context.Context, step Step) (over func(), err error) {
+// WaitTurn waits for the node's turn to begin a step. A failure is an [*Error].
+func (v *Visit) WaitTurn(ctx context.Context, step Step) (over func(), err error) {
 	if v.Turn == nil {
 		return func() {}, nil
 	}
 	over, err = v.Turn(ctx, v.Node.Name, step)
 	if err != nil {
-		return nil, v.fail(step, Unchanged, err)
+		return nil, v.Fail(step, Unchanged, err)
 	}
 	return over, nil
 }

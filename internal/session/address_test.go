@@ -1,4 +1,4 @@
-package deploy
+package session
 
 import (
 	"io"
@@ -33,8 +33,8 @@ func TestTheNextAddressIsTriedWhereNothingAnswers(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, err = n.Link.open(agenttest.Soon(t))
-			got := n.Link.address().String()
+			_, err = n.Link.Open(agenttest.Soon(t))
+			got := n.Link.Address().String()
 			if err != nil {
 				got = err.Error()
 			}
@@ -55,27 +55,27 @@ func TestALostConnectionIsMadeAgainAtAnyAddress(t *testing.T) {
 	if n.Link.addresses, err = addressesOf(inventory.Node{Target: "alice@pi.lan", Fallbacks: []string{"alice@pi"}}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := n.Link.open(agenttest.Soon(t)); err != nil {
+	if _, err := n.Link.Open(agenttest.Soon(t)); err != nil {
 		t.Fatal(err)
 	}
-	if err := n.Link.follow(agenttest.Soon(t), func(conn *agent.Session) error {
+	if err := n.Link.Follow(agenttest.Soon(t), func(conn *agent.Session) error {
 		_, err := conn.Activate(agenttest.Soon(t), agent.Request{Action: "test"}, io.Discard)
 		return err
 	}); err != nil {
 		t.Fatal(err)
 	}
 	// It was lost at the second address, which was tried first and refused: so the first is reached.
-	if n.Link.address().String() != "alice@pi.lan" || n.Connections(t) != 4 {
-		t.Errorf("reached at %s after %d connections", n.Link.address(), n.Connections(t))
+	if n.Link.Address().String() != "alice@pi.lan" || n.Connections(t) != 4 {
+		t.Errorf("reached at %s after %d connections", n.Link.Address(), n.Connections(t))
 	}
 }
 
 func TestElevation(t *testing.T) {
-	if got := elevation(inventory.Node{}); !slices.Equal(got, []string{"sudo"}) {
+	if got := Elevation(inventory.Node{}); !slices.Equal(got, []string{"sudo"}) {
 		t.Errorf("%q", got)
 	}
 	node := inventory.Node{Elevate: []string{"doas", "-u", "root"}}
-	if got := elevation(node); !slices.Equal(got, node.Elevate) {
+	if got := Elevation(node); !slices.Equal(got, node.Elevate) {
 		t.Errorf("%q", got)
 	}
 }

@@ -1,4 +1,4 @@
-package deploy
+package session
 
 import (
 	"errors"
@@ -9,7 +9,7 @@ import (
 	"ferry/internal/run"
 )
 
-// State is what a failed deployment leaves behind.
+// State is what failed work leaves of a node.
 type State string
 
 // The states, from harmless to serious.
@@ -19,7 +19,7 @@ const (
 	Unknown    State = "unknown"     // a person has to look
 )
 
-// Error is a deployment of one node that failed.
+// Error is work on one node that failed.
 type Error struct {
 	Node  string
 	Step  Step
@@ -36,8 +36,8 @@ func (e *Error) Error() string { return fmt.Sprintf("%s: %s: %v", e.Node, e.Step
 // Unwrap gives what went wrong.
 func (e *Error) Unwrap() error { return e.Err }
 
-// settled marks the error of work on a node that does not end at the user's first signal.
-func settled(err error) error {
+// Settled marks the error of work on a node that does not end at the user's first signal.
+func Settled(err error) error {
 	var e *Error
 	if errors.As(err, &e) {
 		e.Settled = true
@@ -47,12 +47,12 @@ func settled(err error) error {
 
 // Hints says what the user can do, at most two things.
 func (e *Error) Hints() []string {
-	hints := slices.Concat(e.Advice, hintsOf(e.Err))
+	hints := slices.Concat(e.Advice, HintsOf(e.Err))
 	return hints[:min(2, len(hints))]
 }
 
-// hintsOf are the hints of an error, the outermost that has some.
-func hintsOf(err error) []string {
+// HintsOf are the hints of an error, the outermost that has some.
+func HintsOf(err error) []string {
 	var with interface{ Hints() []string }
 	if !errors.As(err, &with) {
 		return nil
@@ -92,8 +92,8 @@ func (e *Advised) Hints() []string { return e.Advice }
 // Unwrap gives what it comes from.
 func (e *Advised) Unwrap() error { return e.Err }
 
-// hint makes an error with hints; an empty one does not count.
-func hint(text string, hints ...string) error {
+// Hint makes an error with hints; an empty one does not count.
+func Hint(text string, hints ...string) error {
 	return &Advised{Text: text, Advice: slices.DeleteFunc(hints, func(h string) bool { return h == "" })}
 }
 

@@ -1,4 +1,4 @@
-package deploy
+package session
 
 import (
 	"crypto/sha256"

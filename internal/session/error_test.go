@@ -1,4 +1,4 @@
-package deploy
+package session
 
 import (
 	"errors"
@@ -11,7 +11,7 @@ import (
 )
 
 func TestErrorGivesItsOwnHintsFirstAndNoMoreThanTwo(t *testing.T) {
-	inner := hint("inner", "three", "", "four")
+	inner := Hint("inner", "three", "", "four")
 	e := &Error{Node: "pi", Step: Ship, Err: fmt.Errorf("x: %w", inner), Advice: []string{"one"}}
 	if got := strings.Join(e.Hints(), " "); got != "one three" || e.Error() != "pi: ship: x: inner" {
 		t.Errorf("%q, %v", got, e)

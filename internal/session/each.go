@@ -1,4 +1,4 @@
-package deploy
+package session
 
 import (
 	"context"
@@ -52,7 +52,7 @@ func (s Session) Each(ctx context.Context, nodes []inventory.Node, ask func(ctx 
 				defer stop()
 				errs[i] = ask(limited, alone, i)
 				if errors.Is(errs[i], context.DeadlineExceeded) {
-					errs[i] = hint(fmt.Sprintf("no answer within %v", answerLimit), "look at this node alone, with -v")
+					errs[i] = Hint(fmt.Sprintf("no answer within %v", answerLimit), "look at this node alone, with -v")
 				}
 			})
 		}

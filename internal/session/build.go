@@ -1,4 +1,4 @@
-package deploy
+package session
 
 import (
 	"context"
@@ -23,32 +23,32 @@ func (v *Visit) Evaluate(ctx context.Context) (*inventory.Evaluation, error) {
 	var begin time.Time
 	started := sync.OnceFunc(func() {
 		begin = time.Now()
-		v.emit(Event{Kind: Started, Step: Evaluate})
+		v.Emit(Event{Kind: Started, Step: Evaluate})
 	})
-	log := v.lines(Evaluate)
+	log := v.Lines(Evaluate)
 	evaluation, err := v.Inventory.Evaluate(ctx, v.Node, log, started)
 	started()
 	log.Flush()
 	if err != nil {
-		return nil, v.fail(Evaluate, Unchanged, inventory.Unnamed(err, v.Node.Name))
+		return nil, v.Fail(Evaluate, Unchanged, inventory.Unnamed(err, v.Node.Name))
 	}
 	text := ""
 	if evaluation.NixpkgsVersion != "" {
 		text = "NixOS " + run.Clean(evaluation.NixpkgsVersion)
 	}
-	v.emit(Event{Kind: Finished, Step: Evaluate, Text: text, Duration: time.Since(begin)})
+	v.Emit(Event{Kind: Finished, Step: Evaluate, Text: text, Duration: time.Since(begin)})
 	return evaluation, nil
 }
 
 // Build builds the bundle that the node was evaluated to, and keeps it by a GC root of this machine. It waits for the node's turn only
 // to find out what can be built; the builds of several nodes go together. A failure is an [*Error].
 func (v *Visit) Build(ctx context.Context, evaluation *inventory.Evaluation) (nix.StorePath, error) {
-	over, err := v.wait(ctx, Build)
+	over, err := v.WaitTurn(ctx, Build)
 	if err != nil {
 		return "", err
 	}
 	begin := time.Now()
-	v.emit(Event{Kind: Started, Step: Build})
+	v.Emit(Event{Kind: Started, Step: Build})
 	failed := func(err error) error {
 		// The step and the node say already what was to be built.
 		var build *nix.BuildError
@@ -58,7 +58,7 @@ func (v *Visit) Build(ctx context.Context, evaluation *inventory.Evaluation) (ni
 		} else if errors.As(err, &build) {
 			err = build
 		}
-		e := v.fail(Build, Unchanged, err)
+		e := v.Fail(Build, Unchanged, err)
 		e.Advice = buildHints(err)
 		return e
 	}
@@ -71,9 +71,9 @@ func (v *Visit) Build(ctx context.Context, evaluation *inventory.Evaluation) (ni
 	err = v.Nix.BuildTogether(ctx, evaluation.Bundle, evaluation.BundleOut, v.Roots.Built(v.Inventory.File, v.Node.Name), func(p nix.BuildProgress) {
 		plan = p.Plan
 		if p.Line != "" {
-			v.emit(Event{Kind: Line, Step: Build, Text: p.Line})
+			v.Emit(Event{Kind: Line, Step: Build, Text: p.Line})
 		}
-		v.emit(Event{Kind: Building, Step: Build, Build: p})
+		v.Emit(Event{Kind: Building, Step: Build, Build: p})
 	})
 	if err != nil {
 		return "", failed(err)
@@ -85,7 +85,7 @@ func (v *Visit) Build(ctx context.Context, evaluation *inventory.Evaluation) (ni
 	if n := len(plan.Fetch); n > 0 {
 		text += ", " + prose.Count(n, "path") + " fetched"
 	}
-	v.emit(Event{Kind: Finished, Step: Build, Text: text, Duration: time.Since(begin)})
+	v.Emit(Event{Kind: Finished, Step: Build, Text: text, Duration: time.Since(begin)})
 	return evaluation.BundleOut, nil
 }
 
@@ -102,7 +102,7 @@ func (v *Visit) EvaluateAndBuild(ctx context.Context) (Built, error) {
 // Keep keeps a bundle of the node by a GC root at link, besides ferry's own. A failure is an [*Error].
 func (v *Visit) Keep(ctx context.Context, link string, bundle nix.StorePath) error {
 	if err := v.Nix.Root(ctx, link, bundle); err != nil {
-		return v.fail(Build, Unchanged, err)
+		return v.Fail(Build, Unchanged, err)
 	}
 	return nil
 }
@@ -126,15 +126,15 @@ func canBuild(ctx context.Context, inv *inventory.Inventory, evaluation *invento
 		return err
 	}
 	for _, system := range foreign {
-		if err := withProbe(system, func(probe string) error { return client.CanBuild(ctx, system, probe) }); err != nil {
+		if err := WithProbe(system, func(probe string) error { return client.CanBuild(ctx, system, probe) }); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// withProbe lets f use a program for system that builds a tiny derivation: the agent.
-func withProbe(system string, f func(probe string) error) error {
+// WithProbe lets f use a program for system that builds a tiny derivation: the agent.
+func WithProbe(system string, f func(probe string) error) error {
 	program, err := agent.ProgramFor(system)
 	if err != nil {
 		return &nix.PlatformError{System: system, Reason: err.Error()}

@@ -1,4 +1,4 @@
-package deploy
+package session
 
 import (
 	"context"
@@ -72,7 +72,7 @@ func (s Session) OpenAgent(ctx context.Context, node inventory.Node, name string
 
 // agentOptions say how the agent of a node is started.
 func (s Session) agentOptions(node inventory.Node, name string, access Access) agent.Options {
-	o := agent.Options{Elevate: elevation(node), Who: s.Who, Session: name, Lock: access == Exclusive, AsUser: access == Reading}
+	o := agent.Options{Elevate: Elevation(node), Who: s.Who, Session: name, Lock: access == Exclusive, AsUser: access == Reading}
 	if s.Password != nil {
 		o.Password = func(ctx context.Context, command string, attempt int) ([]byte, error) {
 			return s.Password(ctx, node.Name, command, attempt)
@@ -81,8 +81,8 @@ func (s Session) agentOptions(node inventory.Node, name string, access Access) a
 	return o
 }
 
-// elevation is the command that makes root on a node: what the inventory says, else sudo.
-func elevation(node inventory.Node) []string {
+// Elevation is the command that makes root on a node: what the inventory says, else sudo.
+func Elevation(node inventory.Node) []string {
 	if len(node.Elevate) > 0 {
 		return slices.Clone(node.Elevate)
 	}

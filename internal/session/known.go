@@ -1,4 +1,4 @@
-package deploy
+package session
 
 import (
 	"cmp"
@@ -13,8 +13,8 @@ import (
 	"ferry/internal/nix"
 )
 
-// project is what this machine knows of what it deploys to a node and has deployed there.
-type project struct {
+// Known is what this machine knows of what it deploys to a node and has deployed there.
+type Known struct {
 	node     string
 	toplevel string // what is to be deployed
 	source   string // the snapshot that it is from
@@ -24,8 +24,8 @@ type project struct {
 	lineage func(revision string) (inventory.Lineage, error)
 }
 
-// project is what is known of the node here; toplevel is "" if it is not known yet what is to be deployed.
-func (v *Visit) project(ctx context.Context, toplevel nix.StorePath) project {
+// Known is what is known of the node here; toplevel is "" if it is not known yet what is to be deployed.
+func (v *Visit) Known(ctx context.Context, toplevel nix.StorePath) Known {
 	inv, node, roots := v.Inventory, v.Node, v.Roots
 	var deployed []string
 	for _, link := range []string{roots.Deployed(inv.File, node.Name), roots.Tried(inv.File, node.Name)} {
@@ -36,16 +36,16 @@ func (v *Visit) project(ctx context.Context, toplevel nix.StorePath) project {
 	}
 	// Without it, what is on the target is only less likely to be known.
 	source, _ := inv.SourceOf(ctx, node)
-	return project{
+	return Known{
 		node: node.Name, toplevel: string(toplevel), source: string(source.Path), deployed: deployed,
 		lineage: func(revision string) (inventory.Lineage, error) { return inv.Lineage(ctx, revision) },
 	}
 }
 
-// surprise tells whether the deployment would replace a system that nobody here knows of: one that no deployment of ferry's
+// Surprise tells whether the deployment would replace a system that nobody here knows of: one that no deployment of ferry's
 // left on the target, or one that was deployed from a revision which this checkout does not build on. It is asked with the
 // facts from before anything was shipped. A target that ferry has never deployed to is none.
-func surprise(facts agent.Facts, p project) error {
+func Surprise(facts agent.Facts, p Known) error {
 	if facts.Last == nil && facts.Bundle == "" {
 		return nil
 	}
@@ -63,7 +63,7 @@ func surprise(facts agent.Facts, p project) error {
 		if toplevel == "" || toplevel == p.toplevel {
 			continue
 		}
-		left, known := whatLeft(facts, toplevel)
+		left, known := WhatLeft(facts, toplevel)
 		if !known {
 			return unknownSystem(facts, p, does, toplevel)
 		}
@@ -74,46 +74,46 @@ func surprise(facts agent.Facts, p project) error {
 	return nil
 }
 
-// deployed is a deployment that left a system on a target. What is not known of it is empty.
-type deployed struct {
-	bundle, source, revision string
-	dirty                    bool
-	entry                    *agent.JournalEntry
+// Origin is a deployment that left a system on a target. What is not known of it is empty.
+type Origin struct {
+	bundle, source, Revision string
+	Dirty                    bool
+	Entry                    *agent.JournalEntry
 }
 
-// whatLeft finds the deployment that left a system on a target; known is false if none did.
-func whatLeft(facts agent.Facts, toplevel string) (left deployed, known bool) {
+// WhatLeft finds the deployment that left a system on a target; known is false if none did.
+func WhatLeft(facts agent.Facts, toplevel string) (left Origin, known bool) {
 	last := facts.Last
 	switch {
 	case toplevel == facts.Committed:
 		m := facts.Deployed
-		return deployed{facts.Bundle, m.Source, m.Revision, m.Dirty, facts.LastCommit}, true
+		return Origin{facts.Bundle, m.Source, m.Revision, m.Dirty, facts.LastCommit}, true
 	case last != nil && (toplevel == last.After.Current || toplevel == last.After.Profile):
 		if toplevel != last.Toplevel {
 			// It was there before, and whoever deployed last has seen it.
-			return deployed{}, true
+			return Origin{}, true
 		}
-		return deployed{last.Bundle, "", last.Revision, last.Dirty, last}, true
+		return Origin{last.Bundle, "", last.Revision, last.Dirty, last}, true
 	case toplevel == facts.Pending:
 		// A power cut took the deployment away before it was written down.
-		return deployed{}, true
+		return Origin{}, true
 	case last == nil && toplevel == facts.Current && toplevel == facts.Booted && facts.Profile == facts.Committed:
 		// A deployment without the agent, which writes no journal, waits for the next boot.
-		return deployed{}, true
+		return Origin{}, true
 	}
-	return deployed{}, false
+	return Origin{}, false
 }
 
 // replaces refuses to replace what is not known here.
-func (p project) replaces(left deployed, does, toplevel string) error {
-	if left.revision == "" || slices.Contains(p.deployed, left.bundle) || left.source != "" && left.source == p.source {
+func (p Known) replaces(left Origin, does, toplevel string) error {
+	if left.Revision == "" || slices.Contains(p.deployed, left.bundle) || left.source != "" && left.source == p.source {
 		return nil
 	}
-	lineage, err := p.lineage(left.revision)
+	lineage, err := p.lineage(left.Revision)
 	if err != nil {
 		return err
 	}
-	short := shortRevision(left.revision)
+	short := shortRevision(left.Revision)
 	var advice string
 	switch lineage {
 	case inventory.NotComparable, inventory.Ancestor:
@@ -125,18 +125,18 @@ func (p project) replaces(left deployed, does, toplevel string) error {
 	default:
 		advice = "git pull, then run this again"
 	}
-	text := fmt.Sprintf("the target %s %s, deployed%s from revision %s", does, systemName(toplevel), byWhom(left.entry), short)
-	if left.dirty {
+	text := fmt.Sprintf("the target %s %s, deployed%s from revision %s", does, SystemName(toplevel), ByWhom(left.Entry), short)
+	if left.Dirty {
 		text += " with uncommitted changes"
 	}
-	return hint(text+", which is not in this checkout's history", advice, goOn)
+	return Hint(text+", which is not in this checkout's history", advice, goOn)
 }
 
 const goOn = "to replace it all the same: --replace-unknown"
 
 // unknownSystem says that someone else than ferry was at the target.
-func unknownSystem(facts agent.Facts, p project, does, toplevel string) error {
-	text := fmt.Sprintf("the target %s %s, which no deployment of ferry's left there", does, systemName(toplevel))
+func unknownSystem(facts agent.Facts, p Known, does, toplevel string) error {
+	text := fmt.Sprintf("the target %s %s, which no deployment of ferry's left there", does, SystemName(toplevel))
 	switch {
 	case toplevel == facts.Profile && facts.Generation > 0:
 		text += fmt.Sprintf(": generation %d of %s", facts.Generation, day(time.Unix(facts.ProfileTime, 0)))
@@ -147,13 +147,13 @@ func unknownSystem(facts agent.Facts, p project, does, toplevel string) error {
 		text += ", and which is none of its generations"
 	}
 	if last := facts.Last; last != nil {
-		text += fmt.Sprintf("; the last deployment was%s, of %s", byWhom(last), cmp.Or(systemName(last.Toplevel), "another system"))
+		text += fmt.Sprintf("; the last deployment was%s, of %s", ByWhom(last), cmp.Or(SystemName(last.Toplevel), "another system"))
 	}
-	return hint(text, "ferry generations "+p.node+" shows what it has", goOn)
+	return Hint(text, "ferry generations "+p.node+" shows what it has", goOn)
 }
 
-// keptBy are the paths that a target keeps, by what it says of itself: nobody collects them while it is deployed to.
-func keptBy(facts agent.Facts) []nix.StorePath {
+// KeptBy are the paths that a target keeps, by what it says of itself: nobody collects them while it is deployed to.
+func KeptBy(facts agent.Facts) []nix.StorePath {
 	var kept []nix.StorePath
 	seen := map[nix.StorePath]bool{}
 	for _, text := range []string{facts.Current, facts.Bundle, facts.Profile, facts.Booted} {

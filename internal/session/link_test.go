@@ -1,4 +1,4 @@
-package deploy
+package session
 
 import (
 	"context"
@@ -50,7 +50,7 @@ func visit(t *testing.T, plan ...string) *visited {
 func TestFirstConnectionIsTriedOnce(t *testing.T) {
 	n := visit(t, "refused")
 	var e *target.Error
-	if _, err := n.Link.open(agenttest.Soon(t)); !errors.As(err, &e) || e.Kind != target.Refused {
+	if _, err := n.Link.Open(agenttest.Soon(t)); !errors.As(err, &e) || e.Kind != target.Refused {
 		t.Errorf("got %v", err)
 	}
 	if got := n.Connections(t); got != 1 {
@@ -60,14 +60,14 @@ func TestFirstConnectionIsTriedOnce(t *testing.T) {
 
 func TestClosedLinkForgetsThePassword(t *testing.T) {
 	n := visit(t, "asks")
-	if _, err := n.Link.open(agenttest.Soon(t)); err != nil {
+	if _, err := n.Link.Open(agenttest.Soon(t)); err != nil {
 		t.Fatal(err)
 	}
 	password := n.Link.password
 	if string(password) != "secret1" {
 		t.Fatalf("%q", password)
 	}
-	n.Link.close()
+	n.Link.Close()
 	if string(password) != strings.Repeat("\x00", 7) || n.Link.password != nil {
 		t.Errorf("%q", password)
 	}
@@ -76,11 +76,11 @@ func TestClosedLinkForgetsThePassword(t *testing.T) {
 // A password that has become wrong is asked for again, and then the new one is kept.
 func TestWrongKeptPasswordIsAskedForAgain(t *testing.T) {
 	n := visit(t, "asks", "asks asks resumed serves")
-	if _, err := n.Link.open(agenttest.Soon(t)); err != nil {
+	if _, err := n.Link.Open(agenttest.Soon(t)); err != nil {
 		t.Fatal(err)
 	}
-	n.Link.current().Close()
-	err := n.Link.do(agenttest.Soon(t), func(conn *agent.Session) error {
+	n.Link.Agent().Close()
+	err := n.Link.Do(agenttest.Soon(t), func(conn *agent.Session) error {
 		_, err := conn.Commit(agenttest.Soon(t), agent.Request{Action: "root"}, io.Discard)
 		return err
 	})

@@ -1,4 +1,4 @@
-package deploy
+package session
 
 import (
 	"context"
@@ -8,30 +8,30 @@ import (
 	"ferry/internal/nix"
 )
 
-// instantiate evaluates here as plain nixos-rebuild would on the node.
-func (v *Visit) instantiate(ctx context.Context, nixpkgs, configuration string) (nix.StorePath, error) {
-	log := v.lines(Evaluate)
+// Instantiate evaluates here as plain nixos-rebuild would on the node.
+func (v *Visit) Instantiate(ctx context.Context, nixpkgs, configuration string) (nix.StorePath, error) {
+	log := v.Lines(Evaluate)
 	defer log.Flush()
 	return v.Nix.InstantiateSystem(ctx, nixpkgs, configuration, v.Node.System, log)
 }
 
-// derivationOf finds the derivation of a toplevel on this machine, by what the store remembers or by evaluating its bundle
+// DerivationOf finds the derivation of a toplevel on this machine, by what the store remembers or by evaluating its bundle
 // again; "": it is not to be found.
-func (v *Visit) derivationOf(ctx context.Context, bundle, toplevel nix.StorePath) (nix.StorePath, error) {
-	drv, err := v.deriver(ctx, toplevel)
+func (v *Visit) DerivationOf(ctx context.Context, bundle, toplevel nix.StorePath) (nix.StorePath, error) {
+	drv, err := v.Deriver(ctx, toplevel)
 	if err != nil {
-		return "", v.fail(Evaluate, Unchanged, err)
+		return "", v.Fail(Evaluate, Unchanged, err)
 	}
 	if drv != "" {
 		return drv, nil
 	}
 	// What it is evaluates programs of its own choice: only what ferry itself has made.
-	if !v.isOurs(ctx, bundle, toplevel) {
+	if !v.IsOurs(ctx, bundle, toplevel) {
 		return "", nil
 	}
-	again, err := v.instantiate(ctx, string(bundle)+"/nixpkgs", string(bundle)+"/configuration.nix")
+	again, err := v.Instantiate(ctx, string(bundle)+"/nixpkgs", string(bundle)+"/configuration.nix")
 	if err != nil {
-		return "", v.fail(Evaluate, Unchanged, err)
+		return "", v.Fail(Evaluate, Unchanged, err)
 	}
 	if !makes(again, toplevel) {
 		return "", nil
@@ -44,12 +44,12 @@ func makes(drv, p nix.StorePath) bool {
 	if drv == "" {
 		return false
 	}
-	d, err := readDerivation(drv)
+	d, err := ReadDerivation(drv)
 	return err == nil && d.Outputs["out"].Path == p
 }
 
-// readDerivation reads a derivation of this machine's store.
-func readDerivation(drv nix.StorePath) (*nix.Derivation, error) {
+// ReadDerivation reads a derivation of this machine's store.
+func ReadDerivation(drv nix.StorePath) (*nix.Derivation, error) {
 	text, err := os.ReadFile(string(drv))
 	if err != nil {
 		return nil, err
@@ -61,8 +61,8 @@ func readDerivation(drv nix.StorePath) (*nix.Derivation, error) {
 	return d, nil
 }
 
-// readDerivations is a [cause.Source] of this machine's store.
-func readDerivations(_ context.Context, drvs []nix.StorePath) (map[nix.StorePath]string, error) {
+// ReadDerivations is a [cause.Source] of this machine's store.
+func ReadDerivations(_ context.Context, drvs []nix.StorePath) (map[nix.StorePath]string, error) {
 	texts := map[nix.StorePath]string{}
 	for _, drv := range drvs {
 		if text, err := os.ReadFile(string(drv)); err == nil {
@@ -72,8 +72,8 @@ func readDerivations(_ context.Context, drvs []nix.StorePath) (map[nix.StorePath
 	return texts, nil
 }
 
-// deriver is the derivation that a path was made by, if it is here.
-func (v *Visit) deriver(ctx context.Context, p nix.StorePath) (nix.StorePath, error) {
+// Deriver is the derivation that a path was made by, if it is here.
+func (v *Visit) Deriver(ctx context.Context, p nix.StorePath) (nix.StorePath, error) {
 	local, err := v.Nix.OpenServe(ctx)
 	if err != nil {
 		return "", err

@@ -1,4 +1,4 @@
-package deploy
+package session
 
 import (
 	"bytes"
@@ -14,8 +14,8 @@ import (
 	"ferry/internal/target"
 )
 
-// link is the connection to a node's agent. A lost one is made again without asking the user again.
-type link struct {
+// Link is the connection to a node's agent. A lost one is made again without asking the user again.
+type Link struct {
 	dialer  *target.Dialer
 	options agent.Options
 	note    func(string)
@@ -23,8 +23,8 @@ type link struct {
 	patience time.Duration
 	// alone says that the user is not asked for a password again.
 	alone atomic.Bool
-	// rebootPause is the time between two attempts to reach a target that reboots.
-	rebootPause time.Duration
+	// RebootPause is the time between two attempts to reach a target that reboots.
+	RebootPause time.Duration
 	mu          sync.Mutex
 	addresses   []target.Address // the one that it was reached at first
 	conn        *agent.Session
@@ -34,8 +34,8 @@ type link struct {
 // retryFor is a link's patience at first: a router restarts within it.
 const retryFor = 2 * time.Minute
 
-func newLink(dialer *target.Dialer, addresses []target.Address, options agent.Options, note func(string)) *link {
-	l := &link{dialer: dialer, addresses: addresses, note: note, patience: retryFor, rebootPause: 2 * time.Second}
+func newLink(dialer *target.Dialer, addresses []target.Address, options agent.Options, note func(string)) *Link {
+	l := &Link{dialer: dialer, addresses: addresses, note: note, patience: retryFor, RebootPause: 2 * time.Second}
 	ask := options.Password
 	options.Password = func(ctx context.Context, command string, attempt int) ([]byte, error) {
 		if attempt == 1 && l.password != nil {
@@ -58,11 +58,11 @@ func newLink(dialer *target.Dialer, addresses []target.Address, options agent.Op
 	return l
 }
 
-// bearWith has a lost connection tried again for so much longer than at first.
-func (l *link) bearWith(longer time.Duration) { l.patience = retryFor + longer }
+// BearWith has a lost connection tried again for so much longer than at first.
+func (l *Link) BearWith(longer time.Duration) { l.patience = retryFor + longer }
 
-// open makes the first connection. It does not try twice: a wrong name or a machine that is off should be said at once.
-func (l *link) open(ctx context.Context) (agent.Facts, error) {
+// Open makes the first connection. It does not try twice: a wrong name or a machine that is off should be said at once.
+func (l *Link) Open(ctx context.Context) (agent.Facts, error) {
 	l.mu.Lock()
 	addresses := slices.Clone(l.addresses)
 	l.mu.Unlock()
@@ -87,12 +87,12 @@ const (
 	silences = 2
 )
 
-// do runs f with the agent, again with a new connection when the old one is lost. f must be safe to repeat.
-func (l *link) do(ctx context.Context, f func(*agent.Session) error) error {
+// Do runs f with the agent, again with a new connection when the old one is lost. f must be safe to repeat.
+func (l *Link) Do(ctx context.Context, f func(*agent.Session) error) error {
 	for quick, silent := 0, 0; ; {
 		begin := time.Now()
-		err := f(l.current())
-		if err == nil || !agent.IsLost(err) || ctx.Err() != nil || l.address().Local() {
+		err := f(l.Agent())
+		if err == nil || !agent.IsLost(err) || ctx.Err() != nil || l.Address().Local() {
 			return err
 		}
 		if quick++; time.Since(begin) > quickLoss {
@@ -113,36 +113,36 @@ func (l *link) do(ctx context.Context, f func(*agent.Session) error) error {
 	}
 }
 
-// follow is do for work that goes on there by itself: f, run again, goes on with what it began. That ends when the target
+// Follow is Do for work that goes on there by itself: f, run again, goes on with what it began. That ends when the target
 // has forgotten it.
-func (l *link) follow(ctx context.Context, f func(*agent.Session) error) error {
+func (l *Link) Follow(ctx context.Context, f func(*agent.Session) error) error {
 	begun := false
-	return l.do(ctx, func(conn *agent.Session) error {
+	return l.Do(ctx, func(conn *agent.Session) error {
 		if begun && !conn.Hello.Resumed {
-			return &forgottenError{facts: conn.Hello.Facts}
+			return &ForgottenError{Facts: conn.Hello.Facts}
 		}
 		begun = true
 		return f(conn)
 	})
 }
 
-// forgottenError says that a target does not know any more what was begun there: it was restarted, or another deployment has
+// ForgottenError says that a target does not know any more what was begun there: it was restarted, or another deployment has
 // run since.
-type forgottenError struct{ facts agent.Facts }
+type ForgottenError struct{ Facts agent.Facts }
 
-func (e *forgottenError) Error() string {
+func (e *ForgottenError) Error() string {
 	return "the connection was lost, and the target was restarted or deployed to by someone else before it was there again"
 }
 
 // reconnect makes a lost connection again.
-func (l *link) reconnect(ctx context.Context, lost error) error {
+func (l *Link) reconnect(ctx context.Context, lost error) error {
 	l.note(fmt.Sprintf("connection lost (%v); connecting again", lost))
-	l.current().Close()
+	l.Agent().Close()
 	deadline := time.Now().Add(l.patience)
 	for pause := time.Second; ; pause = min(2*pause, 15*time.Second) {
-		facts, err := l.open(ctx)
+		facts, err := l.Open(ctx)
 		if err == nil && facts.Lock != nil {
-			return locked(facts.Lock)
+			return Locked(facts.Lock)
 		}
 		if err == nil {
 			l.note("connected again")
@@ -168,28 +168,29 @@ func mayComeBack(err error) bool {
 	return agent.IsLost(err) || errors.As(err, &connect) && connect.Kind == target.HostUnknown
 }
 
-func (l *link) current() *agent.Session {
+// Agent is the agent at the end of the connection that was made last; nil before the first.
+func (l *Link) Agent() *agent.Session {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.conn
 }
 
-// address is where the node was reached last.
-func (l *link) address() target.Address {
+// Address is where the node was reached last.
+func (l *Link) Address() target.Address {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.addresses[0]
 }
 
-// interactive tells whether the connection was made with the help of a person.
-func (l *link) interactive() bool { return l.current().Interactive() }
+// Interactive tells whether the connection was made with the help of a person.
+func (l *Link) Interactive() bool { return l.Agent().Interactive() }
 
-// facts is what the agent said of the target last.
-func (l *link) facts() agent.Facts { return l.current().Hello.Facts }
+// Facts is what the agent said of the target last.
+func (l *Link) Facts() agent.Facts { return l.Agent().Hello.Facts }
 
-// close ends the connection and forgets the password.
-func (l *link) close() {
-	if s := l.current(); s != nil {
+// Close ends the connection and forgets the password.
+func (l *Link) Close() {
+	if s := l.Agent(); s != nil {
 		s.Close()
 	}
 	clear(l.password)
