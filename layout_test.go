@@ -81,6 +81,21 @@ func TestImportsGoDownwardOnly(t *testing.T) {
 	}
 }
 
+// TestOnlyOnePackageStartsProcesses locks that the calls below os/exec are made where the others are.
+func TestOnlyOnePackageStartsProcesses(t *testing.T) {
+	walk(t, func(path, folder string) {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, call := range []string{"os.StartProcess(", "syscall.ForkExec(", "syscall.StartProcess("} {
+			if strings.Contains(string(text), call) && folder != "internal/run" && folder != "internal/lab" {
+				t.Errorf("%s calls %s: only internal/run starts processes", path, strings.TrimSuffix(call, "("))
+			}
+		}
+	})
+}
+
 // TestOnlyOnePackageStartsGit locks that no git runs with what a checkout has configured: internal/checkout sees to that.
 func TestOnlyOnePackageStartsGit(t *testing.T) {
 	walk(t, func(path, folder string) {

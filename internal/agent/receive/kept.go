@@ -9,7 +9,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"ferry/internal/agent"
@@ -57,20 +56,13 @@ func (s *Receiver) keep(st *store, state keptState) error {
 		return err
 	}
 	defer files.process.Close()
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	defer null.Close()
 	ready, says, err := os.Pipe()
 	if err != nil {
 		return err
 	}
 	defer ready.Close()
 	socket := filepath.Join(s.opts.Root.Path(keptFolder), filepath.Base(s.opts.Program))
-	keeper, err := os.StartProcess(s.opts.Program, []string{s.opts.Program, "keep", socket, string(text)}, &os.ProcAttr{
-		Dir: "/", Env: os.Environ(), Files: append([]*os.File{null, says, null}, files.all()...), Sys: &syscall.SysProcAttr{Setsid: true},
-	})
+	keeper, err := run.Detach([]string{s.opts.Program, "keep", socket, string(text)}, append([]*os.File{nil, says, nil}, files.all()...)...)
 	_ = says.Close()
 	if err != nil {
 		return err
@@ -78,11 +70,9 @@ func (s *Receiver) keep(st *store, state keptState) error {
 	// Until it listens, the next agent must not have the lock.
 	_ = ready.SetReadDeadline(time.Now().Add(keptPatience))
 	if _, err := ready.Read(make([]byte, 1)); err != nil {
-		_ = keeper.Kill()
-		_, _ = keeper.Wait()
+		keeper.Kill()
 		return fmt.Errorf("the keeper does not say that it is ready: %w", err)
 	}
-	go func() { _, _ = keeper.Wait() }()
 	st.forget()
 	return nil
 }

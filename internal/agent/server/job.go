@@ -173,7 +173,8 @@ func (s *server) startJob(ctx context.Context, dir string, job Job) error {
 	if s.root().Exists(machine.SystemdRuns) {
 		err = s.runner.Run(ctx, run.Command{Argv: unitCommand(dir, job, s.opts.Program)})
 	} else {
-		err = startDetached(s.opts.Program, "job", dir)
+		// Nothing that ends the agent ends it.
+		_, err = run.Detach([]string{s.opts.Program, "job", dir})
 	}
 	// systemd may have started it all the same: that is over only when it can be kept from beginning.
 	if err != nil && claim(dir) {
@@ -222,23 +223,6 @@ func unitCommand(dir string, job Job, program string) []string {
 		argv = append(argv, startAgain)
 	}
 	return append(argv, "--", program, "job", dir)
-}
-
-// startDetached starts a job where there is no systemd: in a session of its own, so that nothing that ends the agent ends it.
-func startDetached(program, verb, dir string) error {
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	defer null.Close()
-	p, err := os.StartProcess(program, []string{program, verb, dir}, &os.ProcAttr{
-		Dir: "/", Env: os.Environ(), Files: []*os.File{null, null, null}, Sys: &syscall.SysProcAttr{Setsid: true},
-	})
-	if err != nil {
-		return err
-	}
-	go func() { _, _ = p.Wait() }()
-	return nil
 }
 
 // RunJob is the job's own process: it does what job.json in dir says. An error is one of the job's folder; what goes wrong

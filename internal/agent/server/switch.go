@@ -266,7 +266,7 @@ func succeedNow(ctx context.Context, r machine.Root, runner *run.Runner, program
 		program = armed
 	}
 	if !r.Exists(machine.SystemdRuns) {
-		_ = startDetached(program, "rollback", dir)
+		_, _ = run.Detach([]string{program, "rollback", dir})
 		return
 	}
 	_ = runner.Run(ctx, run.Command{Argv: []string{
