@@ -117,7 +117,7 @@ func (a *app) examine(ctx context.Context, o checkOptions, args []string) ([]dep
 		return nil, err
 	}
 	defer a.looking(nodes)()
-	return deploy.Examine(ctx, inv, nodes, deploy.Examination{Session: a.asking(client, roots), Quick: o.quick})
+	return deploy.Examine(ctx, a.asking(client, roots), inv, nodes, deploy.Examination{Quick: o.quick})
 }
 
 // serious are what makes a deployment fail: where, and what it is about.

@@ -16,19 +16,19 @@ import (
 // Abandon writes to the folder dir what makes a node's bundle without ferry, and proves it: nix-build has to make the same
 // store path of it that ferry makes. A failure is an [*Error].
 func Abandon(ctx context.Context, with session.Session, inv *inventory.Inventory, node inventory.Node, dir string) (nix.StorePath, error) {
-	l, err := newLook(with, inv, node)
+	visit, err := with.Visit(inv, node, session.Reading)
 	if err != nil {
 		return "", err
 	}
-	defer l.close()
-	evaluation, err := l.Evaluate(ctx)
+	defer visit.Close()
+	evaluation, err := visit.Evaluate(ctx)
 	if err != nil {
 		return "", err
 	}
-	if _, err := l.Build(ctx, evaluation); err != nil {
+	if _, err := visit.Build(ctx, evaluation); err != nil {
 		return "", err
 	}
-	fail := func(err error) (nix.StorePath, error) { return "", l.Fail(session.Build, session.Unchanged, err) }
+	fail := func(err error) (nix.StorePath, error) { return "", visit.Fail(session.Build, session.Unchanged, err) }
 	bundle, err := session.ReadDerivation(evaluation.Bundle)
 	if err != nil {
 		return fail(err)
@@ -39,7 +39,7 @@ func Abandon(ctx context.Context, with session.Session, inv *inventory.Inventory
 	if err := inv.WriteByHand(ctx, dir, node, bundle.Env["nixpkgs"]); err != nil {
 		return fail(err)
 	}
-	log := l.Lines(session.Build)
+	log := visit.Lines(session.Build)
 	made, err := with.Nix.BuildFile(ctx, filepath.Join(dir, "default.nix"), filepath.Join(dir, "result"), log)
 	log.Flush()
 	if err != nil {
@@ -48,13 +48,13 @@ func Abandon(ctx context.Context, with session.Session, inv *inventory.Inventory
 	if made == evaluation.BundleOut {
 		return made, nil
 	}
-	return fail(l.notTheSame(ctx, evaluation, made))
+	return fail(notTheSame(ctx, visit, evaluation, made))
 }
 
 // notTheSame says why what was made by hand is another bundle than ferry's.
-func (l *look) notTheSame(ctx context.Context, evaluation *inventory.Evaluation, made nix.StorePath) error {
+func notTheSame(ctx context.Context, visit *session.Visit, evaluation *inventory.Evaluation, made nix.StorePath) error {
 	text := fmt.Sprintf("by hand it is another bundle than ferry's: %s, not %s", made, evaluation.BundleOut)
-	drv, err := l.Deriver(ctx, made)
+	drv, err := visit.Deriver(ctx, made)
 	if err != nil || drv == "" {
 		return errors.New(text)
 	}
@@ -69,5 +69,5 @@ func (l *look) notTheSame(ctx context.Context, evaluation *inventory.Evaluation,
 	if len(because) > 0 {
 		text += ": " + strings.Join(because, "; ")
 	}
-	return session.Hint(text, "ferry verify --here "+l.Node.Name+" compares the systems without the bundle around them")
+	return session.Hint(text, "ferry verify --here "+visit.Node.Name+" compares the systems without the bundle around them")
 }

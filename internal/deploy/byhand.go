@@ -13,9 +13,6 @@ import (
 	"ferry/internal/target"
 )
 
-// switchScript is the bundle's own way to switch.
-const switchScript = "/nixos-rebuild-switch"
-
 // ByHand evaluates a node and gives its deployment, with an action, as commands that work without ferry, ready to paste into sh, with
 // comments. They need two logins, and a target that knows no user as trusted.
 func ByHand(ctx context.Context, with session.Session, inv *inventory.Inventory, node inventory.Node, act action.Action) (string, error) {
@@ -33,7 +30,7 @@ func ByHand(ctx context.Context, with session.Session, inv *inventory.Inventory,
 	fmt.Fprintf(&b, "bundle=%s\n", run.Quote(string(bundle)))
 	fmt.Fprintf(&b, "nix-store --realise %s  # builds it, where it is not there\n", run.Quote(string(evaluation.Bundle)))
 	if address.Local() {
-		fmt.Fprintf(&b, "%s \"$bundle\"%s %s\n", run.QuoteAll(session.Elevation(node)), switchScript, act)
+		fmt.Fprintf(&b, "%s \"$bundle\"%s %s\n", run.QuoteAll(session.Elevation(node)), session.SwitchScript, act)
 		return b.String(), nil
 	}
 	var config, port []string
@@ -50,7 +47,7 @@ func ByHand(ctx context.Context, with session.Session, inv *inventory.Inventory,
 	}
 	dest := run.Quote(address.String())
 	if address.User() == "root" {
-		fmt.Fprintf(&b, "%s\n%s -t -- %s \"$bundle\"%s %s\n", nixCopy, ssh, dest, switchScript, act)
+		fmt.Fprintf(&b, "%s\n%s -t -- %s \"$bundle\"%s %s\n", nixCopy, ssh, dest, session.SwitchScript, act)
 		return b.String(), nil
 	}
 	fmt.Fprintf(&b, "# where this user is in the target's trusted-users, this copies as well:  %s\n", nixCopy)
@@ -61,7 +58,7 @@ func ByHand(ctx context.Context, with session.Session, inv *inventory.Inventory,
 
 // elevatedImport is the remote half, quoted for the shell here: it imports what the step before has sent, and switches.
 func elevatedImport(elevate []string, bundle nix.StorePath, act action.Action) string {
-	script := fmt.Sprintf("gzip -dc ferry-bundle.gz | nix-store --import > /dev/null && rm ferry-bundle.gz && exec %s%s %s", bundle, switchScript, act)
+	script := fmt.Sprintf("gzip -dc ferry-bundle.gz | nix-store --import > /dev/null && rm ferry-bundle.gz && exec %s%s %s", bundle, session.SwitchScript, act)
 	line := run.QuoteAll(append(elevate, "sh", "-c", script))
 	if strings.ContainsAny(line, "\"$`\\!") {
 		return run.Quote(line)

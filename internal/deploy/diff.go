@@ -4,14 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"strconv"
 
 	"ferry/internal/agent"
 	"ferry/internal/compare"
 	"ferry/internal/inventory"
 	"ferry/internal/nix"
-	"ferry/internal/run"
 	"ferry/internal/session"
 )
 
@@ -57,144 +54,30 @@ const (
 // Diff compares two systems of a node, each named by a number of a generation, a store path of a toplevel or bundle, or one of
 // the words. The target is asked only where it has to be, and nothing is changed there. A failure is an [*Error].
 func Diff(ctx context.Context, with session.Session, inv *inventory.Inventory, node inventory.Node, before, after string) (*Comparison, error) {
-	l, err := newLook(with, inv, node)
+	r, err := newReader(with, inv, node)
 	if err != nil {
 		return nil, err
 	}
-	defer l.close()
-	a, err := l.side(ctx, before)
+	defer r.close()
+	a, err := r.side(ctx, before)
 	if err != nil {
 		return nil, err
 	}
-	b, err := l.side(ctx, after)
+	b, err := r.side(ctx, after)
 	if err != nil {
 		return nil, err
 	}
-	return l.compare(ctx, a, b)
-}
-
-// generations asks for the target's generations, once.
-func (l *look) generations(ctx context.Context) (*agent.GenerationsResult, error) {
-	if err := l.reach(ctx); err != nil || l.have != nil {
-		return l.have, err
-	}
-	err := l.Link.Do(ctx, func(conn *agent.Session) error {
-		have, err := conn.Generations(ctx)
-		l.have = &have
-		return err
-	})
-	if err != nil {
-		return nil, l.Fail(session.Connect, session.Unchanged, err)
-	}
-	return l.have, nil
-}
-
-// side finds the system that a word of the user's means.
-func (l *look) side(ctx context.Context, what string) (Side, error) {
-	switch what {
-	case SideTree:
-		return l.tree(ctx)
-	case SideRunning, SideBooted, SideDefault:
-		return l.there(ctx, what)
-	}
-	if number, err := strconv.Atoi(what); err == nil {
-		return l.generation(ctx, number)
-	}
-	path, err := nix.ParseStorePath(what)
-	if err != nil {
-		return Side{}, l.Fail(session.Connect, session.Unchanged, session.Hint(fmt.Sprintf("%q is no system: expected a generation's number, a store path, running, booted, default or tree", run.Clean(what)),
-			"ferry generations "+l.Node.Name+" lists the generations"))
-	}
-	s := Side{Name: path.Base(), Toplevel: path}
-	if toplevel := session.BundleLink(path, "profile"); toplevel != "" {
-		s.Toplevel, s.Bundle = toplevel, path
-	}
-	return l.complete(ctx, s)
-}
-
-func (l *look) tree(ctx context.Context) (Side, error) {
-	ready, err := l.EvaluateAndBuild(ctx)
-	if err != nil {
-		return Side{}, err
-	}
-	return l.complete(ctx, Side{Name: "the working tree", Toplevel: ready.Toplevel, Bundle: ready.Bundle})
-}
-
-// there finds what runs on the target, was booted there, or boots next.
-func (l *look) there(ctx context.Context, what string) (Side, error) {
-	have, err := l.generations(ctx)
-	if err != nil {
-		return Side{}, err
-	}
-	s := Side{Name: "what runs", Toplevel: nix.StorePath(l.facts.Current), running: what == SideRunning}
-	is := func(g agent.Generation) bool { return g.Current }
-	switch what {
-	case SideBooted:
-		s.Name, s.Toplevel = "what was booted", nix.StorePath(l.facts.Booted)
-		is = func(g agent.Generation) bool { return g.Booted }
-	case SideDefault:
-		s.Name, s.Toplevel = "what boots next", nix.StorePath(l.facts.Profile)
-		is = func(g agent.Generation) bool { return g.Default }
-	}
-	if s.Toplevel == "" {
-		return Side{}, l.Fail(session.Connect, session.Unchanged, session.Hint("the target has no NixOS system that is "+what, "ferry generations "+l.Node.Name+" shows what it has"))
-	}
-	if i := slices.IndexFunc(have.Generations, is); i >= 0 {
-		s.Name += fmt.Sprintf(" (generation %d)", have.Generations[i].Number)
-		s.Bundle = nix.StorePath(have.Generations[i].Bundle)
-	} else if last := l.facts.Last; last != nil && last.Toplevel == string(s.Toplevel) {
-		s.Bundle = nix.StorePath(last.Bundle)
-	}
-	return l.complete(ctx, s)
-}
-
-func (l *look) generation(ctx context.Context, number int) (Side, error) {
-	have, err := l.generations(ctx)
-	if err != nil {
-		return Side{}, err
-	}
-	i := slices.IndexFunc(have.Generations, func(g agent.Generation) bool { return g.Number == number })
-	if i < 0 || have.Generations[i].Toplevel == "" {
-		return Side{}, l.Fail(session.Connect, session.Unchanged, session.Hint(fmt.Sprintf("the target has no generation %d", number), "ferry generations "+l.Node.Name+" lists what is there"))
-	}
-	g := have.Generations[i]
-	return l.complete(ctx, Side{Name: fmt.Sprintf("generation %d", number), Toplevel: nix.StorePath(g.Toplevel), Bundle: nix.StorePath(g.Bundle), running: g.Current})
-}
-
-// complete finds out what of the side is in this machine's store.
-func (l *look) complete(ctx context.Context, s Side) (Side, error) {
-	here, err := l.valid(ctx, s.Toplevel)
-	if err != nil {
-		return s, l.Fail(session.Build, session.Unchanged, err)
-	}
-	s.Here = here
-	if s.Bundle != "" {
-		s.Source = session.BundleLink(s.Bundle, "source")
-	}
-	return s, nil
-}
-
-// valid tells whether a path is in this machine's store.
-func (l *look) valid(ctx context.Context, p nix.StorePath) (bool, error) {
-	if l.local == nil {
-		local, err := l.Nix.OpenServe(ctx)
-		if err != nil {
-			return false, err
-		}
-		l.local = local
-	}
-	infos, err := l.local.PathInfos([]nix.StorePath{p})
-	return len(infos) > 0, err
+	return r.compare(ctx, a, b)
 }
 
 // compare compares two systems as far as that can be done from here.
-func (l *look) compare(ctx context.Context, before, after Side) (*Comparison, error) {
-	c := &Comparison{Node: l.Node.Name, Before: before, After: after, Unknown: []string{}}
-	was, err := l.closure(ctx, before)
+func (r *reader) compare(ctx context.Context, before, after Side) (*Comparison, error) {
+	c := &Comparison{Node: r.Node.Name, Before: before, After: after, Unknown: []string{}}
+	was, err := r.closure(ctx, before)
 	if err != nil {
 		return nil, err
 	}
-	is, err := l.closure(ctx, after)
+	is, err := r.closure(ctx, after)
 	if err != nil {
 		return nil, err
 	}
@@ -210,14 +93,14 @@ func (l *look) compare(ctx context.Context, before, after Side) (*Comparison, er
 	if !before.Here || !after.Here {
 		return c, nil
 	}
-	booted, running, err := l.running(ctx, before)
+	booted, running, err := r.running(ctx, before)
 	if err != nil {
 		return nil, err
 	}
 	c.Judged = running == nil
 	system, err := compare.Systems(string(before.Toplevel), string(after.Toplevel), booted, running)
 	if err != nil {
-		return nil, l.Fail(session.Build, session.Unchanged, session.Hint(err.Error(), "name a system's toplevel, or a bundle of ferry's"))
+		return nil, r.Fail(session.Build, session.Unchanged, session.Hint(err.Error(), "name a system's toplevel, or a bundle of ferry's"))
 	}
 	c.System = &system
 	facts := agent.Facts{Current: string(before.Toplevel)}
@@ -229,20 +112,20 @@ func (l *look) compare(ctx context.Context, before, after Side) (*Comparison, er
 }
 
 // running tells what was booted and what of units runs, where before is what runs on the target; nil: that has to be judged.
-func (l *look) running(ctx context.Context, before Side) (booted string, running *compare.Running, err error) {
+func (r *reader) running(ctx context.Context, before Side) (booted string, running *compare.Running, err error) {
 	if !before.running {
 		return "", nil, nil
 	}
 	var units *agent.UnitsResult
-	err = l.Link.Do(ctx, func(conn *agent.Session) error {
+	err = r.Link.Do(ctx, func(conn *agent.Session) error {
 		units, err = conn.Units(ctx)
 		return err
 	})
 	if err != nil {
-		return "", nil, l.Fail(session.Connect, session.Unchanged, err)
+		return "", nil, r.Fail(session.Connect, session.Unchanged, err)
 	}
 	if units == nil || len(units.Units) == 0 {
-		return l.facts.Booted, nil, nil
+		return r.facts.Booted, nil, nil
 	}
 	running = &compare.Running{
 		States: map[string]string{}, Files: map[string]string{}, Start: units.Start, Restart: units.Restart, Reload: units.Reload,
@@ -253,42 +136,42 @@ func (l *look) running(ctx context.Context, before Side) (booted string, running
 			running.Files[unit.Name] = unit.From
 		}
 	}
-	return l.facts.Booted, running, nil
+	return r.facts.Booted, running, nil
 }
 
 // closure gives the closure of a side: from this machine's store, else from the target's. nil: neither has it.
-func (l *look) closure(ctx context.Context, s Side) ([]compare.Path, error) {
+func (r *reader) closure(ctx context.Context, s Side) ([]compare.Path, error) {
 	paths := []compare.Path{}
 	if s.Here {
-		closure, err := l.local.Closure([]nix.StorePath{s.Toplevel})
+		closure, err := r.local.Closure([]nix.StorePath{s.Toplevel})
 		if err != nil {
-			return nil, l.Fail(session.Build, session.Unchanged, err)
+			return nil, r.Fail(session.Build, session.Unchanged, err)
 		}
-		infos, err := l.local.PathInfos(closure)
+		infos, err := r.local.PathInfos(closure)
 		if err != nil {
-			return nil, l.Fail(session.Build, session.Unchanged, err)
+			return nil, r.Fail(session.Build, session.Unchanged, err)
 		}
 		for _, info := range infos {
 			paths = append(paths, compare.Path{Path: info.Path, Size: info.NarSize})
 		}
 		return paths, nil
 	}
-	if err := l.reach(ctx); err != nil {
+	if err := r.reach(ctx); err != nil {
 		return nil, err
 	}
 	var result agent.ClosureResult
-	err := l.Link.Do(ctx, func(conn *agent.Session) error {
+	err := r.Link.Do(ctx, func(conn *agent.Session) error {
 		var err error
 		result, err = conn.Closure(ctx, s.Toplevel)
 		return err
 	})
 	var response *agent.ResponseError
 	if errors.As(err, &response) && response.Kind == agent.KindInvalid {
-		return nil, l.Fail(session.Connect, session.Unchanged, session.Hint(fmt.Sprintf("%s is neither in this machine's store nor in the target's", s.Toplevel),
-			"ferry generations "+l.Node.Name+" lists what is there"))
+		return nil, r.Fail(session.Connect, session.Unchanged, session.Hint(fmt.Sprintf("%s is neither in this machine's store nor in the target's", s.Toplevel),
+			"ferry generations "+r.Node.Name+" lists what is there"))
 	}
 	if err != nil {
-		return nil, l.Fail(session.Connect, session.Unchanged, err)
+		return nil, r.Fail(session.Connect, session.Unchanged, err)
 	}
 	for _, p := range result.Paths {
 		paths = append(paths, compare.Path{Path: p.Path, Size: p.Size})

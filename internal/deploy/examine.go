@@ -27,9 +27,8 @@ type Finding struct {
 	Fixes     []string // what to do about it; where there are several, one is enough
 }
 
-// Examination is how nodes are examined.
+// Examination says how nodes are examined.
 type Examination struct {
-	session.Session
 	// Quick leaves out what takes time here: test builds and evaluations.
 	Quick bool
 }
@@ -37,17 +36,17 @@ type Examination struct {
 // Examine finds out what would go wrong with a deployment of nodes before there is one, on this machine and on theirs. Nothing is
 // changed, but the agent is put on a target where it is missing. All there is to say is in the findings, sorted: this machine's
 // first, then the nodes', those that ask for most attention first. The error is that of a context that ended.
-func Examine(ctx context.Context, inv *inventory.Inventory, nodes []inventory.Node, e Examination) ([]Finding, error) {
-	findings := e.here(ctx, inv)
+func Examine(ctx context.Context, with session.Session, inv *inventory.Inventory, nodes []inventory.Node, opts Examination) ([]Finding, error) {
+	findings := examineHere(ctx, with, inv)
 	evaluations := make([]evaluated, len(nodes))
-	if !e.Quick {
-		e.evaluate(ctx, inv, nodes, evaluations)
+	if !opts.Quick {
+		evaluateEach(ctx, with, inv, nodes, evaluations)
 		for _, system := range systemsOf(nodes, evaluations) {
-			findings = append(findings, testBuild(ctx, e.Nix, system))
+			findings = append(findings, testBuild(ctx, with.Nix, system))
 		}
 	}
 	found := make([][]Finding, len(nodes))
-	errs := e.Each(ctx, nodes, func(ctx context.Context, s session.Session, i int) error {
+	errs := with.Each(ctx, nodes, func(ctx context.Context, s session.Session, i int) error {
 		x := examined{Visit: s.At(inv, nodes[i]), evaluated: evaluations[i]}
 		err := x.target(ctx)
 		found[i] = x.findings
@@ -93,10 +92,10 @@ func broken(about string, err error) Finding {
 // Broken is what a check finds that cannot go on: an inventory that cannot be opened, a Nix that does not work.
 func Broken(about string, err error) Finding { return broken(about, err) }
 
-// here examines this machine.
-func (e Examination) here(ctx context.Context, inv *inventory.Inventory) []Finding {
+// examineHere examines this machine.
+func examineHere(ctx context.Context, with session.Session, inv *inventory.Inventory) []Finding {
 	var findings []Finding
-	if v, err := e.Nix.Version(ctx); err != nil {
+	if v, err := with.Nix.Version(ctx); err != nil {
 		findings = append(findings, broken("nix", err))
 	} else {
 		findings = append(findings, well("nix", "%s", v))
@@ -193,15 +192,15 @@ type evaluated struct {
 // evaluationsAtOnce is how many nodes are evaluated at the same time: each takes a processor and a lot of memory.
 const evaluationsAtOnce = 2
 
-// evaluate evaluates nodes, and builds nothing.
-func (e Examination) evaluate(ctx context.Context, inv *inventory.Inventory, nodes []inventory.Node, to []evaluated) {
+// evaluateEach evaluates nodes, and builds nothing.
+func evaluateEach(ctx context.Context, with session.Session, inv *inventory.Inventory, nodes []inventory.Node, to []evaluated) {
 	var group sync.WaitGroup
 	var mu sync.Mutex
-	oneAtATime := e.Session
+	oneAtATime := with
 	oneAtATime.Observe = func(event session.Event) {
 		mu.Lock()
 		defer mu.Unlock()
-		e.Observe(event)
+		with.Observe(event)
 	}
 	slots := make(chan struct{}, evaluationsAtOnce)
 	for i := range nodes {

@@ -46,7 +46,7 @@ func (x *examined) target(ctx context.Context) error {
 		}
 	}
 	begin := time.Now()
-	conn, err := open(ctx, s, x.Node, session.Shared)
+	conn, err := s.Ask(ctx, x.Node, session.Shared)
 	var elevate *agent.ElevateError
 	if err != nil && !errors.As(err, &elevate) {
 		x.add(broken("ssh", err))
@@ -57,7 +57,7 @@ func (x *examined) target(ctx context.Context) error {
 		x.add(broken("sudo", sudoError(elevate)))
 		// What everyone may see is known all the same, where the agent is there.
 		s.Password = nil
-		if conn, asUser := open(ctx, s, x.Node, session.Reading); asUser == nil {
+		if conn, asUser := s.Ask(ctx, x.Node, session.Reading); asUser == nil {
 			defer conn.Close()
 			x.ask(ctx, conn, begin, false)
 		}

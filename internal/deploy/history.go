@@ -33,7 +33,7 @@ func Generations(ctx context.Context, s session.Session, node inventory.Node) (a
 
 // ask lets f ask the agent on one node.
 func ask(ctx context.Context, s session.Session, node inventory.Node, f func(conn *agent.Session) error) error {
-	conn, err := open(ctx, s, node, session.Reading)
+	conn, err := s.Ask(ctx, node, session.Reading)
 	if err == nil {
 		defer conn.Close()
 		err = f(conn)
@@ -42,9 +42,4 @@ func ask(ctx context.Context, s session.Session, node inventory.Node, f func(con
 		return &session.Error{Node: node.Name, Step: session.Connect, State: session.Unchanged, Err: err}
 	}
 	return nil
-}
-
-// open starts the agent on a node without the lock.
-func open(ctx context.Context, s session.Session, node inventory.Node, access session.Access) (*agent.Session, error) {
-	return s.OpenAgent(ctx, node, "look", access, func(string) {})
 }

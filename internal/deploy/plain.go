@@ -37,7 +37,7 @@ func RunPlain(ctx context.Context, with session.Session, inv *inventory.Inventor
 		return Result{}, err
 	}
 	result := Result{Bundle: ready.Bundle, Toplevel: ready.Toplevel, Outcome: plainOutcome(opts.Action)}
-	script := []string{string(ready.Bundle) + switchScript, string(opts.Action)}
+	script := []string{string(ready.Bundle) + session.SwitchScript, string(opts.Action)}
 	if address.Local() {
 		if os.Geteuid() != 0 {
 			script = append(session.Elevation(node), script...)

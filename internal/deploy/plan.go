@@ -87,60 +87,60 @@ func PlanOn(ctx context.Context, v *session.Visit, ready session.Built, facts ag
 		return nil, err
 	}
 	defer over()
-	l := &look{Visit: v, opts: opts, facts: facts, open: true}
+	r := &reader{Visit: v, opts: opts, facts: facts, open: true}
 	// The connection goes on. A person may take their time to read this, and there may be many nodes.
-	defer l.release()
-	return l.plan(ctx, ready)
+	defer r.release()
+	return r.plan(ctx, ready)
 }
 
-func (l *look) plan(ctx context.Context, ready session.Built) (*Planned, error) {
-	source, err := l.Inventory.SourceOf(ctx, l.Node)
+func (r *reader) plan(ctx context.Context, ready session.Built) (*Planned, error) {
+	source, err := r.Inventory.SourceOf(ctx, r.Node)
 	if err != nil {
-		return nil, l.Fail(session.Evaluate, session.Unchanged, err)
+		return nil, r.Fail(session.Evaluate, session.Unchanged, err)
 	}
 	after := Side{Name: "the working tree", Toplevel: ready.Toplevel, Bundle: ready.Bundle, Source: source.Path, Here: true}
 	p := &Planned{
-		Comparison: Comparison{Node: l.Node.Name, After: after, Unknown: []string{}}, Nothing: l.opts.Action.IsDone(l.facts, ready.Bundle, ready.Toplevel, l.opts.Reboot),
-		SameSystem: l.opts.Action.HasSystem(l.facts, ready.Toplevel, l.opts.Reboot), Ship: ToShip{Paths: []nix.StorePath{}}, Lockout: []agent.Risk{}, Warnings: []string{},
+		Comparison: Comparison{Node: r.Node.Name, After: after, Unknown: []string{}}, Nothing: r.opts.Action.IsDone(r.facts, ready.Bundle, ready.Toplevel, r.opts.Reboot),
+		SameSystem: r.opts.Action.HasSystem(r.facts, ready.Toplevel, r.opts.Reboot), Ship: ToShip{Paths: []nix.StorePath{}}, Lockout: []agent.Risk{}, Warnings: []string{},
 	}
 	if p.Nothing {
 		p.Before = after
 		return p, nil
 	}
-	if l.facts.Current != "" {
-		before, err := l.there(ctx, SideRunning)
+	if r.facts.Current != "" {
+		before, err := r.there(ctx, SideRunning)
 		if err != nil {
 			return nil, err
 		}
-		c, err := l.compare(ctx, before, after)
+		c, err := r.compare(ctx, before, after)
 		if err != nil {
 			return nil, err
 		}
 		p.Comparison = *c
-	} else if err := l.first(ctx, p); err != nil {
+	} else if err := r.first(ctx, p); err != nil {
 		return nil, err
 	}
-	if err := l.toShip(ctx, ready.Bundle, p); err != nil {
+	if err := r.toShip(ctx, ready.Bundle, p); err != nil {
 		return nil, err
 	}
 	if p.SameSystem {
 		return p, nil
 	}
-	if l.facts.Current != "" {
-		if err := l.foresee(ctx, p); err != nil {
+	if r.facts.Current != "" {
+		if err := r.lockout(ctx, p); err != nil {
 			return nil, err
 		}
 	}
-	l.warn(ctx, ready, p)
+	r.warn(ctx, ready, p)
 	return p, nil
 }
 
 // first is the comparison with a target that runs no system yet.
-func (l *look) first(ctx context.Context, p *Planned) error {
-	if _, err := l.valid(ctx, p.After.Toplevel); err != nil {
-		return l.Fail(session.Build, session.Unchanged, err)
+func (r *reader) first(ctx context.Context, p *Planned) error {
+	if _, err := r.valid(ctx, p.After.Toplevel); err != nil {
+		return r.Fail(session.Build, session.Unchanged, err)
 	}
-	is, err := l.closure(ctx, p.After)
+	is, err := r.closure(ctx, p.After)
 	if err != nil {
 		return err
 	}
@@ -151,9 +151,9 @@ func (l *look) first(ctx context.Context, p *Planned) error {
 }
 
 // toShip asks what the target lacks.
-func (l *look) toShip(ctx context.Context, bundle nix.StorePath, p *Planned) error {
-	err := l.Link.Do(ctx, func(conn *agent.Session) error {
-		plan, err := ship.MakePlan(ctx, l.local.Serve, conn, bundle, ship.Options{Known: session.KeptBy(l.facts), NoDelta: l.opts.NoDelta, Memory: l.opts.Memory})
+func (r *reader) toShip(ctx context.Context, bundle nix.StorePath, p *Planned) error {
+	err := r.Link.Do(ctx, func(conn *agent.Session) error {
+		plan, err := ship.MakePlan(ctx, r.local.Serve, conn, bundle, ship.Options{Known: session.KeptBy(r.facts), NoDelta: r.opts.NoDelta, Memory: r.opts.Memory})
 		if err != nil {
 			return err
 		}
@@ -161,18 +161,18 @@ func (l *look) toShip(ctx context.Context, bundle nix.StorePath, p *Planned) err
 		for _, info := range plan.Missing {
 			p.Ship.Paths = append(p.Ship.Paths, info.Path)
 		}
-		if l.opts.Measure && len(plan.Missing) > 0 && plan.Bytes <= maxMeasured {
+		if r.opts.Measure && len(plan.Missing) > 0 && plan.Bytes <= maxMeasured {
 			measured, err := plan.Measure(ctx)
 			if err != nil {
 				return err
 			}
 			p.Ship.Wire, p.Ship.Differences = measured.Wire, measured.Differences
-			p.Ship.estimate(measured, ship.LastSpeed(l.Roots.Speed(l.Inventory.File, l.Node.Name)))
+			p.Ship.estimate(measured, ship.LastSpeed(r.Roots.Speed(r.Inventory.File, r.Node.Name)))
 		}
 		return nil
 	})
 	if err != nil {
-		return l.Fail(session.Ship, session.Unchanged, err)
+		return r.Fail(session.Ship, session.Unchanged, err)
 	}
 	return nil
 }
@@ -194,9 +194,9 @@ func (s *ToShip) estimate(measured ship.Result, perSecond uint64) {
 
 // warn finds what would stop the deployment, or be done otherwise than asked, as far as that is known before anything is
 // shipped.
-func (l *look) warn(ctx context.Context, ready session.Built, p *Planned) {
+func (r *reader) warn(ctx context.Context, ready session.Built, p *Planned) {
 	// What the target itself says it runs counts, also where that is not here.
-	p.NeedsReboot = rebootNeeded(l.facts, ready.Toplevel)
+	p.NeedsReboot = rebootNeeded(r.facts, ready.Toplevel)
 	stop := func(err error) {
 		if err == nil {
 			return
@@ -209,20 +209,20 @@ func (l *look) warn(ctx context.Context, ready session.Built, p *Planned) {
 		}
 		p.Warnings = append(p.Warnings, run.Clean(text))
 	}
-	if !l.opts.ReplaceUnknown {
-		stop(session.Surprise(l.facts, l.Known(ctx, ready.Toplevel)))
+	if !r.opts.ReplaceUnknown {
+		stop(session.Surprise(r.facts, r.Known(ctx, ready.Toplevel)))
 	}
 	for _, risk := range p.lockoutWarnings() {
 		stop(risk)
 	}
-	stop(session.Fits(l.facts, p.Ship.Bytes))
+	stop(session.Fits(r.facts, p.Ship.Bytes))
 	if p.System != nil && p.System.Refused != "" && p.NeedsReboot == "" {
 		stop(fmt.Errorf("the system's switch-to-configuration would do nothing: %s", p.System.Refused))
 	}
-	if p.NeedsReboot == "" && !l.opts.Unsafe && l.opts.Action.Activates() == "test" {
-		stop(session.RollsBack(l.facts))
+	if p.NeedsReboot == "" && !r.opts.Unsafe && r.opts.Action.Activates() == "test" {
+		stop(session.RollsBack(r.facts))
 	}
-	if l.facts.Booted != "" && l.facts.Booted != l.facts.Current && l.facts.Profile != l.facts.Current {
+	if r.facts.Booted != "" && r.facts.Booted != r.facts.Current && r.facts.Profile != r.facts.Current {
 		p.Warnings = append(p.Warnings, "the running system is not the boot default (started with --action test)")
 	}
 }

@@ -17,33 +17,33 @@ import (
 // DiffSource writes the difference of the sources that two systems of a node were made from, as a unified diff. The systems are
 // named as for [Diff]. A failure is an [*Error].
 func DiffSource(ctx context.Context, with session.Session, inv *inventory.Inventory, node inventory.Node, before, after string, out io.Writer) error {
-	l, err := newLook(with, inv, node)
+	r, err := newReader(with, inv, node)
 	if err != nil {
 		return err
 	}
-	defer l.close()
+	defer r.close()
 	sources := [2]nix.StorePath{}
 	for i, what := range []string{before, after} {
 		if what == SideTree {
 			// It need not build, or even evaluate.
-			source, err := l.Inventory.SourceOf(ctx, node)
+			source, err := r.Inventory.SourceOf(ctx, node)
 			if err != nil {
-				return l.Fail(session.Evaluate, session.Unchanged, err)
+				return r.Fail(session.Evaluate, session.Unchanged, err)
 			}
 			sources[i] = source.Path
 			continue
 		}
-		s, err := l.side(ctx, what)
+		s, err := r.side(ctx, what)
 		if err != nil {
 			return err
 		}
 		if s.Source == "" {
-			return l.Fail(session.Connect, session.Unchanged, noSource(s))
+			return r.Fail(session.Connect, session.Unchanged, noSource(s))
 		}
 		sources[i] = s.Source
 	}
 	if err := unifiedDiff(ctx, with.Nix.Runner, sources[0], sources[1], out); err != nil {
-		return l.Fail(session.Build, session.Unchanged, err)
+		return r.Fail(session.Build, session.Unchanged, err)
 	}
 	return nil
 }

@@ -63,7 +63,7 @@ type NodeStatus struct {
 func Status(ctx context.Context, s session.Session, inv *inventory.Inventory, nodes []inventory.Node) ([]NodeStatus, error) {
 	list := make([]NodeStatus, len(nodes))
 	errs := s.Each(ctx, nodes, func(ctx context.Context, s session.Session, i int) error {
-		conn, err := open(ctx, s, nodes[i], session.Reading)
+		conn, err := s.Ask(ctx, nodes[i], session.Reading)
 		if err != nil {
 			return err
 		}
@@ -152,9 +152,9 @@ func (s *NodeStatus) attend() {
 }
 
 // workPoints are about what goes on at a target, and how the last deployment ended.
-func workPoints(facts agent.Facts, look agent.LookResult) []Point {
+func workPoints(facts agent.Facts, more agent.LookResult) []Point {
 	var points []Point
-	switch a := look.Armed; {
+	switch a := more.Armed; {
 	case a != nil && a.Reboot:
 		points = append(points, Point{Warning, session.SystemName(a.Toplevel) + " is being tried by a reboot, and is not committed"})
 	case a != nil:
@@ -167,10 +167,10 @@ func workPoints(facts agent.Facts, look agent.LookResult) []Point {
 			level, text = Serious, text+": it could not go back, and tries again and again"
 		}
 		points = append(points, Point{level, text})
-	case look.Lock != nil:
-		points = append(points, Point{Notice, session.Locked(look.Lock).Error()})
+	case more.Lock != nil:
+		points = append(points, Point{Notice, session.Locked(more.Lock).Error()})
 	}
-	if last := facts.Last; last != nil && look.Armed == nil {
+	if last := facts.Last; last != nil && more.Armed == nil {
 		level := map[agent.JournalOutcome]Attention{agent.JournalRolledBack: Warning, agent.JournalFailed: Serious}[last.Outcome]
 		if level > Fine {
 			text := "the last deployment" + session.ByWhom(last) + " " + map[Attention]string{Warning: "was rolled back", Serious: "failed"}[level]
@@ -196,15 +196,15 @@ func byName(who string) string {
 // unitsNamed is how many failed units a person is told by name.
 const unitsNamed = 5
 
-func unitPoints(look agent.LookResult) []Point {
-	if look.UnitsError != "" {
-		return []Point{{Notice, "failed units are not known: " + look.UnitsError}}
+func unitPoints(more agent.LookResult) []Point {
+	if more.UnitsError != "" {
+		return []Point{{Notice, "failed units are not known: " + more.UnitsError}}
 	}
-	n := len(look.Failed)
+	n := len(more.Failed)
 	if n == 0 {
 		return nil
 	}
-	text := prose.Count(n, "unit") + " failed: " + strings.Join(look.Failed[:min(n, unitsNamed)], ", ")
+	text := prose.Count(n, "unit") + " failed: " + strings.Join(more.Failed[:min(n, unitsNamed)], ", ")
 	if n > unitsNamed {
 		text += fmt.Sprintf(" and %d more", n-unitsNamed)
 	}
@@ -212,7 +212,7 @@ func unitPoints(look agent.LookResult) []Point {
 }
 
 // systemPoints are about which system runs and which one boots.
-func systemPoints(facts agent.Facts, look agent.LookResult) []Point {
+func systemPoints(facts agent.Facts, more agent.LookResult) []Point {
 	var points []Point
 	if facts.Nix == "" {
 		points = append(points, Point{Serious, "no working Nix: " + cmp.Or(facts.NixError, "nix-store does not work there")})
@@ -233,8 +233,8 @@ func systemPoints(facts agent.Facts, look agent.LookResult) []Point {
 		}
 		points = append(points, Point{Warning, text})
 	}
-	if len(look.Reboot) > 0 {
-		points = append(points, Point{Warning, "reboot needed: " + strings.Join(look.Reboot, ", ") + " changed since the boot"})
+	if len(more.Reboot) > 0 {
+		points = append(points, Point{Warning, "reboot needed: " + strings.Join(more.Reboot, ", ") + " changed since the boot"})
 	}
 	if _, known := session.WhatLeft(facts, facts.Current); !known && (facts.Last != nil || facts.Bundle != "") && facts.Current != "" {
 		points = append(points, Point{Warning, "runs " + session.SystemName(facts.Current) + ", which no deployment of ferry's left there"})
@@ -245,7 +245,7 @@ func systemPoints(facts agent.Facts, look agent.LookResult) []Point {
 // scarce is how many bytes of a store are so few that the next deployment may not fit.
 const scarce = 1 << 30
 
-func diskPoints(facts agent.Facts, look agent.LookResult) []Point {
+func diskPoints(facts agent.Facts, more agent.LookResult) []Point {
 	var points []Point
 	switch {
 	case facts.StoreFree == 0:
@@ -254,7 +254,7 @@ func diskPoints(facts agent.Facts, look agent.LookResult) []Point {
 	case facts.StoreFree < scarce && !facts.StoreCompresses:
 		points = append(points, Point{Warning, fmt.Sprintf("little room: %s free for /nix/store", prose.Size(uint64(facts.StoreFree)))})
 	}
-	if err := fitsBoot(facts, look.BootSize); err != nil {
+	if err := fitsBoot(facts, more.BootSize); err != nil {
 		points = append(points, Point{Warning, err.Error()})
 	}
 	return points

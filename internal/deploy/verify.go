@@ -30,19 +30,20 @@ type Verified struct {
 // nixos-rebuild, and compares that with what was deployed. Nothing is built, fetched or activated there; derivations are
 // written to its store. A failure is an [*Error].
 func Verify(ctx context.Context, with session.Session, inv *inventory.Inventory, node inventory.Node) (*Verified, error) {
-	l, err := newLook(with, inv, node)
+	visit, err := with.Visit(inv, node, session.Reading)
 	if err != nil {
 		return nil, err
 	}
-	defer l.close()
-	if err := l.reach(ctx); err != nil {
+	defer visit.Close()
+	facts, err := visit.Reach(ctx)
+	if err != nil {
 		return nil, err
 	}
-	v := &Verified{Node: node.Name, Deployed: nix.StorePath(l.facts.Committed)}
-	if l.facts.Bundle == "" || v.Deployed == "" {
-		return nil, l.Fail(session.Connect, session.Unchanged, session.Hint("no deployment of ferry's has left its configuration on the target", "ferry verify --here "+node.Name+" evaluates on this machine"))
+	v := &Verified{Node: node.Name, Deployed: nix.StorePath(facts.Committed)}
+	if facts.Bundle == "" || v.Deployed == "" {
+		return nil, visit.Fail(session.Connect, session.Unchanged, session.Hint("no deployment of ferry's has left its configuration on the target", "ferry verify --here "+node.Name+" evaluates on this machine"))
 	}
-	there, err := l.evaluateThere(ctx)
+	there, err := evaluateThere(ctx, visit)
 	if err != nil {
 		return nil, err
 	}
@@ -53,7 +54,7 @@ func Verify(ctx context.Context, with session.Session, inv *inventory.Inventory,
 	if v.Same {
 		return v, nil
 	}
-	here, err := l.DerivationOf(ctx, nix.StorePath(l.facts.Bundle), v.Deployed)
+	here, err := visit.DerivationOf(ctx, nix.StorePath(facts.Bundle), v.Deployed)
 	if err != nil {
 		return nil, err
 	}
@@ -62,7 +63,7 @@ func Verify(ctx context.Context, with session.Session, inv *inventory.Inventory,
 		return v, nil
 	}
 	onTarget := func(ctx context.Context, drvs []nix.StorePath) (texts map[nix.StorePath]string, err error) {
-		err = l.Link.Do(ctx, func(conn *agent.Session) error {
+		err = visit.Link.Do(ctx, func(conn *agent.Session) error {
 			texts, err = conn.Derivations(ctx, drvs)
 			return err
 		})
@@ -70,7 +71,7 @@ func Verify(ctx context.Context, with session.Session, inv *inventory.Inventory,
 	}
 	v.Report, err = cause.Explain(ctx, here, there.Derivation, session.ReadDerivations, onTarget, cause.Facts{NixBefore: v.NixHere, NixAfter: v.NixThere})
 	if err != nil {
-		return nil, l.Fail(session.Evaluate, session.Unchanged, err)
+		return nil, visit.Fail(session.Evaluate, session.Unchanged, err)
 	}
 	// Half of it is from derivations as the target tells them.
 	for i := range v.Report.Causes {
@@ -86,18 +87,18 @@ func Verify(ctx context.Context, with session.Session, inv *inventory.Inventory,
 }
 
 // evaluateThere evaluates on the target.
-func (l *look) evaluateThere(ctx context.Context) (agent.EvaluateResult, error) {
-	done := l.Start(session.Evaluate)
-	log := l.Lines(session.Evaluate)
+func evaluateThere(ctx context.Context, visit *session.Visit) (agent.EvaluateResult, error) {
+	done := visit.Start(session.Evaluate)
+	log := visit.Lines(session.Evaluate)
 	var there agent.EvaluateResult
-	err := l.Link.Do(ctx, func(conn *agent.Session) error {
+	err := visit.Link.Do(ctx, func(conn *agent.Session) error {
 		var err error
 		there, err = conn.Evaluate(ctx, log)
 		return err
 	})
 	log.Flush()
 	if err != nil {
-		return there, l.Fail(session.Evaluate, session.Unchanged, err)
+		return there, visit.Fail(session.Evaluate, session.Unchanged, err)
 	}
 	done("on the target, by its Nix " + run.Clean(there.Nix))
 	return there, nil
@@ -106,21 +107,21 @@ func (l *look) evaluateThere(ctx context.Context) (agent.EvaluateResult, error) 
 // VerifyHere compares what ferry evaluates the working tree to with what plain nixos-rebuild would, both on this machine. A
 // failure is an [*Error].
 func VerifyHere(ctx context.Context, with session.Session, inv *inventory.Inventory, node inventory.Node) (*Verified, error) {
-	l, err := newLook(with, inv, node)
+	visit, err := with.Visit(inv, node, session.Reading)
 	if err != nil {
 		return nil, err
 	}
-	defer l.close()
-	evaluation, err := l.Evaluate(ctx)
+	defer visit.Close()
+	evaluation, err := visit.Evaluate(ctx)
 	if err != nil {
 		return nil, err
 	}
-	fail := func(err error) (*Verified, error) { return nil, l.Fail(session.Evaluate, session.Unchanged, err) }
+	fail := func(err error) (*Verified, error) { return nil, visit.Fail(session.Evaluate, session.Unchanged, err) }
 	bundle, err := session.ReadDerivation(evaluation.Bundle)
 	if err != nil {
 		return fail(err)
 	}
-	plain, err := l.Instantiate(ctx, bundle.Env["nixpkgs"], bundle.Env["configuration"])
+	plain, err := visit.Instantiate(ctx, bundle.Env["nixpkgs"], bundle.Env["configuration"])
 	if err != nil {
 		return fail(err)
 	}

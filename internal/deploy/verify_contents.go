@@ -35,19 +35,20 @@ func (c *Contents) Whole() bool { return len(c.Wrong) == 0 }
 // VerifyContents has a node's target read all that the deployed system needs, and compare it with the hashes that its Nix has
 // registered. Nothing is changed. A failure is an [*Error]; paths that are wrong are none.
 func VerifyContents(ctx context.Context, with session.Session, inv *inventory.Inventory, node inventory.Node) (*Contents, error) {
-	l, err := newLook(with, inv, node)
+	visit, err := with.Visit(inv, node, session.Reading)
 	if err != nil {
 		return nil, err
 	}
-	defer l.close()
-	if err := l.reach(ctx); err != nil {
+	defer visit.Close()
+	facts, err := visit.Reach(ctx)
+	if err != nil {
 		return nil, err
 	}
-	c := &Contents{Node: node.Name, Root: nix.StorePath(cmp.Or(l.facts.Bundle, l.facts.Profile)), Wrong: []WrongPath{}}
+	c := &Contents{Node: node.Name, Root: nix.StorePath(cmp.Or(facts.Bundle, facts.Profile)), Wrong: []WrongPath{}}
 	if c.Root == "" {
-		return nil, l.Fail(session.Connect, session.Unchanged, session.Hint("nothing was deployed to the target, and it has no system"))
+		return nil, visit.Fail(session.Connect, session.Unchanged, session.Hint("nothing was deployed to the target, and it has no system"))
 	}
-	err = l.Link.Do(ctx, func(conn *agent.Session) error {
+	err = visit.Link.Do(ctx, func(conn *agent.Session) error {
 		got, err := conn.OnDisk(ctx, c.Root, true)
 		if err != nil {
 			return err
@@ -62,7 +63,7 @@ func VerifyContents(ctx context.Context, with session.Session, inv *inventory.In
 		return nil
 	})
 	if err != nil {
-		return nil, l.Fail(session.Connect, session.Unchanged, err)
+		return nil, visit.Fail(session.Connect, session.Unchanged, err)
 	}
 	return c, nil
 }

@@ -40,17 +40,17 @@ type Foreign struct {
 // WhyBuild evaluates a node and says what would be built for it, and which inputs have changed since the system that was
 // deployed from here last. The target is not asked, and nothing is built. A failure is an [*Error].
 func WhyBuild(ctx context.Context, with session.Session, inv *inventory.Inventory, node inventory.Node) (*BuildReasons, error) {
-	l, err := newLook(with, inv, node)
+	visit, err := with.Visit(inv, node, session.Reading)
 	if err != nil {
 		return nil, err
 	}
-	defer l.close()
-	evaluation, err := l.Evaluate(ctx)
+	defer visit.Close()
+	evaluation, err := visit.Evaluate(ctx)
 	if err != nil {
 		return nil, err
 	}
 	b := &BuildReasons{Node: node.Name, New: evaluation.ToplevelOut, Build: []nix.StorePath{}, Fetch: []nix.StorePath{}, Foreign: []Foreign{}}
-	if err := l.toBuild(ctx, evaluation, b); err != nil {
+	if err := toBuild(ctx, visit, evaluation, b); err != nil {
 		return nil, err
 	}
 	bundle, err := os.Readlink(with.Roots.Deployed(inv.File, node.Name))
@@ -64,7 +64,7 @@ func WhyBuild(ctx context.Context, with session.Session, inv *inventory.Inventor
 	case b.Same:
 		return b, nil
 	}
-	before, err := l.DerivationOf(ctx, nix.StorePath(bundle), b.Deployed)
+	before, err := visit.DerivationOf(ctx, nix.StorePath(bundle), b.Deployed)
 	if err != nil {
 		return nil, err
 	}
@@ -73,24 +73,24 @@ func WhyBuild(ctx context.Context, with session.Session, inv *inventory.Inventor
 		return b, nil
 	}
 	if b.Report, err = cause.Explain(ctx, before, evaluation.Toplevel, session.ReadDerivations, session.ReadDerivations, cause.Facts{}); err != nil {
-		return nil, l.Fail(session.Evaluate, session.Unchanged, err)
+		return nil, visit.Fail(session.Evaluate, session.Unchanged, err)
 	}
 	return b, nil
 }
 
 // toBuild asks Nix what would be built and fetched, and by whom.
-func (l *look) toBuild(ctx context.Context, evaluation *inventory.Evaluation, b *BuildReasons) error {
+func toBuild(ctx context.Context, visit *session.Visit, evaluation *inventory.Evaluation, b *BuildReasons) error {
 	if _, err := os.Lstat(string(evaluation.BundleOut)); err == nil {
 		return nil
 	}
-	plan, err := l.Nix.Plan(ctx, evaluation.Bundle)
+	plan, err := visit.Nix.Plan(ctx, evaluation.Bundle)
 	if err != nil {
-		return l.Fail(session.Build, session.Unchanged, err)
+		return visit.Fail(session.Build, session.Unchanged, err)
 	}
 	b.Build, b.Fetch = append(b.Build, plan.Build...), append(b.Fetch, plan.Fetch...)
-	settings, err := l.Nix.Settings(ctx)
+	settings, err := visit.Nix.Settings(ctx)
 	if err != nil {
-		return l.Fail(session.Build, session.Unchanged, err)
+		return visit.Fail(session.Build, session.Unchanged, err)
 	}
 	for _, drv := range plan.Build {
 		d, err := session.ReadDerivation(drv)

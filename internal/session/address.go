@@ -70,6 +70,11 @@ func (s Session) OpenAgent(ctx context.Context, node inventory.Node, name string
 	return conn, err
 }
 
+// Ask is [Session.OpenAgent] for a few questions, which is not told about addresses that do not answer.
+func (s Session) Ask(ctx context.Context, node inventory.Node, access Access) (*agent.Session, error) {
+	return s.OpenAgent(ctx, node, "look", access, func(string) {})
+}
+
 // agentOptions say how the agent of a node is started.
 func (s Session) agentOptions(node inventory.Node, name string, access Access) agent.Options {
 	o := agent.Options{Elevate: Elevation(node), Who: s.Who, Session: name, Lock: access == Exclusive, AsUser: access == Reading}

@@ -59,3 +59,6 @@ func SystemFile(toplevel nix.StorePath, name string) (string, error) {
 	}
 	return string(text), err
 }
+
+// SwitchScript is where a bundle has its own way to switch.
+const SwitchScript = "/nixos-rebuild-switch"
