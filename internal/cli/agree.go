@@ -6,7 +6,7 @@ import (
 	"os"
 	"strings"
 
-	"ferry/internal/deploy"
+	"ferry/internal/preview"
 	"ferry/internal/prose"
 	"ferry/internal/run"
 
@@ -15,12 +15,12 @@ import (
 
 // agree gives what asks a person whether to do what is planned for one node or several; nil where there is none who sees it, or
 // who has said yes before.
-func (a *app) agree(yes bool) func(context.Context, []*deploy.Planned) (bool, error) {
+func (a *app) agree(yes bool) func(context.Context, []*preview.Planned) (bool, error) {
 	file, ok := a.Err.(*os.File)
 	if yes || a.tty == nil || !ok || !term.IsTerminal(int(file.Fd())) {
 		return nil
 	}
-	return func(ctx context.Context, planned []*deploy.Planned) (bool, error) {
+	return func(ctx context.Context, planned []*preview.Planned) (bool, error) {
 		var b strings.Builder
 		for _, p := range planned {
 			b.WriteString(shortPlan(p))
@@ -36,15 +36,15 @@ func (a *app) agree(yes bool) func(context.Context, []*deploy.Planned) (bool, er
 }
 
 // agreeOne is what agree gives, for one node.
-func agreeOne(agree func(context.Context, []*deploy.Planned) (bool, error)) func(context.Context, *deploy.Planned) (bool, error) {
+func agreeOne(agree func(context.Context, []*preview.Planned) (bool, error)) func(context.Context, *preview.Planned) (bool, error) {
 	if agree == nil {
 		return nil
 	}
-	return func(ctx context.Context, p *deploy.Planned) (bool, error) { return agree(ctx, []*deploy.Planned{p}) }
+	return func(ctx context.Context, p *preview.Planned) (bool, error) { return agree(ctx, []*preview.Planned{p}) }
 }
 
 // shortPlan is what of a plan decides whether one wants it. "ferry plan" shows all of it.
-func shortPlan(p *deploy.Planned) string {
+func shortPlan(p *preview.Planned) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: from %s to %s\n", p.Node, run.Clean(p.Before.Name), run.Clean(p.After.Name))
 	for _, text := range p.Warnings {

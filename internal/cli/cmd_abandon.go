@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 
-	"ferry/internal/deploy"
+	"ferry/internal/leave"
 
 	"github.com/spf13/cobra"
 )
@@ -53,7 +53,7 @@ func (a *app) runAbandon(ctx context.Context, o abandonOptions, args []string) e
 	if err != nil {
 		return err
 	}
-	bundle, err := deploy.Abandon(ctx, with, inv, node, o.write)
+	bundle, err := leave.Write(ctx, with, inv, node, o.write)
 	if err != nil {
 		return err
 	}

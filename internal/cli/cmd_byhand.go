@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	"ferry/internal/action"
-	"ferry/internal/deploy"
+	"ferry/internal/leave"
 	"ferry/internal/session"
 
 	"github.com/spf13/cobra"
@@ -69,7 +69,7 @@ func (a *app) runByHand(ctx context.Context, o byHandOptions, args []string) err
 		with := with
 		with.Turn = turn
 		var err error
-		texts[i], err = deploy.ByHand(ctx, with, inv, nodes[i], act)
+		texts[i], err = leave.ByHand(ctx, with, inv, nodes[i], act)
 		return err
 	})
 	var told *toldError

@@ -7,8 +7,9 @@ import (
 	"io"
 	"strings"
 
-	"ferry/internal/deploy"
+	"ferry/internal/examine"
 	"ferry/internal/inventory"
+	"ferry/internal/status"
 	"ferry/internal/ui"
 
 	"github.com/spf13/cobra"
@@ -88,7 +89,7 @@ func (a *app) runCheck(ctx context.Context, o checkOptions, args []string) error
 }
 
 // examine finds what there is to say. An inventory that is wrong, or a Nix that does not work, ends it with that.
-func (a *app) examine(ctx context.Context, o checkOptions, args []string) ([]deploy.Finding, error) {
+func (a *app) examine(ctx context.Context, o checkOptions, args []string) ([]examine.Finding, error) {
 	client, err := o.client(a)
 	if err != nil {
 		return nil, err
@@ -98,13 +99,13 @@ func (a *app) examine(ctx context.Context, o checkOptions, args []string) ([]dep
 		return nil, err
 	}
 	if _, err := client.Version(ctx); err != nil && ctx.Err() == nil {
-		return []deploy.Finding{deploy.Broken("nix", err)}, nil
+		return []examine.Finding{examine.Broken("nix", err)}, nil
 	}
 	flags := o.nodeFlags.orAll(args)
 	inv, err := a.openInventory(ctx, client, flags, args)
 	var wrong *inventory.Error
 	if errors.As(err, &wrong) {
-		return []deploy.Finding{deploy.Broken("inventory", err)}, nil
+		return []examine.Finding{examine.Broken("inventory", err)}, nil
 	}
 	if err != nil {
 		return nil, err
@@ -117,14 +118,14 @@ func (a *app) examine(ctx context.Context, o checkOptions, args []string) ([]dep
 		return nil, err
 	}
 	defer a.looking(nodes)()
-	return deploy.Examine(ctx, a.asking(client, roots), inv, nodes, deploy.Examination{Quick: o.quick})
+	return examine.Nodes(ctx, a.asking(client, roots), inv, nodes, examine.Options{Quick: o.quick})
 }
 
 // serious are what makes a deployment fail: where, and what it is about.
-func serious(findings []deploy.Finding) []string {
+func serious(findings []examine.Finding) []string {
 	var list []string
 	for _, f := range findings {
-		if f.Attention == deploy.Serious {
+		if f.Attention == status.Serious {
 			list = append(list, place(f)+": "+f.About)
 		}
 	}
@@ -132,7 +133,7 @@ func serious(findings []deploy.Finding) []string {
 }
 
 // place is where a finding was made.
-func place(f deploy.Finding) string {
+func place(f examine.Finding) string {
 	if f.Node == "" {
 		return "here"
 	}
@@ -140,7 +141,7 @@ func place(f deploy.Finding) string {
 }
 
 // writeCheck writes the findings of each place: what is ok in a few words, everything else with what to do.
-func writeCheck(w io.Writer, findings []deploy.Finding, paint ui.Paint) error {
+func writeCheck(w io.Writer, findings []examine.Finding, paint ui.Paint) error {
 	var b strings.Builder
 	for len(findings) > 0 {
 		n := 1
@@ -154,16 +155,16 @@ func writeCheck(w io.Writer, findings []deploy.Finding, paint ui.Paint) error {
 	return err
 }
 
-func writePlace(b *strings.Builder, findings []deploy.Finding, paint ui.Paint) {
+func writePlace(b *strings.Builder, findings []examine.Finding, paint ui.Paint) {
 	b.WriteString(place(findings[0]) + "\n")
-	paints := map[deploy.Attention]func(string) string{deploy.Serious: paint.Red, deploy.Warning: paint.Yellow, deploy.Notice: paint.Yellow}
+	paints := map[status.Attention]func(string) string{status.Serious: paint.Red, status.Warning: paint.Yellow, status.Notice: paint.Yellow}
 	var well []string
 	for _, f := range findings {
-		if f.Attention == deploy.Fine {
+		if f.Attention == status.Fine {
 			well = append(well, fmt.Sprintf("%s (%s)", f.About, f.Text))
 		}
 	}
-	for _, attention := range []deploy.Attention{deploy.Serious, deploy.Warning, deploy.Notice} {
+	for _, attention := range []status.Attention{status.Serious, status.Warning, status.Notice} {
 		for _, f := range findings {
 			if f.Attention != attention {
 				continue
@@ -198,7 +199,7 @@ type findingJSON struct {
 	Fixes     []string `json:"fixes"`
 }
 
-func writeCheckJSON(w io.Writer, findings []deploy.Finding) error {
+func writeCheckJSON(w io.Writer, findings []examine.Finding) error {
 	list := []findingJSON{}
 	for _, f := range findings {
 		list = append(list, findingJSON{f.Node, f.About, f.Attention.String(), oneLine(f.Text), append([]string{}, f.Fixes...)})

@@ -5,19 +5,20 @@ import (
 	"strings"
 	"testing"
 
-	"ferry/internal/deploy"
+	"ferry/internal/examine"
+	"ferry/internal/status"
 	"ferry/internal/ui"
 )
 
-func checkExample() []deploy.Finding {
-	return []deploy.Finding{
+func checkExample() []examine.Finding {
+	return []examine.Finding{
 		{About: "nix", Text: "Nix 2.18.1"},
 		{About: "source", Text: "1.2 MB"},
 		{Node: "web", About: "ssh", Text: "alice@web, host web"},
-		{Node: "web", About: "units", Attention: deploy.Warning, Text: "1 unit failed: a.service", Fixes: []string{"on the target: systemctl status a.service"}},
-		{Node: "web", About: "lock", Attention: deploy.Serious, Text: "bob@laptop is deploying to this target\nand more", Fixes: []string{"wait", "or ask " + strings.Repeat("bob ", 20)}},
+		{Node: "web", About: "units", Attention: status.Warning, Text: "1 unit failed: a.service", Fixes: []string{"on the target: systemctl status a.service"}},
+		{Node: "web", About: "lock", Attention: status.Serious, Text: "bob@laptop is deploying to this target\nand more", Fixes: []string{"wait", "or ask " + strings.Repeat("bob ", 20)}},
 		{Node: "web", About: "sudo", Text: "takes the password"},
-		{Node: "web", About: "trust", Attention: deploy.Notice, Text: "to be known"},
+		{Node: "web", About: "trust", Attention: status.Notice, Text: "to be known"},
 		{Node: "pi", About: "ssh", Text: "well enough"},
 	}
 }
@@ -52,11 +53,11 @@ pi
 
 // TestCheckAsJSONIsWellUnlessSomethingWouldFail has warnings only, and nothing at all.
 func TestCheckAsJSONIsWellUnlessSomethingWouldFail(t *testing.T) {
-	for want, findings := range map[string][]deploy.Finding{
+	for want, findings := range map[string][]examine.Finding{
 		"{\n  \"well\": true,\n  \"findings\": []\n}\n": nil,
-		"{\n  \"well\": true,":                          {{About: "units", Attention: deploy.Warning, Text: "x"}},
+		"{\n  \"well\": true,":                          {{About: "units", Attention: status.Warning, Text: "x"}},
 		"{\n  \"well\": false,\n  \"findings\": [\n    {\n      \"node\": \"\",\n      \"about\": \"nix\",\n      \"attention\": \"error\",\n      \"text\": \"x\",\n      \"fixes\": []": {
-			{About: "nix", Attention: deploy.Serious, Text: "x"}},
+			{About: "nix", Attention: status.Serious, Text: "x"}},
 	} {
 		var out bytes.Buffer
 		if err := writeCheckJSON(&out, findings); err != nil {

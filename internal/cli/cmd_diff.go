@@ -4,7 +4,7 @@ import (
 	"context"
 	"strings"
 
-	"ferry/internal/deploy"
+	"ferry/internal/preview"
 
 	"github.com/spf13/cobra"
 )
@@ -64,7 +64,7 @@ where a system is not here.`,
 			if len(args) > 2 {
 				return nil, cobra.ShellCompDirectiveNoFileComp
 			}
-			return []cobra.Completion{deploy.SideRunning, deploy.SideBooted, deploy.SideDefault, deploy.SideTree}, cobra.ShellCompDirectiveNoFileComp
+			return []cobra.Completion{preview.SideRunning, preview.SideBooted, preview.SideDefault, preview.SideTree}, cobra.ShellCompDirectiveNoFileComp
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.runDiff(cmd.Context(), o, args)
@@ -92,7 +92,7 @@ func (a *app) runDiff(ctx context.Context, o diffOptions, args []string) error {
 	if err != nil {
 		return err
 	}
-	before, after := deploy.SideRunning, deploy.SideTree
+	before, after := preview.SideRunning, preview.SideTree
 	if len(args) > 1 {
 		before = strings.TrimSpace(args[1])
 	}
@@ -100,9 +100,9 @@ func (a *app) runDiff(ctx context.Context, o diffOptions, args []string) error {
 		after = strings.TrimSpace(args[2])
 	}
 	if o.source {
-		return deploy.DiffSource(ctx, with, inv, node, before, after, a.Out)
+		return preview.DiffSource(ctx, with, inv, node, before, after, a.Out)
 	}
-	c, err := deploy.Diff(ctx, with, inv, node, before, after)
+	c, err := preview.Diff(ctx, with, inv, node, before, after)
 	if err != nil {
 		return err
 	}

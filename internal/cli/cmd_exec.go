@@ -9,9 +9,9 @@ import (
 	"sync"
 	"unicode/utf8"
 
-	"ferry/internal/deploy"
 	"ferry/internal/inventory"
 	"ferry/internal/nix"
+	"ferry/internal/remote"
 	"ferry/internal/session"
 
 	"github.com/spf13/cobra"
@@ -102,7 +102,7 @@ func (a *app) runExec(ctx context.Context, o execOptions, words, argv []string) 
 			slots <- struct{}{}
 			defer func() { <-slots }()
 			node := shown.begin(node)
-			command := deploy.Exec{
+			command := remote.Command{
 				Session: session.Session{Dialer: dialer, Password: secrets.give, Who: a.who()}, Argv: argv, Root: o.sudo,
 				Connected: func() { secrets.settle(node.Name, true) }, Out: node.line(false), Err: node.line(true),
 			}

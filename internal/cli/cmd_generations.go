@@ -8,9 +8,9 @@ import (
 	"time"
 
 	"ferry/internal/agent"
-	"ferry/internal/deploy"
 	"ferry/internal/nix"
 	"ferry/internal/session"
+	"ferry/internal/status"
 
 	"github.com/spf13/cobra"
 )
@@ -59,7 +59,7 @@ func (a *app) runGenerations(ctx context.Context, o generationsOptions, args []s
 	if err != nil {
 		return err
 	}
-	result, err := deploy.Generations(ctx, a.asking(nil, session.Roots{}), node)
+	result, err := status.Generations(ctx, a.asking(nil, session.Roots{}), node)
 	if err != nil {
 		return err
 	}

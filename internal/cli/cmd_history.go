@@ -6,9 +6,9 @@ import (
 	"io"
 
 	"ferry/internal/agent"
-	"ferry/internal/deploy"
 	"ferry/internal/nix"
 	"ferry/internal/session"
+	"ferry/internal/status"
 	"ferry/internal/ui"
 
 	"github.com/spf13/cobra"
@@ -68,7 +68,7 @@ func (a *app) runHistory(ctx context.Context, o historyOptions, args []string) e
 	if err != nil {
 		return err
 	}
-	result, err := deploy.History(ctx, a.asking(nil, session.Roots{}), node, o.limit)
+	result, err := status.History(ctx, a.asking(nil, session.Roots{}), node, o.limit)
 	if err != nil {
 		return err
 	}

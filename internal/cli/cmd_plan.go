@@ -8,9 +8,9 @@ import (
 	"strings"
 
 	"ferry/internal/action"
-	"ferry/internal/deploy"
 	"ferry/internal/fleet"
 	"ferry/internal/inventory"
+	"ferry/internal/preview"
 	"ferry/internal/prose"
 	"ferry/internal/run"
 	"ferry/internal/session"
@@ -85,9 +85,9 @@ func (a *app) runPlan(ctx context.Context, o planOptions, args []string) error {
 	if err := a.onePassword(ctx, nodes); err != nil {
 		return err
 	}
-	opts := deploy.Previewing{Action: action.Switch, Measure: true}
+	opts := preview.Options{Action: action.Switch, Measure: true}
 	if len(nodes) == 1 {
-		planned, err := deploy.Plan(ctx, with, inv, nodes[0], opts)
+		planned, err := preview.Plan(ctx, with, inv, nodes[0], opts)
 		if err != nil {
 			return err
 		}
@@ -96,7 +96,7 @@ func (a *app) runPlan(ctx context.Context, o planOptions, args []string) error {
 	return a.planSeveral(ctx, with, inv, nodes, opts, o)
 }
 
-func (a *app) showPlan(planned *deploy.Planned, json bool) error {
+func (a *app) showPlan(planned *preview.Planned, json bool) error {
 	if json {
 		return writeJSON(a.Out, planned)
 	}
@@ -104,7 +104,7 @@ func (a *app) showPlan(planned *deploy.Planned, json bool) error {
 }
 
 // planSeveral plans nodes side by side, and shows their plans, and what failed, in their order.
-func (a *app) planSeveral(ctx context.Context, with session.Session, inv *inventory.Inventory, nodes []inventory.Node, opts deploy.Previewing, o planOptions) error {
+func (a *app) planSeveral(ctx context.Context, with session.Session, inv *inventory.Inventory, nodes []inventory.Node, opts preview.Options, o planOptions) error {
 	secrets := a.sharePasswords(nodes, &with)
 	defer secrets.forget()
 	opts.Memory = new(ship.Memory)
@@ -114,7 +114,7 @@ func (a *app) planSeveral(ctx context.Context, with session.Session, inv *invent
 	}}
 	a.showSeveral(nodes)
 	var wrote error
-	outcomes := fleet.Plan(ctx, with, inv, nodes, several, func(node inventory.Node, planned *deploy.Planned, err error) {
+	outcomes := fleet.Plan(ctx, with, inv, nodes, several, func(node inventory.Node, planned *preview.Planned, err error) {
 		if wrote != nil || ctx.Err() != nil {
 			return
 		}
@@ -157,7 +157,7 @@ type failedPlan struct {
 }
 
 // writePlan writes what a deployment would do: what needs a person first.
-func writePlan(w io.Writer, p *deploy.Planned) error {
+func writePlan(w io.Writer, p *preview.Planned) error {
 	var b strings.Builder
 	switch {
 	case p.Nothing:
@@ -175,13 +175,13 @@ func writePlan(w io.Writer, p *deploy.Planned) error {
 	return err
 }
 
-func activationLine(b *strings.Builder, p *deploy.Planned) {
+func activationLine(b *strings.Builder, p *preview.Planned) {
 	if p.SameSystem {
 		field(b, "activation", "none: only the configuration that is kept there changes")
 	}
 }
 
-func shipLine(s deploy.ToShip) string {
+func shipLine(s preview.ToShip) string {
 	if len(s.Paths) == 0 {
 		return "nothing, everything is there"
 	}

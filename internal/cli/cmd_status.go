@@ -9,11 +9,11 @@ import (
 	"sync"
 	"time"
 
-	"ferry/internal/deploy"
 	"ferry/internal/inventory"
 	"ferry/internal/nix"
 	"ferry/internal/prose"
 	"ferry/internal/session"
+	"ferry/internal/status"
 	"ferry/internal/ui"
 
 	"github.com/spf13/cobra"
@@ -124,7 +124,7 @@ func (a *app) runStatus(ctx context.Context, o statusOptions, args []string) err
 		return err
 	}
 	done := a.looking(nodes)
-	list, err := deploy.Status(ctx, a.asking(nil, session.Roots{}), inv, nodes)
+	list, err := status.Of(ctx, a.asking(nil, session.Roots{}), inv, nodes)
 	done()
 	if err != nil {
 		return err
@@ -149,7 +149,7 @@ func (a *app) runStatus(ctx context.Context, o statusOptions, args []string) err
 	return nil
 }
 
-func writeStatus(w io.Writer, list []deploy.NodeStatus, paint ui.Paint) error {
+func writeStatus(w io.Writer, list []status.Node, paint ui.Paint) error {
 	const node, nixos, nixpkgs, deployed = 0, 1, 2, 4
 	t := table{
 		head:   []string{"NODE", "NIXOS", "NIXPKGS", "REVISION", "DEPLOYED", "/NIX", "/BOOT"},
@@ -159,9 +159,9 @@ func writeStatus(w io.Writer, list []deploy.NodeStatus, paint ui.Paint) error {
 	for _, s := range list {
 		row := tableRow{cells: statusCells(s)}
 		switch s.Attention {
-		case deploy.Serious:
+		case status.Serious:
 			row.paint = paint.Red
-		case deploy.Warning:
+		case status.Warning:
 			row.paint = paint.Yellow
 		}
 		for _, p := range s.Points {
@@ -172,7 +172,7 @@ func writeStatus(w io.Writer, list []deploy.NodeStatus, paint ui.Paint) error {
 	return t.write(w)
 }
 
-func statusCells(s deploy.NodeStatus) []string {
+func statusCells(s status.Node) []string {
 	now := time.Unix(s.Facts.Time, 0)
 	nixpkgs := shortRevision(s.NixpkgsRevision, false)
 	if !s.NixpkgsDate.IsZero() {

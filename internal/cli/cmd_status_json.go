@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"ferry/internal/agent"
-	"ferry/internal/deploy"
+	"ferry/internal/status"
 )
 
 // statusJSON is a node as ferry status --json prints it.
@@ -77,7 +77,7 @@ type lockJSON struct {
 	Since string `json:"since"`
 }
 
-func writeStatusJSON(w io.Writer, list []deploy.NodeStatus) error {
+func writeStatusJSON(w io.Writer, list []status.Node) error {
 	nodes := []statusJSON{}
 	for _, s := range list {
 		nodes = append(nodes, statusToJSON(s))
@@ -87,14 +87,14 @@ func writeStatusJSON(w io.Writer, list []deploy.NodeStatus) error {
 	}{nodes})
 }
 
-func statusToJSON(s deploy.NodeStatus) statusJSON {
+func statusToJSON(s status.Node) statusJSON {
 	f := s.Facts
 	j := statusJSON{
 		Node: s.Node.Name, Target: s.Node.Target, Attention: s.Attention.String(), Points: []pointJSON{}, Reached: s.Err == nil,
 		Host: f.Host, System: f.System, Version: f.Version, NixpkgsRevision: s.NixpkgsRevision,
 		Revision: s.Revision, Dirty: s.Dirty, Behind: s.Standing.Behind, Ahead: s.Standing.Ahead,
 		Current: f.Current, Default: f.Profile, Booted: f.Booted, Generation: f.Generation,
-		Reboot: append([]string{}, s.Look.Reboot...), Failed: append([]string{}, s.Look.Failed...), FailedKnown: s.Err == nil && s.Look.UnitsError == "",
+		Reboot: append([]string{}, s.More.Reboot...), Failed: append([]string{}, s.More.Failed...), FailedKnown: s.Err == nil && s.More.UnitsError == "",
 		StoreFree: f.StoreFree, BootFree: f.BootFree,
 	}
 	for _, p := range s.Points {
@@ -115,10 +115,10 @@ func statusToJSON(s deploy.NodeStatus) statusJSON {
 	if f.Last != nil {
 		j.Last = &lastJSON{toDeployedJSON(f.Last), string(f.Last.Outcome), f.Last.Reason}
 	}
-	if a := s.Look.Armed; a != nil {
+	if a := s.More.Armed; a != nil {
 		j.Armed = &armedJSON{a.Toplevel, a.Who, string(a.Phase), a.Left, a.Reboot}
 	}
-	if l := s.Look.Lock; l != nil {
+	if l := s.More.Lock; l != nil {
 		j.Lock = &lockJSON{l.Who, l.From, timeJSON(l.Since)}
 	}
 	return j

@@ -9,27 +9,27 @@ import (
 	"unicode/utf8"
 
 	"ferry/internal/agent"
-	"ferry/internal/deploy"
 	"ferry/internal/inventory"
+	"ferry/internal/status"
 	"ferry/internal/ui"
 )
 
-func statusExample() []deploy.NodeStatus {
+func statusExample() []status.Node {
 	now := time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)
-	well := deploy.NodeStatus{
+	well := status.Node{
 		Node: inventory.Node{Name: "web1"}, Revision: strings.Repeat("a", 40), Standing: inventory.Standing{Relation: inventory.Behind, Behind: 12},
-		Deployed: &agent.JournalEntry{Time: now.Add(-50 * time.Hour), Who: "bob@laptop"}, Attention: deploy.Notice,
+		Deployed: &agent.JournalEntry{Time: now.Add(-50 * time.Hour), Who: "bob@laptop"}, Attention: status.Notice,
 		Release: "25.05", NixpkgsRevision: strings.Repeat("b", 40), NixpkgsDate: now.AddDate(0, -5, -2),
 		Facts: agent.Facts{Time: now.Unix(), StoreFree: 12e9, BootFree: 340e6},
 	}
 	failed := well
-	failed.Node.Name, failed.Dirty, failed.Attention, failed.Standing = "database", true, deploy.Serious, inventory.Standing{Relation: inventory.Equal}
-	failed.Points = []deploy.Point{
-		{Attention: deploy.Serious, Text: "2 units failed: one.service, two.service"},
-		{Attention: deploy.Warning, Text: "reboot needed: kernel changed since the boot; " + strings.Repeat("and more ", 10)},
+	failed.Node.Name, failed.Dirty, failed.Attention, failed.Standing = "database", true, status.Serious, inventory.Standing{Relation: inventory.Equal}
+	failed.Points = []status.Point{
+		{Attention: status.Serious, Text: "2 units failed: one.service, two.service"},
+		{Attention: status.Warning, Text: "reboot needed: kernel changed since the boot; " + strings.Repeat("and more ", 10)},
 	}
-	return []deploy.NodeStatus{
-		{Node: inventory.Node{Name: "away"}, Err: errors.New("gone"), Attention: deploy.Serious, Points: []deploy.Point{{Attention: deploy.Serious, Text: "gone"}}},
+	return []status.Node{
+		{Node: inventory.Node{Name: "away"}, Err: errors.New("gone"), Attention: status.Serious, Points: []status.Point{{Attention: status.Serious, Text: "gone"}}},
 		failed, well,
 	}
 }

@@ -8,10 +8,10 @@ import (
 	"strings"
 
 	"ferry/internal/cause"
-	"ferry/internal/deploy"
 	"ferry/internal/inventory"
 	"ferry/internal/prose"
 	"ferry/internal/session"
+	"ferry/internal/verify"
 
 	"github.com/spf13/cobra"
 )
@@ -79,11 +79,11 @@ func (a *app) runVerify(ctx context.Context, o verifyOptions, args []string) err
 	if o.contents {
 		return a.verifyContents(ctx, with, inv, node, o.json)
 	}
-	verify := deploy.Verify
+	compare := verify.There
 	if o.here {
-		verify = deploy.VerifyHere
+		compare = verify.Here
 	}
-	v, err := verify(ctx, with, inv, node)
+	v, err := compare(ctx, with, inv, node)
 	if err != nil {
 		return err
 	}
@@ -100,7 +100,7 @@ func (a *app) runVerify(ctx context.Context, o verifyOptions, args []string) err
 
 // verifyContents is verify with --contents.
 func (a *app) verifyContents(ctx context.Context, with session.Session, inv *inventory.Inventory, node inventory.Node, asJSON bool) error {
-	c, err := deploy.VerifyContents(ctx, with, inv, node)
+	c, err := verify.OnDisk(ctx, with, inv, node)
 	if err != nil {
 		return err
 	}
@@ -112,10 +112,10 @@ func (a *app) verifyContents(ctx context.Context, with session.Session, inv *inv
 	if err != nil || c.Whole() {
 		return err
 	}
-	return &deploy.DamagedError{Contents: c}
+	return &verify.DamagedError{Contents: c}
 }
 
-func writeContents(w io.Writer, c *deploy.Contents) error {
+func writeContents(w io.Writer, c *verify.Contents) error {
 	var b strings.Builder
 	if c.Whole() {
 		fmt.Fprintf(&b, "%s: whole: %s on the target's disk as its Nix has registered\n", c.Node, prose.Count(c.Paths, "path"))
@@ -132,7 +132,7 @@ func writeContents(w io.Writer, c *deploy.Contents) error {
 	return err
 }
 
-func writeVerified(w io.Writer, v *deploy.Verified, here bool) error {
+func writeVerified(w io.Writer, v *verify.Verified, here bool) error {
 	var b strings.Builder
 	where := "on the target"
 	if here {

@@ -6,7 +6,7 @@ import (
 	"io"
 	"strings"
 
-	"ferry/internal/deploy"
+	"ferry/internal/preview"
 	"ferry/internal/prose"
 
 	"github.com/spf13/cobra"
@@ -51,7 +51,7 @@ func (a *app) runWhyBuild(ctx context.Context, o whyBuildOptions, args []string)
 	if err != nil {
 		return err
 	}
-	why, err := deploy.WhyBuild(ctx, with, inv, node)
+	why, err := preview.WhyBuild(ctx, with, inv, node)
 	if err != nil {
 		return err
 	}
@@ -61,7 +61,7 @@ func (a *app) runWhyBuild(ctx context.Context, o whyBuildOptions, args []string)
 	return writeBuilding(a.Out, why)
 }
 
-func writeBuilding(w io.Writer, why *deploy.BuildReasons) error {
+func writeBuilding(w io.Writer, why *preview.BuildReasons) error {
 	var b strings.Builder
 	switch n := len(why.Build); {
 	case n == 0 && len(why.Fetch) == 0:

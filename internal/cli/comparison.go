@@ -9,13 +9,13 @@ import (
 	"unicode/utf8"
 
 	"ferry/internal/compare"
-	"ferry/internal/deploy"
+	"ferry/internal/preview"
 	"ferry/internal/prose"
 	"ferry/internal/run"
 )
 
 // writeComparison writes how two systems differ: what needs a person first, lists wrapped at tableWidth.
-func writeComparison(w io.Writer, c *deploy.Comparison) error {
+func writeComparison(w io.Writer, c *preview.Comparison) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: from %s to %s\n", c.Node, run.Clean(c.Before.Name), run.Clean(c.After.Name))
 	writeDifferences(&b, c)
@@ -24,7 +24,7 @@ func writeComparison(w io.Writer, c *deploy.Comparison) error {
 }
 
 // writeDifferences is the body of a comparison.
-func writeDifferences(b *strings.Builder, c *deploy.Comparison) {
+func writeDifferences(b *strings.Builder, c *preview.Comparison) {
 	if c.Same() {
 		b.WriteString("  the same system\n")
 		return

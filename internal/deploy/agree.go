@@ -6,6 +6,7 @@ import (
 
 	"ferry/internal/action"
 	"ferry/internal/agent"
+	"ferry/internal/preview"
 	"ferry/internal/session"
 )
 
@@ -14,7 +15,7 @@ func (d *deployment) agree(ctx context.Context, ready session.Built, facts agent
 	if d.opts.Agree == nil || d.opts.Action == action.DryActivate {
 		return nil
 	}
-	planned, err := PlanOn(ctx, d.Visit, ready, facts, Previewing{
+	planned, err := preview.PlanOn(ctx, d.Visit, ready, facts, preview.Options{
 		Action: d.opts.Action, Reboot: d.opts.reboots(), NoDelta: d.opts.NoDelta, Memory: d.opts.Memory,
 		ReplaceUnknown: d.opts.ReplaceUnknown, AllowLockout: d.opts.AllowLockout, Unsafe: d.opts.Unsafe,
 	})

@@ -16,7 +16,7 @@ import (
 
 // Attach follows the switch on a node's target that was begun last, from its first line on, and finishes it as the deployment
 // that began it would have. The checks that it makes are those of inv: what the target says is not asked of anybody. A failure is
-// an [*Error].
+// an [*session.Error].
 func Attach(ctx context.Context, with session.Session, inv *inventory.Inventory, node inventory.Node, leave Leave) (Result, error) {
 	v, err := with.Visit(inv, node, session.Shared)
 	if err != nil {

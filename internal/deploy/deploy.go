@@ -1,5 +1,3 @@
-// Package deploy takes one node through the steps of a deployment: connect, evaluate, build, ship, activate, commit. It
-// tells what happens in events and asks nothing itself.
 package deploy
 
 import (
@@ -14,6 +12,7 @@ import (
 	"ferry/internal/agent"
 	"ferry/internal/inventory"
 	"ferry/internal/nix"
+	"ferry/internal/preview"
 	"ferry/internal/session"
 	"ferry/internal/ship"
 )
@@ -33,7 +32,7 @@ type Options struct {
 	// ReplaceUnknown goes on where the target has a system that nobody here knows of.
 	ReplaceUnknown bool
 	// Agree, when set, is asked with what is planned before anything is shipped; false ends the deployment.
-	Agree func(ctx context.Context, planned *Planned) (bool, error)
+	Agree func(ctx context.Context, planned *preview.Planned) (bool, error)
 	// Reboot says how the target is rebooted into the system, with the action boot.
 	Reboot RebootOptions
 }
@@ -109,7 +108,7 @@ type deployment struct {
 	agreed bool
 }
 
-// Run deploys node. A failure is an [*Error], which says what state the node is left in.
+// Run deploys node. A failure is an [*session.Error], which says what state the node is left in.
 func Run(ctx context.Context, with session.Session, inv *inventory.Inventory, node inventory.Node, opts Options) (Result, error) {
 	v, err := with.Visit(inv, node, session.Exclusive)
 	if err != nil {
@@ -155,7 +154,7 @@ func Run(ctx context.Context, with session.Session, inv *inventory.Inventory, no
 // checkReboot finds out before anything is shipped whether only a reboot can bring the new system, and why: a switch is then
 // done as boot.
 func (d *deployment) checkReboot(facts agent.Facts, ready session.Built) (reason string, err error) {
-	if reason = rebootNeeded(facts, ready.Toplevel); reason == "" {
+	if reason = preview.NeedsReboot(facts, ready.Toplevel); reason == "" {
 		return "", nil
 	}
 	switch d.opts.Action {

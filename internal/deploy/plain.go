@@ -25,7 +25,7 @@ type PlainOptions struct {
 }
 
 // RunPlain deploys without the agent, by the classic commands: nix-copy-closure, and ssh with a terminal for sudo, over one
-// login. A failure is an [*Error].
+// login. A failure is an [*session.Error].
 func RunPlain(ctx context.Context, with session.Session, inv *inventory.Inventory, node inventory.Node, opts PlainOptions) (Result, error) {
 	p := plain{Visit: with.At(inv, node), opts: opts}
 	address, err := target.ParseAddress(node.Target)

@@ -25,7 +25,7 @@ type RollbackOptions struct {
 }
 
 // Rollback returns a node's target to a system that it has. It is guarded like any other switch, and nothing is built or shipped. A
-// failure is an [*Error].
+// failure is an [*session.Error].
 func Rollback(ctx context.Context, with session.Session, inv *inventory.Inventory, node inventory.Node, opts RollbackOptions) (Result, error) {
 	v, err := with.Visit(inv, node, session.Exclusive)
 	if err != nil {

@@ -4,22 +4,22 @@ import (
 	"context"
 	"sync"
 
-	"ferry/internal/deploy"
 	"ferry/internal/inventory"
+	"ferry/internal/preview"
 )
 
 // agreement asks one person once about all nodes: when each of them has either come to the point where anything would be
 // changed or has ended.
 type agreement struct {
-	ask   func(context.Context, []*deploy.Planned) (bool, error)
+	ask   func(context.Context, []*preview.Planned) (bool, error)
 	nodes []inventory.Node
 	// ctx is the question's, and withdraw ends it.
 	ctx      context.Context
 	withdraw context.CancelFunc
 
 	mu      sync.Mutex
-	coming  map[string]bool            // the nodes that have neither come nor ended
-	waiting map[string]*deploy.Planned // those that wait for the answer
+	coming  map[string]bool             // the nodes that have neither come nor ended
+	waiting map[string]*preview.Planned // those that wait for the answer
 	asked   bool
 	// answered is closed when agreed and err are the answer.
 	answered chan struct{}
@@ -27,8 +27,8 @@ type agreement struct {
 	err      error
 }
 
-func newAgreement(ctx context.Context, nodes []inventory.Node, ask func(context.Context, []*deploy.Planned) (bool, error)) *agreement {
-	a := &agreement{ask: ask, nodes: nodes, coming: map[string]bool{}, waiting: map[string]*deploy.Planned{}, answered: make(chan struct{})}
+func newAgreement(ctx context.Context, nodes []inventory.Node, ask func(context.Context, []*preview.Planned) (bool, error)) *agreement {
+	a := &agreement{ask: ask, nodes: nodes, coming: map[string]bool{}, waiting: map[string]*preview.Planned{}, answered: make(chan struct{})}
 	a.ctx, a.withdraw = context.WithCancel(ctx)
 	for _, n := range nodes {
 		a.coming[n.Name] = true
@@ -37,7 +37,7 @@ func newAgreement(ctx context.Context, nodes []inventory.Node, ask func(context.
 }
 
 // agree waits until the person has been asked, and gives the answer.
-func (a *agreement) agree(ctx context.Context, planned *deploy.Planned) (bool, error) {
+func (a *agreement) agree(ctx context.Context, planned *preview.Planned) (bool, error) {
 	a.mu.Lock()
 	delete(a.coming, planned.Node)
 	// Those that are stopped are told so before the one whose failure stops them counts as ended: there is nothing to ask then.
@@ -79,7 +79,7 @@ func (a *agreement) askNow() {
 		return
 	}
 	a.asked = true
-	var planned []*deploy.Planned
+	var planned []*preview.Planned
 	for _, n := range a.nodes {
 		if p := a.waiting[n.Name]; p != nil {
 			planned = append(planned, p)

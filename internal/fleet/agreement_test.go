@@ -7,7 +7,7 @@ import (
 	"testing"
 	"testing/synctest"
 
-	"ferry/internal/deploy"
+	"ferry/internal/preview"
 	"ferry/internal/session"
 )
 
@@ -42,7 +42,7 @@ func TestOnePersonIsAskedOnceForAllNodes(t *testing.T) {
 				defer stop()
 				f := &fakes{t: t, fails: failed}
 				asked := 0
-				c.options.Agree = func(ctx context.Context, planned []*deploy.Planned) (bool, error) {
+				c.options.Agree = func(ctx context.Context, planned []*preview.Planned) (bool, error) {
 					asked++
 					var names []string
 					for _, p := range planned {

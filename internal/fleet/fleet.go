@@ -10,6 +10,7 @@ import (
 
 	"ferry/internal/deploy"
 	"ferry/internal/inventory"
+	"ferry/internal/preview"
 	"ferry/internal/session"
 	"ferry/internal/target"
 )
@@ -38,7 +39,7 @@ type Options struct {
 	SkipUnreachable bool
 	// Agree, when set, is asked once with what is planned for all nodes on which anything is to be done, in their order, before
 	// any of them is changed; false leaves them as they are. Deploy.Agree is not used then.
-	Agree func(ctx context.Context, planned []*deploy.Planned) (bool, error)
+	Agree func(ctx context.Context, planned []*preview.Planned) (bool, error)
 	// Last is the file in which it is written down how far each node came, see [LastFile]; none if empty.
 	Last string
 	// Note, when set, is told what the user should know besides.

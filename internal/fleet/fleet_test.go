@@ -17,6 +17,7 @@ import (
 	"ferry/internal/deploy"
 	"ferry/internal/inventory"
 	"ferry/internal/nix"
+	"ferry/internal/preview"
 	"ferry/internal/session"
 	"ferry/internal/target"
 )
@@ -112,7 +113,7 @@ func (f *fakes) deploy(ctx context.Context, s session.Session, node inventory.No
 	}
 	for _, step := range []session.Step{session.Connect, session.Build, session.Compare, session.Ship, session.Activate} {
 		if step == session.Ship && o.Agree != nil {
-			if _, err := o.Agree(ctx, &deploy.Planned{Comparison: deploy.Comparison{Node: node.Name}}); err != nil {
+			if _, err := o.Agree(ctx, &preview.Planned{Comparison: preview.Comparison{Node: node.Name}}); err != nil {
 				return deploy.Result{}, &session.Error{Node: node.Name, Step: session.Connect, State: session.Unchanged, Err: err}
 			}
 		}

@@ -5,15 +5,15 @@ import (
 	"sync"
 	"time"
 
-	"ferry/internal/deploy"
 	"ferry/internal/inventory"
+	"ferry/internal/preview"
 	"ferry/internal/session"
 )
 
 // PlanOptions say how to plan several nodes.
 type PlanOptions struct {
 	// Preview is for each of them.
-	Preview deploy.Previewing
+	Preview preview.Options
 	// Parallel, Cores and Ended are as in [Options].
 	Parallel, Cores int
 	Ended           func(Outcome)
@@ -22,17 +22,17 @@ type PlanOptions struct {
 // Plan plans nodes side by side, as many at once as a deployment would take, and tells what became of each, in their order. show,
 // too, is called in that order: with a node's plan, or why there is none, as soon as those before it are there. Nothing is
 // changed on the targets.
-func Plan(ctx context.Context, with session.Session, inv *inventory.Inventory, nodes []inventory.Node, opts PlanOptions, show func(inventory.Node, *deploy.Planned, error)) []Outcome {
+func Plan(ctx context.Context, with session.Session, inv *inventory.Inventory, nodes []inventory.Node, opts PlanOptions, show func(inventory.Node, *preview.Planned, error)) []Outcome {
 	f := newFleet(with, inv, nodes, Options{Parallel: opts.Parallel, Cores: opts.Cores, Ended: opts.Ended})
-	return f.plan(ctx, func(ctx context.Context, s session.Session, node inventory.Node) (*deploy.Planned, error) {
-		return deploy.Plan(ctx, s, inv, node, opts.Preview)
+	return f.plan(ctx, func(ctx context.Context, s session.Session, node inventory.Node) (*preview.Planned, error) {
+		return preview.Plan(ctx, s, inv, node, opts.Preview)
 	}, show)
 }
 
-func (f *fleet) plan(ctx context.Context, plan func(context.Context, session.Session, inventory.Node) (*deploy.Planned, error),
-	show func(inventory.Node, *deploy.Planned, error),
+func (f *fleet) plan(ctx context.Context, plan func(context.Context, session.Session, inventory.Node) (*preview.Planned, error),
+	show func(inventory.Node, *preview.Planned, error),
 ) []Outcome {
-	plans := make([]*deploy.Planned, len(f.nodes))
+	plans := make([]*preview.Planned, len(f.nodes))
 	ready := make([]chan struct{}, len(f.nodes))
 	var group sync.WaitGroup
 	for i, node := range f.nodes {

@@ -9,8 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"ferry/internal/deploy"
 	"ferry/internal/inventory"
+	"ferry/internal/preview"
 	"ferry/internal/session"
 )
 
@@ -25,7 +25,7 @@ func TestPlansAreMadeSideBySideAndShownInOrder(t *testing.T) {
 		var shown, ended []string
 		f := (&fakes{t: t}).fleet(Options{Parallel: 2, Ended: func(o Outcome) { ended = append(ended, o.Node.Name) }}, names...)
 		begin := time.Now()
-		outcomes := f.plan(t.Context(), func(ctx context.Context, s session.Session, node inventory.Node) (*deploy.Planned, error) {
+		outcomes := f.plan(t.Context(), func(ctx context.Context, s session.Session, node inventory.Node) (*preview.Planned, error) {
 			over, err := s.Turn(ctx, node.Name, session.Compare)
 			if err != nil {
 				return nil, err
@@ -42,8 +42,8 @@ func TestPlansAreMadeSideBySideAndShownInOrder(t *testing.T) {
 			if node.Name == "b1" {
 				return nil, errors.New("no")
 			}
-			return &deploy.Planned{Comparison: deploy.Comparison{Node: node.Name}}, nil
-		}, func(node inventory.Node, p *deploy.Planned, err error) {
+			return &preview.Planned{Comparison: preview.Comparison{Node: node.Name}}, nil
+		}, func(node inventory.Node, p *preview.Planned, err error) {
 			if (p == nil) != (err != nil) || p != nil && p.Node != node.Name {
 				t.Errorf("%s is shown with %v, %v", node.Name, p, err)
 			}

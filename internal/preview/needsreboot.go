@@ -1,4 +1,4 @@
-package deploy
+package preview
 
 import (
 	"cmp"
@@ -14,10 +14,10 @@ import (
 	"ferry/internal/session"
 )
 
-// rebootNeeded tells why the toplevel, which is in this machine's store, can only be booted on a target that runs what the
+// NeedsReboot tells why the toplevel, which is in this machine's store, can only be booted on a target that runs what the
 // facts say, or "" if nothing is known to be in the way of switching to it. It makes the comparisons that the toplevel's own
 // switch-to-configuration and its check of switch inhibitors would make, both with /run/current-system.
-func rebootNeeded(facts agent.Facts, toplevel nix.StorePath) string {
+func NeedsReboot(facts agent.Facts, toplevel nix.StorePath) string {
 	if facts.Current == "" || facts.Current == string(toplevel) {
 		return ""
 	}

@@ -1,4 +1,4 @@
-package deploy
+package preview
 
 import (
 	"context"
@@ -52,7 +52,7 @@ const (
 )
 
 // Diff compares two systems of a node, each named by a number of a generation, a store path of a toplevel or bundle, or one of
-// the words. The target is asked only where it has to be, and nothing is changed there. A failure is an [*Error].
+// the words. The target is asked only where it has to be, and nothing is changed there. A failure is an [*session.Error].
 func Diff(ctx context.Context, with session.Session, inv *inventory.Inventory, node inventory.Node, before, after string) (*Comparison, error) {
 	r, err := newReader(with, inv, node)
 	if err != nil {
@@ -107,7 +107,7 @@ func (r *reader) compare(ctx context.Context, before, after Side) (*Comparison, 
 	init, _ := session.SystemFile(before.Toplevel, "init-interface-version")
 	inhibitors, _ := session.SystemFile(before.Toplevel, "switch-inhibitors")
 	facts.InitInterface, facts.Inhibitors = agent.Verbatim(init), agent.Verbatim(inhibitors)
-	c.NeedsReboot = rebootNeeded(facts, after.Toplevel)
+	c.NeedsReboot = NeedsReboot(facts, after.Toplevel)
 	return c, nil
 }
 

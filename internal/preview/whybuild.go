@@ -1,4 +1,4 @@
-package deploy
+package preview
 
 import (
 	"context"
@@ -38,7 +38,7 @@ type Foreign struct {
 }
 
 // WhyBuild evaluates a node and says what would be built for it, and which inputs have changed since the system that was
-// deployed from here last. The target is not asked, and nothing is built. A failure is an [*Error].
+// deployed from here last. The target is not asked, and nothing is built. A failure is an [*session.Error].
 func WhyBuild(ctx context.Context, with session.Session, inv *inventory.Inventory, node inventory.Node) (*BuildReasons, error) {
 	visit, err := with.Visit(inv, node, session.Reading)
 	if err != nil {

@@ -1,4 +1,4 @@
-package deploy
+package examine
 
 import (
 	"os"
@@ -10,6 +10,7 @@ import (
 	"ferry/internal/agent"
 	"ferry/internal/health"
 	"ferry/internal/inventory"
+	"ferry/internal/status"
 )
 
 // TestClocksAreComparedWithinWhatIsKnown gives the target's clock as whole seconds, read at some time while ferry waited.
@@ -27,7 +28,7 @@ func TestClocksAreComparedWithinWhatIsKnown(t *testing.T) {
 		"a battery that has run down": {-begin.Sub(time.Unix(0, 0)), time.Second, "it is 472222h13m19s behind"},
 	} {
 		f := clockFinding(agent.Facts{Time: begin.Add(c.there).Unix()}, begin, begin.Add(c.waited))
-		if (f.Attention == Fine) != (c.says == "") || !strings.HasPrefix(f.Text, c.says) || (f.Attention > Fine) != (len(f.Fixes) > 0) {
+		if (f.Attention == status.Fine) != (c.says == "") || !strings.HasPrefix(f.Text, c.says) || (f.Attention > status.Fine) != (len(f.Fixes) > 0) {
 			t.Errorf("%s: %+v", name, f)
 		}
 	}
@@ -36,12 +37,12 @@ func TestClocksAreComparedWithinWhatIsKnown(t *testing.T) {
 // TestFailedUnitsMatterAsTheChecksSay makes the same units harmless or not.
 func TestFailedUnitsMatterAsTheChecksSay(t *testing.T) {
 	failed := agent.LookResult{Failed: []string{"a.service"}}
-	for policy, want := range map[health.UnitPolicy]Attention{health.NoNew: Warning, health.Ignore: Warning, health.None: Serious} {
+	for policy, want := range map[health.UnitPolicy]status.Attention{health.NoNew: status.Warning, health.Ignore: status.Warning, health.None: status.Serious} {
 		if f := unitFinding(failed, policy); f.Attention != want || len(f.Fixes) == 0 {
 			t.Errorf("%s: %+v", policy, f)
 		}
 	}
-	if f := unitFinding(agent.LookResult{}, health.None); f.Attention != Fine {
+	if f := unitFinding(agent.LookResult{}, health.None); f.Attention != status.Fine {
 		t.Errorf("%+v", f)
 	}
 }

@@ -1,4 +1,5 @@
-package deploy
+// Package remote runs commands of the user's on nodes: as the login user over ssh, or as root by the agent.
+package remote
 
 import (
 	"bufio"
@@ -13,8 +14,8 @@ import (
 	"ferry/internal/target"
 )
 
-// Exec is a command to run on nodes.
-type Exec struct {
+// Command is a command to run on nodes.
+type Command struct {
 	session.Session
 	Argv []string
 	// Root runs it as root, by the agent; else the login user runs it and no agent is needed.
@@ -25,9 +26,9 @@ type Exec struct {
 	Out, Err func(line string)
 }
 
-// On runs the command on a node, without input, and gives its exit status. An error, an [*Error], means that it has none:
+// On runs the command on a node, without input, and gives its exit status. An error, an [*session.Error], means that it has none:
 // it could not be started, or it is not known how it ended.
-func (e Exec) On(ctx context.Context, node inventory.Node) (status int, err error) {
+func (e Command) On(ctx context.Context, node inventory.Node) (status int, err error) {
 	if e.Root {
 		status, err = e.asRoot(ctx, node)
 	} else {
@@ -40,7 +41,7 @@ func (e Exec) On(ctx context.Context, node inventory.Node) (status int, err erro
 	return status, err
 }
 
-func (e Exec) asRoot(ctx context.Context, node inventory.Node) (int, error) {
+func (e Command) asRoot(ctx context.Context, node inventory.Node) (int, error) {
 	conn, err := e.OpenAgent(ctx, node, "exec", session.Shared, e.Err)
 	if err != nil {
 		return 0, err
@@ -58,7 +59,7 @@ func (e Exec) asRoot(ctx context.Context, node inventory.Node) (int, error) {
 	return result.Status, e.failed(node, err)
 }
 
-func (e Exec) asUser(ctx context.Context, node inventory.Node) (int, error) {
+func (e Command) asUser(ctx context.Context, node inventory.Node) (int, error) {
 	address, err := session.Answers(ctx, node, e.Dialer, e.Err)
 	if err != nil {
 		return 0, err
@@ -91,7 +92,7 @@ func isConnection(err error) bool {
 	return errors.As(err, &connect)
 }
 
-func (e Exec) failed(node inventory.Node, err error) error {
+func (e Command) failed(node inventory.Node, err error) error {
 	if err == nil {
 		return nil
 	}

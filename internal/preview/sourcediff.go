@@ -1,4 +1,4 @@
-package deploy
+package preview
 
 import (
 	"bytes"
@@ -15,7 +15,7 @@ import (
 )
 
 // DiffSource writes the difference of the sources that two systems of a node were made from, as a unified diff. The systems are
-// named as for [Diff]. A failure is an [*Error].
+// named as for [Diff]. A failure is an [*session.Error].
 func DiffSource(ctx context.Context, with session.Session, inv *inventory.Inventory, node inventory.Node, before, after string, out io.Writer) error {
 	r, err := newReader(with, inv, node)
 	if err != nil {

@@ -1,4 +1,4 @@
-package deploy
+package preview
 
 import (
 	"context"
@@ -47,8 +47,8 @@ type ToShip struct {
 // maxMeasured is how many bytes of NARs are compressed at most only to know how long they get.
 const maxMeasured = 2 << 30
 
-// Previewing says which deployment is foreseen.
-type Previewing struct {
+// Options says which deployment is foreseen.
+type Options struct {
 	Action action.Action
 	// Reboot says that the system is to come by a reboot.
 	Reboot bool
@@ -63,8 +63,8 @@ type Previewing struct {
 }
 
 // Plan evaluates and builds a node's bundle, and says what its deployment would do. Nothing is changed on the target, and root is
-// needed only where the agent has to be installed. A failure is an [*Error].
-func Plan(ctx context.Context, with session.Session, inv *inventory.Inventory, node inventory.Node, opts Previewing) (*Planned, error) {
+// needed only where the agent has to be installed. A failure is an [*session.Error].
+func Plan(ctx context.Context, with session.Session, inv *inventory.Inventory, node inventory.Node, opts Options) (*Planned, error) {
 	v, err := with.Visit(inv, node, session.Reading)
 	if err != nil {
 		return nil, err
@@ -80,8 +80,8 @@ func Plan(ctx context.Context, with session.Session, inv *inventory.Inventory, n
 }
 
 // PlanOn says what a deployment of what is built would do to the target that v is connected to, when its turn has come. A failure is
-// an [*Error].
-func PlanOn(ctx context.Context, v *session.Visit, ready session.Built, facts agent.Facts, opts Previewing) (*Planned, error) {
+// an [*session.Error].
+func PlanOn(ctx context.Context, v *session.Visit, ready session.Built, facts agent.Facts, opts Options) (*Planned, error) {
 	over, err := v.WaitTurn(ctx, session.Compare)
 	if err != nil {
 		return nil, err
@@ -196,7 +196,7 @@ func (s *ToShip) estimate(measured ship.Result, perSecond uint64) {
 // shipped.
 func (r *reader) warn(ctx context.Context, ready session.Built, p *Planned) {
 	// What the target itself says it runs counts, also where that is not here.
-	p.NeedsReboot = rebootNeeded(r.facts, ready.Toplevel)
+	p.NeedsReboot = NeedsReboot(r.facts, ready.Toplevel)
 	stop := func(err error) {
 		if err == nil {
 			return

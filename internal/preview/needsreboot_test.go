@@ -1,4 +1,4 @@
-package deploy
+package preview
 
 import (
 	"fmt"
@@ -71,7 +71,7 @@ func TestTheToplevelsFilesAreCompared(t *testing.T) {
 	facts := agent.Facts{Current: dbusA, InitInterface: "systemd 2", Inhibitors: `{"dbus":"dbus"}`}
 	check := func(facts agent.Facts, want string) {
 		t.Helper()
-		if got := rebootNeeded(facts, toplevel); got != want {
+		if got := NeedsReboot(facts, toplevel); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}
@@ -95,7 +95,7 @@ func TestTheToplevelsFilesAreCompared(t *testing.T) {
 	}
 	facts.Inhibitors = agent.Verbatim(many("1"))
 	write("switch-inhibitors", many("1x"))
-	if got := rebootNeeded(facts, toplevel); strings.Count(got, "would change") != maxChanges || !strings.HasSuffix(got, ", 3 more") {
+	if got := NeedsReboot(facts, toplevel); strings.Count(got, "would change") != maxChanges || !strings.HasSuffix(got, ", 3 more") {
 		t.Errorf("%q", got)
 	}
 }

@@ -1,4 +1,4 @@
-package deploy
+package status
 
 import (
 	"strings"
@@ -17,12 +17,12 @@ const (
 )
 
 // wellStatus is a node where nothing asks for attention: it runs and boots what was deployed last.
-func wellStatus() NodeStatus {
+func wellStatus() Node {
 	entry := &agent.JournalEntry{
 		Time: time.Unix(1700000000, 0), Who: "bob@laptop", Action: "switch", Bundle: someBundle, Toplevel: someSystem, Outcome: agent.JournalCommitted,
 		After: agent.JournalState{Current: someSystem, Profile: someSystem, Bundle: someBundle},
 	}
-	return NodeStatus{
+	return Node{
 		Facts: agent.Facts{
 			NixOS: true, Nix: "2.18", Current: someSystem, Profile: someSystem, Booted: someSystem, Bundle: someBundle, Committed: someSystem,
 			Generation: 7, StoreFree: 1 << 40, BootFree: 1 << 30, Last: entry, LastCommit: entry, Deployed: agent.Manifest{Revision: strings.Repeat("a", 40)},
@@ -35,53 +35,53 @@ func wellStatus() NodeStatus {
 // TestWhatAsksForAttention makes one thing after another wrong with a node that is well.
 func TestWhatAsksForAttention(t *testing.T) {
 	for name, c := range map[string]struct {
-		change    func(s *NodeStatus)
+		change    func(s *Node)
 		attention Attention
 		says      string // the beginning of the only point; "": there is none
 	}{
-		"nothing":             {func(*NodeStatus) {}, Fine, ""},
-		"cannot be asked":     {func(s *NodeStatus) { s.Err = session.Hint("it is gone", "look for it", "or not") }, Serious, "it is gone; look for it"},
-		"behind":              {func(s *NodeStatus) { s.Standing.Relation = inventory.Behind }, Notice, ""},
-		"of somebody's":       {func(s *NodeStatus) { s.Standing.Relation = inventory.NotKnownHere }, Warning, ""},
-		"units failed":        {func(s *NodeStatus) { s.Look.Failed = []string{"a", "b"} }, Serious, "2 units failed: a, b"},
-		"many units failed":   {func(s *NodeStatus) { s.Look.Failed = strings.Fields("a b c d e f g") }, Serious, "7 units failed: a, b, c, d, e and 2 more"},
-		"units are not known": {func(s *NodeStatus) { s.Look.UnitsError = "no bus" }, Notice, "failed units are not known: no bus"},
-		"reboot":              {func(s *NodeStatus) { s.Look.Reboot = []string{"kernel", "initrd"} }, Warning, "reboot needed: kernel, initrd changed since the boot"},
-		"no Nix":              {func(s *NodeStatus) { s.Facts.Nix = "" }, Serious, "no working Nix: nix-store does not work there"},
-		"no NixOS":            {func(s *NodeStatus) { s.Facts.NixOS = false }, Warning, "not a NixOS machine"},
-		"nothing boots":       {func(s *NodeStatus) { s.Facts.Profile = "" }, Warning, "nothing boots"},
-		"a specialisation": {func(s *NodeStatus) {
+		"nothing":             {func(*Node) {}, Fine, ""},
+		"cannot be asked":     {func(s *Node) { s.Err = session.Hint("it is gone", "look for it", "or not") }, Serious, "it is gone; look for it"},
+		"behind":              {func(s *Node) { s.Standing.Relation = inventory.Behind }, Notice, ""},
+		"of somebody's":       {func(s *Node) { s.Standing.Relation = inventory.NotKnownHere }, Warning, ""},
+		"units failed":        {func(s *Node) { s.More.Failed = []string{"a", "b"} }, Serious, "2 units failed: a, b"},
+		"many units failed":   {func(s *Node) { s.More.Failed = strings.Fields("a b c d e f g") }, Serious, "7 units failed: a, b, c, d, e and 2 more"},
+		"units are not known": {func(s *Node) { s.More.UnitsError = "no bus" }, Notice, "failed units are not known: no bus"},
+		"reboot":              {func(s *Node) { s.More.Reboot = []string{"kernel", "initrd"} }, Warning, "reboot needed: kernel, initrd changed since the boot"},
+		"no Nix":              {func(s *Node) { s.Facts.Nix = "" }, Serious, "no working Nix: nix-store does not work there"},
+		"no NixOS":            {func(s *Node) { s.Facts.NixOS = false }, Warning, "not a NixOS machine"},
+		"nothing boots":       {func(s *Node) { s.Facts.Profile = "" }, Warning, "nothing boots"},
+		"a specialisation": {func(s *Node) {
 			s.Facts.Current, s.Facts.Specialisation = anotherSystem, "gaming"
 			s.Facts.Last.After.Current = anotherSystem
 		}, Notice, "runs the specialisation gaming"},
-		"another one boots": {func(s *NodeStatus) { s.Facts.Profile = anotherSystem }, Warning, "the next boot brings another system: generation 7, nixos-system-web (1111111…)"},
-		"tried": {func(s *NodeStatus) {
+		"another one boots": {func(s *Node) { s.Facts.Profile = anotherSystem }, Warning, "the next boot brings another system: generation 7, nixos-system-web (1111111…)"},
+		"tried": {func(s *Node) {
 			s.Facts.Current = anotherSystem
 			s.Facts.Last = &agent.JournalEntry{Who: "bob@laptop", Toplevel: anotherSystem, Outcome: agent.JournalActivated, After: agent.JournalState{Current: anotherSystem}}
 		}, Warning, "what runs is only tried by bob@laptop on "},
-		"rolled back": {func(s *NodeStatus) {
+		"rolled back": {func(s *Node) {
 			s.Facts.Last = &agent.JournalEntry{Outcome: agent.JournalRolledBack, Reason: "the link is down", After: agent.JournalState{Current: someSystem}}
 		}, Warning, "the last deployment on 0001-01-01"},
-		"failed": {func(s *NodeStatus) {
+		"failed": {func(s *Node) {
 			s.Facts.Last = &agent.JournalEntry{Outcome: agent.JournalFailed, After: agent.JournalState{Current: someSystem}}
 		}, Serious, "the last deployment on "},
-		"refused": {func(s *NodeStatus) {
+		"refused": {func(s *Node) {
 			s.Facts.Last = &agent.JournalEntry{Outcome: agent.JournalUnchanged, After: agent.JournalState{Current: someSystem}}
 		}, Fine, ""},
-		"a full disk":            {func(s *NodeStatus) { s.Facts.StoreFree = 1 << 20 }, Serious, "the disk is full: 1.0 MB free"},
-		"little room":            {func(s *NodeStatus) { s.Facts.StoreFree = 900e6 }, Warning, "little room: 900 MB free for /nix/store"},
-		"little, and compressed": {func(s *NodeStatus) { s.Facts.StoreFree, s.Facts.StoreCompresses = 900e6, true }, Fine, ""},
-		"a full /boot":           {func(s *NodeStatus) { s.Facts.BootFree, s.Look.BootSize = 20e6, 45e6 }, Warning, "/boot is nearly full: 20 MB free, a new kernel and initrd need 45 MB"},
-		"a root":                 {func(s *NodeStatus) { s.Look.Roots = []agent.Trouble{{Text: "it is gone", Fix: "sudo x"}} }, Warning, "it is gone; on the target: sudo x"},
-		"locked":                 {func(s *NodeStatus) { s.Look.Lock = &agent.Lock{Who: "bob@laptop"} }, Notice, "bob@laptop is deploying to this target"},
-		"armed": {func(s *NodeStatus) {
-			s.Look.Armed = &agent.Armed{Toplevel: someSystem, Who: "bob@laptop", Phase: agent.Waiting, Left: 42}
+		"a full disk":            {func(s *Node) { s.Facts.StoreFree = 1 << 20 }, Serious, "the disk is full: 1.0 MB free"},
+		"little room":            {func(s *Node) { s.Facts.StoreFree = 900e6 }, Warning, "little room: 900 MB free for /nix/store"},
+		"little, and compressed": {func(s *Node) { s.Facts.StoreFree, s.Facts.StoreCompresses = 900e6, true }, Fine, ""},
+		"a full /boot":           {func(s *Node) { s.Facts.BootFree, s.More.BootSize = 20e6, 45e6 }, Warning, "/boot is nearly full: 20 MB free, a new kernel and initrd need 45 MB"},
+		"a root":                 {func(s *Node) { s.More.Roots = []agent.Trouble{{Text: "it is gone", Fix: "sudo x"}} }, Warning, "it is gone; on the target: sudo x"},
+		"locked":                 {func(s *Node) { s.More.Lock = &agent.Lock{Who: "bob@laptop"} }, Notice, "bob@laptop is deploying to this target"},
+		"armed": {func(s *Node) {
+			s.More.Armed = &agent.Armed{Toplevel: someSystem, Who: "bob@laptop", Phase: agent.Waiting, Left: 42}
 		}, Warning, "a switch to nixos-system-web (0000000…) by bob@laptop is waiting: it goes back in 42 s"},
-		"a trial": {func(s *NodeStatus) { s.Look.Armed = &agent.Armed{Toplevel: someSystem, Reboot: true} }, Warning, "nixos-system-web (0000000…) is being tried by a reboot"},
-		"nobody of ferry's was it": {func(s *NodeStatus) {
+		"a trial": {func(s *Node) { s.More.Armed = &agent.Armed{Toplevel: someSystem, Reboot: true} }, Warning, "nixos-system-web (0000000…) is being tried by a reboot"},
+		"nobody of ferry's was it": {func(s *Node) {
 			s.Facts.Current, s.Facts.Profile = anotherSystem, anotherSystem
 		}, Warning, "runs nixos-system-web (1111111…), which no deployment of ferry's left there"},
-		"ferry was never there": {func(s *NodeStatus) {
+		"ferry was never there": {func(s *Node) {
 			s.Facts.Bundle, s.Facts.Committed, s.Facts.Last, s.Facts.LastCommit = "", "", nil, nil
 		}, Notice, ""},
 	} {
@@ -105,13 +105,13 @@ func TestWhatAsksForAttention(t *testing.T) {
 // TestWhatRunsIsKnownByWhoBroughtIt tells the origin of what runs, not of what boots.
 func TestWhatRunsIsKnownByWhoBroughtIt(t *testing.T) {
 	s := wellStatus()
-	s.Look.NixpkgsRevision = strings.Repeat("c", 40)
+	s.More.NixpkgsRevision = strings.Repeat("c", 40)
 	s.readOrigin()
 	if s.Deployed != s.Facts.LastCommit || s.Revision != strings.Repeat("a", 40) || s.Release != "25.05" || s.NixpkgsRevision != strings.Repeat("c", 40) || s.NixpkgsDate.IsZero() {
 		t.Errorf("committed: %+v", s)
 	}
 	tried := wellStatus()
-	tried.Facts.Current, tried.Look.NixpkgsRevision = anotherSystem, strings.Repeat("c", 40)
+	tried.Facts.Current, tried.More.NixpkgsRevision = anotherSystem, strings.Repeat("c", 40)
 	tried.Facts.Last = &agent.JournalEntry{Toplevel: anotherSystem, Revision: "bbbbbbb", Dirty: true, Outcome: agent.JournalActivated, After: agent.JournalState{Current: anotherSystem}}
 	tried.readOrigin()
 	if tried.Deployed != tried.Facts.Last || tried.Revision != "bbbbbbb" || !tried.Dirty || tried.NixpkgsRevision != "b134951" {
@@ -132,7 +132,7 @@ func TestNixpkgsIsOfADay(t *testing.T) {
 		"of none":          {"25.05pre-git", anotherSystem, time.Time{}},
 	} {
 		s := wellStatus()
-		s.Facts.Version, s.Facts.Current, s.Look.NixpkgsDate, s.Look.NixpkgsRevision = c.version, c.current, july.Unix(), strings.Repeat("c", 40)
+		s.Facts.Version, s.Facts.Current, s.More.NixpkgsDate, s.More.NixpkgsRevision = c.version, c.current, july.Unix(), strings.Repeat("c", 40)
 		if s.readOrigin(); !s.NixpkgsDate.Equal(c.want) {
 			t.Errorf("%s: %v", name, s.NixpkgsDate)
 		}

@@ -1,4 +1,7 @@
-package deploy
+// Package status says what runs on nodes, and what there asks for a person: all nodes at once, each as its login user, with no
+// lock and no password where the agent is there already. It also asks for a node's generations and for the journal of its
+// deployments. Nothing is changed. A node that cannot be asked is no failure of the others: [Node] has the reason.
+package status
 
 import (
 	"cmp"
@@ -34,14 +37,14 @@ type Point struct {
 	Text      string
 }
 
-// NodeStatus is what runs on a node, and how it is there.
-type NodeStatus struct {
+// Node is what runs on a node, and how it is there.
+type Node struct {
 	Node inventory.Node
 	// Err is why the node could not be asked; then nothing else is known.
 	Err error
 	// Facts and Look are what its target says.
 	Facts agent.Facts
-	Look  agent.LookResult
+	More  agent.LookResult
 	// Revision is the git revision that what runs was deployed from, Dirty whether there were changes besides, and Standing how it
 	// stands to what is checked out here. Deployed is who brought it and when, nil if nobody knows.
 	Revision string
@@ -58,10 +61,10 @@ type NodeStatus struct {
 	Attention Attention
 }
 
-// Status looks at all nodes at once and gives what asks most for attention first. A node that cannot be asked is in it, with the
+// Of looks at all nodes at once and gives what asks most for attention first. A node that cannot be asked is in it, with the
 // reason. The error is one of this side.
-func Status(ctx context.Context, s session.Session, inv *inventory.Inventory, nodes []inventory.Node) ([]NodeStatus, error) {
-	list := make([]NodeStatus, len(nodes))
+func Of(ctx context.Context, s session.Session, inv *inventory.Inventory, nodes []inventory.Node) ([]Node, error) {
+	list := make([]Node, len(nodes))
 	errs := s.Each(ctx, nodes, func(ctx context.Context, s session.Session, i int) error {
 		conn, err := s.Ask(ctx, nodes[i], session.Reading)
 		if err != nil {
@@ -69,7 +72,7 @@ func Status(ctx context.Context, s session.Session, inv *inventory.Inventory, no
 		}
 		defer conn.Close()
 		list[i].Facts = conn.Hello.Facts
-		list[i].Look, err = conn.Look(ctx)
+		list[i].More, err = conn.Look(ctx)
 		return err
 	})
 	if ctx.Err() != nil {
@@ -81,7 +84,7 @@ func Status(ctx context.Context, s session.Session, inv *inventory.Inventory, no
 		s := &list[i]
 		s.Node, s.Err = nodes[i], errs[i]
 		if s.Err != nil {
-			s.Facts, s.Look = agent.Facts{}, agent.LookResult{}
+			s.Facts, s.More = agent.Facts{}, agent.LookResult{}
 		}
 		s.readOrigin()
 		key := s.Revision
@@ -99,20 +102,20 @@ func Status(ctx context.Context, s session.Session, inv *inventory.Inventory, no
 		s.Standing = standing
 		s.attend()
 	}
-	slices.SortStableFunc(list, func(a, b NodeStatus) int {
+	slices.SortStableFunc(list, func(a, b Node) int {
 		return cmp.Or(cmp.Compare(b.Attention, a.Attention), cmp.Compare(a.Node.Name, b.Node.Name))
 	})
 	return list, nil
 }
 
 // readOrigin finds out where what runs is from.
-func (s *NodeStatus) readOrigin() {
+func (s *Node) readOrigin() {
 	v := parseNixOSVersion(s.Facts.Version)
 	s.Release, s.NixpkgsRevision, s.NixpkgsDate = v.release, v.revision, v.date
-	if s.Look.NixpkgsRevision != "" && s.Facts.Current == s.Facts.Committed {
-		s.NixpkgsRevision = s.Look.NixpkgsRevision
-		if s.NixpkgsDate.IsZero() && s.Look.NixpkgsDate > 0 {
-			s.NixpkgsDate = time.Unix(s.Look.NixpkgsDate, 0).UTC()
+	if s.More.NixpkgsRevision != "" && s.Facts.Current == s.Facts.Committed {
+		s.NixpkgsRevision = s.More.NixpkgsRevision
+		if s.NixpkgsDate.IsZero() && s.More.NixpkgsDate > 0 {
+			s.NixpkgsDate = time.Unix(s.More.NixpkgsDate, 0).UTC()
 		}
 	}
 	left, known := session.WhatLeft(s.Facts, s.Facts.Current)
@@ -122,7 +125,7 @@ func (s *NodeStatus) readOrigin() {
 }
 
 // attend finds what asks for attention.
-func (s *NodeStatus) attend() {
+func (s *Node) attend() {
 	switch {
 	case s.Err != nil:
 		text := s.Err.Error()
@@ -131,8 +134,8 @@ func (s *NodeStatus) attend() {
 		}
 		s.Points = []Point{{Serious, text}}
 	default:
-		s.Points = slices.Concat(workPoints(s.Facts, s.Look), unitPoints(s.Look), systemPoints(s.Facts, s.Look), diskPoints(s.Facts, s.Look))
-		for _, t := range s.Look.Roots {
+		s.Points = slices.Concat(workPoints(s.Facts, s.More), UnitPoints(s.More), systemPoints(s.Facts, s.More), diskPoints(s.Facts, s.More))
+		for _, t := range s.More.Roots {
 			s.Points = append(s.Points, Point{Warning, t.Text + "; on the target: " + t.Fix})
 		}
 	}
@@ -193,10 +196,10 @@ func byName(who string) string {
 	return " by " + who
 }
 
-// unitsNamed is how many failed units a person is told by name.
-const unitsNamed = 5
+// UnitsNamed is how many failed units a person is told by name.
+const UnitsNamed = 5
 
-func unitPoints(more agent.LookResult) []Point {
+func UnitPoints(more agent.LookResult) []Point {
 	if more.UnitsError != "" {
 		return []Point{{Notice, "failed units are not known: " + more.UnitsError}}
 	}
@@ -204,9 +207,9 @@ func unitPoints(more agent.LookResult) []Point {
 	if n == 0 {
 		return nil
 	}
-	text := prose.Count(n, "unit") + " failed: " + strings.Join(more.Failed[:min(n, unitsNamed)], ", ")
-	if n > unitsNamed {
-		text += fmt.Sprintf(" and %d more", n-unitsNamed)
+	text := prose.Count(n, "unit") + " failed: " + strings.Join(more.Failed[:min(n, UnitsNamed)], ", ")
+	if n > UnitsNamed {
+		text += fmt.Sprintf(" and %d more", n-UnitsNamed)
 	}
 	return []Point{{Serious, text}}
 }
@@ -242,8 +245,8 @@ func systemPoints(facts agent.Facts, more agent.LookResult) []Point {
 	return points
 }
 
-// scarce is how many bytes of a store are so few that the next deployment may not fit.
-const scarce = 1 << 30
+// Scarce is how many bytes of a store are so few that the next deployment may not fit.
+const Scarce = 1 << 30
 
 func diskPoints(facts agent.Facts, more agent.LookResult) []Point {
 	var points []Point
@@ -251,17 +254,17 @@ func diskPoints(facts agent.Facts, more agent.LookResult) []Point {
 	case facts.StoreFree == 0:
 	case facts.StoreFree < session.MinimumFree:
 		points = append(points, Point{Serious, fmt.Sprintf("the disk is full: %s free for /nix/store", prose.Size(uint64(facts.StoreFree)))})
-	case facts.StoreFree < scarce && !facts.StoreCompresses:
+	case facts.StoreFree < Scarce && !facts.StoreCompresses:
 		points = append(points, Point{Warning, fmt.Sprintf("little room: %s free for /nix/store", prose.Size(uint64(facts.StoreFree)))})
 	}
-	if err := fitsBoot(facts, more.BootSize); err != nil {
+	if err := FitsBoot(facts, more.BootSize); err != nil {
 		points = append(points, Point{Warning, err.Error()})
 	}
 	return points
 }
 
-// fitsBoot tells whether kernel and initrd of n bytes together fit into the target's /boot; 0: they need not, or nothing is known.
-func fitsBoot(facts agent.Facts, n int64) error {
+// FitsBoot tells whether kernel and initrd of n bytes together fit into the target's /boot; 0: they need not, or nothing is known.
+func FitsBoot(facts agent.Facts, n int64) error {
 	if n == 0 || facts.BootFree >= n {
 		return nil
 	}

@@ -1,4 +1,4 @@
-package deploy
+package verify
 
 import (
 	"cmp"
@@ -32,9 +32,9 @@ type WrongPath struct {
 // Whole tells whether all is as registered.
 func (c *Contents) Whole() bool { return len(c.Wrong) == 0 }
 
-// VerifyContents has a node's target read all that the deployed system needs, and compare it with the hashes that its Nix has
-// registered. Nothing is changed. A failure is an [*Error]; paths that are wrong are none.
-func VerifyContents(ctx context.Context, with session.Session, inv *inventory.Inventory, node inventory.Node) (*Contents, error) {
+// OnDisk has a node's target read all that the deployed system needs, and compare it with the hashes that its Nix has
+// registered. Nothing is changed. A failure is an [*session.Error]; paths that are wrong are none.
+func OnDisk(ctx context.Context, with session.Session, inv *inventory.Inventory, node inventory.Node) (*Contents, error) {
 	visit, err := with.Visit(inv, node, session.Reading)
 	if err != nil {
 		return nil, err

@@ -1,4 +1,7 @@
-package deploy
+// Package verify proves that a node has what ferry says: [There] and [Here] that plain nixos-rebuild would build the very system
+// that was deployed, [OnDisk] that the target's disk has it as its Nix has registered it. A difference is a result and no
+// error; errors are [session.Error], and leave the node unchanged.
+package verify
 
 import (
 	"context"
@@ -26,10 +29,10 @@ type Verified struct {
 	Unknown string        `json:"unknown"`
 }
 
-// Verify has a node's target evaluate what the last deployment left there, with its own Nix and in the way of plain
+// There has a node's target evaluate what the last deployment left there, with its own Nix and in the way of plain
 // nixos-rebuild, and compares that with what was deployed. Nothing is built, fetched or activated there; derivations are
-// written to its store. A failure is an [*Error].
-func Verify(ctx context.Context, with session.Session, inv *inventory.Inventory, node inventory.Node) (*Verified, error) {
+// written to its store. A failure is an [*session.Error].
+func There(ctx context.Context, with session.Session, inv *inventory.Inventory, node inventory.Node) (*Verified, error) {
 	visit, err := with.Visit(inv, node, session.Reading)
 	if err != nil {
 		return nil, err
@@ -104,9 +107,9 @@ func evaluateThere(ctx context.Context, visit *session.Visit) (agent.EvaluateRes
 	return there, nil
 }
 
-// VerifyHere compares what ferry evaluates the working tree to with what plain nixos-rebuild would, both on this machine. A
-// failure is an [*Error].
-func VerifyHere(ctx context.Context, with session.Session, inv *inventory.Inventory, node inventory.Node) (*Verified, error) {
+// Here compares what ferry evaluates the working tree to with what plain nixos-rebuild would, both on this machine. A
+// failure is an [*session.Error].
+func Here(ctx context.Context, with session.Session, inv *inventory.Inventory, node inventory.Node) (*Verified, error) {
 	visit, err := with.Visit(inv, node, session.Reading)
 	if err != nil {
 		return nil, err

@@ -1,4 +1,4 @@
-package deploy
+package preview
 
 import (
 	"context"
@@ -17,7 +17,7 @@ import (
 // that is needed first.
 type reader struct {
 	*session.Visit
-	opts  Previewing
+	opts  Options
 	local *nix.LocalServe
 	facts agent.Facts
 	have  *agent.GenerationsResult

@@ -1,4 +1,7 @@
-package deploy
+// Package examine finds what would make a deployment fail before there is one: on this machine, and on the targets as root, as a
+// deployment would meet them. It makes the rules that a deployment is stopped by into findings, each with what to do about it.
+// Nothing is changed, but the agent is put on a target where it is missing. What is wrong is a [Finding] and no error.
+package examine
 
 import (
 	"cmp"
@@ -14,29 +17,30 @@ import (
 	"ferry/internal/nix"
 	"ferry/internal/prose"
 	"ferry/internal/session"
+	"ferry/internal/status"
 
 	"golang.org/x/sys/unix"
 )
 
 // Finding is one thing that was looked at before a deployment.
 type Finding struct {
-	Node      string    // "": it is about this machine
-	About     string    // what was looked at: nix, ssh, …
-	Attention Attention // Fine: it is well; Serious: a deployment would fail
+	Node      string           // "": it is about this machine
+	About     string           // what was looked at: nix, ssh, …
+	Attention status.Attention // Fine: it is well; Serious: a deployment would fail
 	Text      string
 	Fixes     []string // what to do about it; where there are several, one is enough
 }
 
-// Examination says how nodes are examined.
-type Examination struct {
+// Options says how nodes are examined.
+type Options struct {
 	// Quick leaves out what takes time here: test builds and evaluations.
 	Quick bool
 }
 
-// Examine finds out what would go wrong with a deployment of nodes before there is one, on this machine and on theirs. Nothing is
+// Nodes finds out what would go wrong with a deployment of nodes before there is one, on this machine and on theirs. Nothing is
 // changed, but the agent is put on a target where it is missing. All there is to say is in the findings, sorted: this machine's
 // first, then the nodes', those that ask for most attention first. The error is that of a context that ended.
-func Examine(ctx context.Context, with session.Session, inv *inventory.Inventory, nodes []inventory.Node, opts Examination) ([]Finding, error) {
+func Nodes(ctx context.Context, with session.Session, inv *inventory.Inventory, nodes []inventory.Node, opts Options) ([]Finding, error) {
 	findings := examineHere(ctx, with, inv)
 	evaluations := make([]evaluated, len(nodes))
 	if !opts.Quick {
@@ -66,8 +70,8 @@ func Examine(ctx context.Context, with session.Session, inv *inventory.Inventory
 			found[i][j].Node = nodes[i].Name
 		}
 	}
-	worst := func(list []Finding) Attention {
-		worst := Fine
+	worst := func(list []Finding) status.Attention {
+		worst := status.Fine
 		for _, f := range list {
 			worst = max(worst, f.Attention)
 		}
@@ -86,7 +90,7 @@ func well(about, format string, args ...any) Finding {
 
 // broken is a finding of something that would make a deployment fail.
 func broken(about string, err error) Finding {
-	return Finding{About: about, Attention: Serious, Text: err.Error(), Fixes: session.HintsOf(err)}
+	return Finding{About: about, Attention: status.Serious, Text: err.Error(), Fixes: session.HintsOf(err)}
 }
 
 // Broken is what a check finds that cannot go on: an inventory that cannot be opened, a Nix that does not work.
@@ -110,7 +114,7 @@ func examineHere(ctx context.Context, with session.Session, inv *inventory.Inven
 func sourceFinding(s inventory.Source) Finding {
 	f := well("source", "%s", prose.Size(uint64(s.Size)))
 	if s.Big() {
-		f.Attention, f.Text = Warning, f.Text+" go to the store, here and on every target"
+		f.Attention, f.Text = status.Warning, f.Text+" go to the store, here and on every target"
 		f.Fixes = []string{"in a git work tree: git rm -r --cached what no configuration needs, and name it in .gitignore",
 			"elsewhere: move it out of the inventory's folder"}
 	}
@@ -127,11 +131,11 @@ func storeHere() (f Finding, known bool) {
 	f = well("store", "%s free for /nix/store", prose.Size(free))
 	switch {
 	case free < session.MinimumFree:
-		f.Attention = Serious
-	case free < scarce:
-		f.Attention = Warning
+		f.Attention = status.Serious
+	case free < status.Scarce:
+		f.Attention = status.Warning
 	}
-	if f.Attention > Fine {
+	if f.Attention > status.Fine {
 		f.Fixes = []string{"nix-collect-garbage --delete-older-than 30d"}
 	}
 	return f, true
@@ -221,7 +225,7 @@ func evaluateEach(ctx context.Context, with session.Session, inv *inventory.Inve
 				systems: []string{evaluation.ToplevelSystem, evaluation.BundleSystem}}
 			to[i].finding = well("evaluation", "%s", cmp.Or(evaluation.NixpkgsVersion, "it evaluates"))
 			if evaluation.Impure != "" && !nodes[i].Impure {
-				to[i].finding.Attention, to[i].finding.Text = Notice, "not pure: "+evaluation.Impure
+				to[i].finding.Attention, to[i].finding.Text = status.Notice, "not pure: "+evaluation.Impure
 				to[i].finding.Fixes = []string{"if that is meant: impure = true; for this node"}
 			}
 		})

@@ -1,4 +1,4 @@
-package deploy
+package examine
 
 import (
 	"context"
@@ -14,6 +14,7 @@ import (
 	"ferry/internal/prose"
 	"ferry/internal/session"
 	"ferry/internal/ship"
+	"ferry/internal/status"
 )
 
 // examined is a node whose target is examined.
@@ -66,7 +67,7 @@ func (x *examined) target(ctx context.Context) error {
 	defer conn.Close()
 	ssh := well("ssh", "%s, host %s", x.Node.Target, conn.Hello.Facts.Host)
 	if conn.Interactive() {
-		ssh.Attention, ssh.Text = Notice, "ssh asks a person for the login; a switch is then confirmed by less than a login"
+		ssh.Attention, ssh.Text = status.Notice, "ssh asks a person for the login; a switch is then confirmed by less than a login"
 		ssh.Fixes = []string{"let ssh-agent have the key: ssh-add"}
 	}
 	x.add(ssh)
@@ -119,7 +120,7 @@ func (x *examined) facts(facts agent.Facts) {
 	}
 	for _, c := range session.Forgets(facts) {
 		f := broken(c.About, c.Err)
-		f.Attention = Notice
+		f.Attention = status.Notice
 		x.add(f)
 	}
 	x.judge("systemd", session.RollsBack(facts), "systemd %d", facts.Systemd)
@@ -138,7 +139,7 @@ func clockFinding(facts agent.Facts, begin, end time.Time) Finding {
 		if there.After(end) {
 			word = "ahead"
 		}
-		f.Attention, f.Text = Warning, fmt.Sprintf("it is %s %s: certificates, and times in the journal, may be wrong", difference.Round(time.Second), word)
+		f.Attention, f.Text = status.Warning, fmt.Sprintf("it is %s %s: certificates, and times in the journal, may be wrong", difference.Round(time.Second), word)
 		f.Fixes = []string{"on the target: services.timesyncd.enable = true; and look at timedatectl", "if this machine's is wrong: timedatectl here"}
 	}
 	return f
@@ -151,14 +152,14 @@ func (x *examined) state(ctx context.Context, facts agent.Facts, more agent.Look
 		x.add(well("roots", "the deployed system is protected"))
 	}
 	for _, t := range more.Roots {
-		f := Finding{About: "roots", Attention: Warning, Text: t.Text, Fixes: []string{"on the target: " + t.Fix}}
+		f := Finding{About: "roots", Attention: status.Warning, Text: t.Text, Fixes: []string{"on the target: " + t.Fix}}
 		if t.Blocks {
-			f.Attention = Serious
+			f.Attention = status.Serious
 		}
 		x.add(f)
 	}
 	if a := more.Armed; a != nil && a.Reboot {
-		x.add(Finding{About: "trial", Attention: Warning, Text: session.SystemName(a.Toplevel) + " is being tried by a reboot, and is not committed",
+		x.add(Finding{About: "trial", Attention: status.Warning, Text: session.SystemName(a.Toplevel) + " is being tried by a reboot, and is not committed",
 			Fixes: []string{"wait until that has ended; ferry status " + x.Node.Name + " shows it"}})
 	}
 	p := x.Known(ctx, x.toplevel)
@@ -168,16 +169,16 @@ func (x *examined) state(ctx context.Context, facts agent.Facts, more agent.Look
 // unitFinding judges the units that have failed, as the node's checks would.
 func unitFinding(more agent.LookResult, policy health.UnitPolicy) Finding {
 	if more.UnitsError != "" {
-		return Finding{About: "units", Attention: Notice, Text: "failed units are not known: " + more.UnitsError}
+		return Finding{About: "units", Attention: status.Notice, Text: "failed units are not known: " + more.UnitsError}
 	}
-	points := unitPoints(more)
+	points := status.UnitPoints(more)
 	if len(points) == 0 {
 		return well("units", "none has failed")
 	}
-	f := Finding{About: "units", Attention: Warning, Text: points[0].Text,
-		Fixes: []string{"on the target: systemctl status " + strings.Join(more.Failed[:min(len(more.Failed), unitsNamed)], " ")}}
+	f := Finding{About: "units", Attention: status.Warning, Text: points[0].Text,
+		Fixes: []string{"on the target: systemctl status " + strings.Join(more.Failed[:min(len(more.Failed), status.UnitsNamed)], " ")}}
 	if policy == health.None {
-		f.Attention, f.Text = Serious, f.Text+`; with checks.units.failed = "none" a switch would be rolled back`
+		f.Attention, f.Text = status.Serious, f.Text+`; with checks.units.failed = "none" a switch would be rolled back`
 	}
 	return f
 }
@@ -199,11 +200,11 @@ func (x *examined) disks(ctx context.Context, conn *agent.Session, facts agent.F
 	}
 	boot := well("boot", "%s free", prose.Size(uint64(facts.BootFree)))
 	size, known := bootNeeds(string(x.toplevel), x.built, more)
-	if err := fitsBoot(facts, size); err != nil {
+	if err := status.FitsBoot(facts, size); err != nil {
 		boot = broken("boot", err)
 		if !known {
 			// Only if they change.
-			boot.Attention = Warning
+			boot.Attention = status.Warning
 		}
 	}
 	x.add(boot)

@@ -1,4 +1,6 @@
-package deploy
+// Package leave is the way on without ferry: [ByHand] gives a deployment as commands of ssh and Nix, [Write] a folder that builds
+// a node's bundle with nix-build alone, and proves it. Targets are not connected to.
+package leave
 
 import (
 	"context"
@@ -13,9 +15,9 @@ import (
 	"ferry/internal/session"
 )
 
-// Abandon writes to the folder dir what makes a node's bundle without ferry, and proves it: nix-build has to make the same
-// store path of it that ferry makes. A failure is an [*Error].
-func Abandon(ctx context.Context, with session.Session, inv *inventory.Inventory, node inventory.Node, dir string) (nix.StorePath, error) {
+// Write writes to the folder dir what makes a node's bundle without ferry, and proves it: nix-build has to make the same
+// store path of it that ferry makes. A failure is an [*session.Error].
+func Write(ctx context.Context, with session.Session, inv *inventory.Inventory, node inventory.Node, dir string) (nix.StorePath, error) {
 	visit, err := with.Visit(inv, node, session.Reading)
 	if err != nil {
 		return "", err
