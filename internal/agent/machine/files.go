@@ -68,6 +68,7 @@ const (
 	KindAwaited
 )
 
+// NewFiles reads files of a machine, within the bounds of one comparison.
 func NewFiles(r Root) *Files {
 	return &Files{root: r, left: maxInspectedFiles, bytes: maxInspectedBytes}
 }
@@ -173,6 +174,7 @@ func (f *Files) Names(p string, within ...string) ([]string, Presence) {
 	return names, Present
 }
 
+// Below tells whether a path is in one of the folders, or below it.
 func Below(p string, folders []string) bool {
 	return slices.ContainsFunc(folders, func(folder string) bool { return strings.HasPrefix(p, folder+"/") })
 }

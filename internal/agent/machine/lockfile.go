@@ -179,6 +179,7 @@ func ReplaceLock(name, turn string) error {
 	return os.Rename(next, name)
 }
 
+// TryLock takes the lock on a file if nobody else has it.
 func TryLock(file *os.File) (free bool, err error) {
 	err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
@@ -190,6 +191,7 @@ func TryLock(file *os.File) (free bool, err error) {
 	return true, nil
 }
 
+// Flock takes, shares or tries the lock on a file, as how says: see flock(2).
 func Flock(file *os.File, how int) error { return syscall.Flock(int(file.Fd()), how) }
 
 // IsCurrent tells whether a file is the one that has its name: another one may have taken its place since it was opened.

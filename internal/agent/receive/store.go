@@ -245,6 +245,7 @@ func (s *Receiver) substitute(ctx context.Context, serve *nix.Serve, paths, vali
 	return valid, arrived(ctx, s.opts.Root)
 }
 
+// NewDecoder reads the compressed streams of requests with as much memory as ferry counts on.
 func NewDecoder(r io.Reader) (*zstd.Decoder, error) {
 	return zstd.NewReader(r, zstd.WithDecoderMaxWindow(agent.ShipWindow), zstd.WithDecoderLowmem(true), zstd.WithDecoderConcurrency(1))
 }
@@ -252,6 +253,7 @@ func NewDecoder(r io.Reader) (*zstd.Decoder, error) {
 // maxAsked is how many paths one request may ask about: their indexes must fit into the frame of the answer.
 const maxAsked = 100_000
 
+// ReadPaths reads a compressed list of store paths, one on a line.
 func ReadPaths(r io.Reader) ([]nix.StorePath, error) {
 	z, err := NewDecoder(r)
 	if err != nil {

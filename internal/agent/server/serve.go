@@ -1,5 +1,3 @@
-// Package server is the agent's side of the protocol of package agent: it runs as root on a target, for one deployment, and
-// ends with its input. Everything that must outlive a lost connection runs in a job of its own (see Job).
 package server
 
 import (

@@ -25,6 +25,7 @@ type Manager struct {
 	folder string // the user's runtime folder
 }
 
+// System is the manager of the system.
 func System(runner *run.Runner, r machine.Root) Manager {
 	return Manager{root: r, runner: runner}
 }

@@ -16,6 +16,7 @@ type Printed string
 // maxSaid is how much of it is looked at, in bytes. What tells how far it came stands at the beginning.
 const maxSaid = 1 << 20
 
+// ReadPrinted reads what was printed into a log from a place on; nothing if that is no file.
 func ReadPrinted(log *os.File, from int64) Printed {
 	if info, err := log.Stat(); err != nil || !info.Mode().IsRegular() {
 		return ""

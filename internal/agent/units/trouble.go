@@ -16,6 +16,7 @@ func Troubled(ctx context.Context, runner *run.Runner, r machine.Root) []string 
 	return System(runner, r).TroubledNow(ctx)
 }
 
+// TroubledNow names the units that are in trouble, as far as that is known.
 func (m Manager) TroubledNow(ctx context.Context) []string {
 	units, _ := m.AskTroubled(ctx)
 	return units
@@ -131,6 +132,7 @@ func TroubledBefore(ctx context.Context, runner *run.Runner, r machine.Root) []s
 	return AskAll(managers, func(m Manager) []string { return m.TroubledBefore(ctx) })
 }
 
+// TroubledBefore names the units that are in trouble before a switch: see [TroubledBefore].
 func (m Manager) TroubledBefore(ctx context.Context) []string {
 	units := m.TroubledNow(ctx)
 	services, err := m.services(ctx, []string{"*.service"})
