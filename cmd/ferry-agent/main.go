@@ -105,7 +105,7 @@ func agentMain(args []string) error {
 		if len(args) != 2 {
 			return fmt.Errorf("usage: ferry-agent lane SOCKET")
 		}
-		return receive.Lane(ctx, args[1], os.Stdin, os.Stdout)
+		return receive.Channel(ctx, args[1], os.Stdin, os.Stdout)
 	case "build-probe":
 		return server.BuildProbe()
 	}

@@ -50,7 +50,7 @@ func (s *Session) installed() (string, error) {
 	return program, nil
 }
 
-// dial runs the agent's program on the far end of channel, to dial an address or as a lane to a socket.
+// dial runs the agent's program on the far end of channel, to dial an address or as a channel to a socket.
 func dial(ctx context.Context, channel *target.Channel, program, word, address string) (net.Conn, error) {
 	// What becomes of ctx once it is connected does not concern the connection.
 	life, stop := context.WithCancel(context.WithoutCancel(ctx))

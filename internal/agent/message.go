@@ -146,8 +146,8 @@ type Request struct {
 	Action string `json:"action,omitempty"`
 	// Root says that MethodShip's stream ends with the bundle, which is kept by a GC root until it is committed.
 	Root nix.StorePath `json:"root,omitempty"`
-	// Lanes is the token that MethodShip's lanes begin with; empty: it has none. The agent tells at once that it has begun.
-	Lanes string `json:"lanes,omitempty"`
+	// Channels is the token that MethodShip's channels begin with; empty: it has none. The agent tells at once that it has begun.
+	Channels string `json:"lanes,omitempty"`
 	// Job names the deployment's work of MethodActivate and MethodCommit on the target: asked for again after a lost
 	// connection, the work is not begun again but followed, from Offset bytes of its log on. 8 to 64 of a-z and 0-9.
 	Job    string `json:"job,omitempty"`
@@ -239,7 +239,7 @@ const (
 	KindUnsafe   ErrorKind = "unsafe"
 	KindNone     ErrorKind = "none there" // no switch to attach to
 	KindBase     ErrorKind = "base"       // MethodShip: the path could not be rebuilt from its bases; what came before is there
-	KindLane     ErrorKind = "lane"       // MethodShip: a lane did not bring what it should; what came before is there
+	KindChannel  ErrorKind = "lane"       // MethodShip: a channel did not bring what it should; what came before is there
 	KindOther    ErrorKind = ""
 )
 
@@ -282,7 +282,7 @@ func (e *ResponseError) Output() []string { return e.Stderr }
 type Progress struct {
 	Registered int    `json:"registered,omitempty"` // MethodShip: paths that the target's Nix has verified and registered
 	Received   uint64 `json:"received,omitempty"`   // MethodShip: bytes of the stream that have been read
-	Begun      bool   `json:"begun,omitempty"`      // MethodShip, with lanes: nothing but the request has been read
+	Begun      bool   `json:"begun,omitempty"`      // MethodShip, with channels: nothing but the request has been read
 	Phase      Phase  `json:"phase,omitempty"`      // MethodSwitch, MethodFinish: what has begun
 }
 

@@ -46,13 +46,13 @@ func writePaths(w io.Writer, paths []nix.StorePath) error {
 }
 
 // Ship sends the stream that send writes (see [ShipHeader]) and calls progress as the stream comes and paths are registered. root, the path that
-// all others are for, is then kept from being collected until it is committed. A lane that fails is a [*ResponseError] of [KindLane].
+// all others are for, is then kept from being collected until it is committed. A channel that fails is a [*ResponseError] of [KindChannel].
 func (s *Session) Ship(ctx context.Context, root nix.StorePath, send func(w *Stream) error, progress func(Progress)) (ShipResult, error) {
 	stream := s.newStream(ctx)
 	defer stream.close()
 	r := Request{Method: MethodShip, Root: root}
 	if stream.join != nil {
-		r.Lanes = stream.token
+		r.Channels = stream.token
 	}
 	begin := time.Now()
 	response, err := s.request(ctx, r, func(w io.Writer) error {

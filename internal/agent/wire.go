@@ -22,11 +22,11 @@ type FrameType byte
 const (
 	FrameHello    FrameType = 'h' // from the agent, first of all: Hello as JSON
 	FrameRequest  FrameType = 'q' // from ferry: Request as JSON; the agent works on one at a time
-	FrameData     FrameType = 'd' // from ferry: a piece of the request's stream; an empty one ends it
+	FrameData     FrameType = 'd' // from ferry: a chunk of the request's stream; an empty one ends it
 	FrameResponse FrameType = 'r' // from the agent, one per request: Response as JSON
 	FrameProgress FrameType = 'p' // from the agent, while it works on a request: Progress as JSON
 	FrameLog      FrameType = 'l' // from the agent: bytes that the activation wrote
-	FrameLane     FrameType = 'a' // from ferry: a piece of the request's stream that comes over a lane: LanePiece
+	FrameChannel  FrameType = 'a' // from ferry: a chunk of the request's stream that comes over a channel: ChannelChunk
 	FrameAlive    FrameType = 'k' // empty: from ferry at any time, from the agent while ferry waits for it: it is still there
 )
 
@@ -146,9 +146,9 @@ type DataReader struct {
 	rest   []byte
 	err    error
 
-	// Lane, when set, fills p with the next bytes of a lane; without it no piece may be announced.
-	Lane     func(lane int, p []byte) error
-	piece    []byte // the last one of a lane
+	// Channel, when set, fills p with the next bytes of a channel; without it no chunk may be announced.
+	Channel  func(channel int, p []byte) error
+	chunk    []byte // the last one of a channel
 	draining bool   // what is announced is not wanted any more
 }
 
@@ -169,8 +169,8 @@ func (d *DataReader) Read(p []byte) (int, error) {
 		switch {
 		case err != nil:
 			d.err = noEOF(err)
-		case t == FrameLane && d.Lane != nil:
-			d.takePiece(payload)
+		case t == FrameChannel && d.Channel != nil:
+			d.takeChunk(payload)
 		case t != FrameData:
 			d.err = fmt.Errorf("%w %q in the middle of a stream", errFrame, t)
 		case len(payload) == 0:
@@ -184,40 +184,40 @@ func (d *DataReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// takePiece makes the piece that a frame announces the rest.
-func (d *DataReader) takePiece(payload []byte) {
+// takeChunk makes the chunk that a frame announces the rest.
+func (d *DataReader) takeChunk(payload []byte) {
 	if d.draining {
 		return
 	}
-	announced, err := parseLanePiece(payload)
+	announced, err := parseChannelChunk(payload)
 	if err != nil {
 		d.err = err
 		return
 	}
-	if d.piece == nil {
-		d.piece = make([]byte, MaxLanePiece)
+	if d.chunk == nil {
+		d.chunk = make([]byte, MaxChunk)
 	}
-	piece := d.piece[:announced.Length]
-	if err := d.Lane(announced.Lane, piece); err != nil {
-		d.err = &LaneError{err}
+	chunk := d.chunk[:announced.Length]
+	if err := d.Channel(announced.Channel, chunk); err != nil {
+		d.err = &ChannelError{err}
 		return
 	}
-	if sha256.Sum256(piece) != announced.Sum {
-		d.err = &LaneError{errors.New("what came is not what was sent")}
+	if sha256.Sum256(chunk) != announced.Sum {
+		d.err = &ChannelError{errors.New("what came is not what was sent")}
 		return
 	}
-	d.rest = piece
+	d.rest = chunk
 }
 
-// Lost tells whether the stream has ended with the connection or with a lane, and not as ferry ends one.
+// Lost tells whether the stream has ended with the connection or with a channel, and not as ferry ends one.
 func (d *DataReader) Lost() bool {
 	return d.err != nil && d.err != io.EOF && !errors.Is(d.err, errFrame)
 }
 
 // Drain reads the stream to its end, so that the next frame is read as what it is.
 func (d *DataReader) Drain() error {
-	var lane *LaneError
-	if errors.As(d.err, &lane) {
+	var channel *ChannelError
+	if errors.As(d.err, &channel) {
 		d.err = nil
 	}
 	d.draining = true
@@ -240,14 +240,14 @@ type LogWriter struct {
 
 func (w LogWriter) Write(p []byte) (int, error) {
 	for done := 0; done < len(p); {
-		piece := p[done:min(len(p), done+MaxFrame)]
-		if err := w.Wire.Write(FrameLog, piece); err != nil {
+		chunk := p[done:min(len(p), done+MaxFrame)]
+		if err := w.Wire.Write(FrameLog, chunk); err != nil {
 			if w.Gone != nil {
 				w.Gone()
 			}
 			return done, err
 		}
-		done += len(piece)
+		done += len(chunk)
 	}
 	return len(p), nil
 }

@@ -46,7 +46,7 @@ func (s *shipment) run(ctx context.Context) func(*agent.Session) error {
 			case errors.As(err, &wrong) && !s.whole[wrong.Path]:
 				s.whole[wrong.Path] = true
 				s.d.Note(wrong.Error() + "; it is sent as a whole. If it happens again, look at that machine's disk, and run there: sudo nix-store --verify --check-contents")
-			case !s.oneChannel && errors.As(err, &response) && response.Kind == agent.KindLane:
+			case !s.oneChannel && errors.As(err, &response) && response.Kind == agent.KindChannel:
 				s.d.Note(err.Error() + "; the ship goes on over one channel")
 				s.oneChannel = true
 				continue

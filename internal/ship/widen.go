@@ -10,8 +10,8 @@ type wide interface {
 	io.Writer
 	// RoundTrip is how long the target takes to answer; 0: not known.
 	RoundTrip() time.Duration
-	// Lanes is how many channels there are beside the first one; Widen begins to open another, or tells that none can be had.
-	Lanes() int
+	// Channels is how many channels there are beside the first one; Widen begins to open another, or tells that none can be had.
+	Channels() int
 	Widen() bool
 }
 
@@ -26,7 +26,7 @@ const (
 	worthLeft = 8 * sshWindow
 	// shortestLook is the least time between two looks at what the stream carries.
 	shortestLook = 300 * time.Millisecond
-	// faster is by how much the first lane has to make the stream faster for there to be more.
+	// faster is by how much the first channel has to make the stream faster for there to be more.
 	faster = 1.15
 )
 
@@ -37,12 +37,12 @@ type widener struct {
 	left func() uint64 // bytes that are still to be sent, about
 	now  func() time.Time
 
-	since  sample // the last look; at zero: there was none
-	total  sample
-	full   int     // looks at which the windows were the limit, one after another
-	lanes  int     // at the last look
-	before float64 // bytes per second before the first lane
-	ended  bool    // there is nothing more to decide
+	since    sample // the last look; at zero: there was none
+	total    sample
+	full     int     // looks at which the windows were the limit, one after another
+	channels int     // at the last look
+	before   float64 // bytes per second before the first channel
+	ended    bool    // there is nothing more to decide
 }
 
 func newWidener(to wide, left func() uint64, now func() time.Time) *widener {
@@ -84,28 +84,28 @@ func (w *widener) look() {
 	rate := float64(w.total.bytes-w.since.bytes) / took.Seconds()
 	busy := w.total.blocked-w.since.blocked > took/2
 	w.since = w.total
-	lanes := w.to.Lanes()
+	channels := w.to.Channels()
 	switch {
-	case lanes != w.lanes:
+	case channels != w.channels:
 		// A channel that has just come, or gone, had its window empty.
-		w.lanes, w.full = lanes, 0
-	case !busy || rate*trip.Seconds() < nearWindow*sshWindow*float64(1+lanes):
+		w.channels, w.full = channels, 0
+	case !busy || rate*trip.Seconds() < nearWindow*sshWindow*float64(1+channels):
 		w.full = 0
-		w.ended = lanes > 0 && rate < w.before*faster
-	case lanes > 0 && rate < w.before*faster:
+		w.ended = channels > 0 && rate < w.before*faster
+	case channels > 0 && rate < w.before*faster:
 		w.ended = true
 	default:
 		w.full++
-		w.widen(rate, lanes)
+		w.widen(rate, channels)
 	}
 }
 
-// widen opens the first lane after two looks, and then, if that has made it faster, all others.
-func (w *widener) widen(rate float64, lanes int) {
+// widen opens the first channel after two looks, and then, if that has made it faster, all others.
+func (w *widener) widen(rate float64, channels int) {
 	switch {
 	case w.left() < worthLeft:
 		w.ended = true
-	case lanes > 0:
+	case channels > 0:
 		for w.to.Widen() {
 		}
 		w.ended = true

@@ -12,17 +12,17 @@ type link struct {
 	trip      time.Duration
 	bandwidth float64 // bytes per second; 0: no limit
 	sender    float64 // bytes per second that this machine makes
-	refused   bool    // no lane comes
-	most      int     // lanes that do something
+	refused   bool    // no channel comes
+	most      int     // channels that do something
 
 	clock time.Time
 	asked int
-	ready time.Time // when the last lane asked for is there
+	ready time.Time // when the last channel asked for is there
 }
 
 func (l *link) RoundTrip() time.Duration { return l.trip }
 
-func (l *link) Lanes() int {
+func (l *link) Channels() int {
 	if l.refused || l.clock.Before(l.ready) {
 		return 0
 	}
@@ -30,7 +30,7 @@ func (l *link) Lanes() int {
 }
 
 func (l *link) Widen() bool {
-	if l.asked == agent.MaxLanes || l.refused && l.asked > 0 {
+	if l.asked == agent.MaxChannels || l.refused && l.asked > 0 {
 		return false
 	}
 	l.asked++
@@ -40,7 +40,7 @@ func (l *link) Widen() bool {
 
 // Write takes as long as the channels do.
 func (l *link) Write(p []byte) (int, error) {
-	rate := sshWindow * float64(1+min(l.Lanes(), l.most)) / max(l.trip, time.Millisecond).Seconds()
+	rate := sshWindow * float64(1+min(l.Channels(), l.most)) / max(l.trip, time.Millisecond).Seconds()
 	if l.bandwidth > 0 {
 		rate = min(rate, l.bandwidth)
 	}
@@ -50,8 +50,8 @@ func (l *link) Write(p []byte) (int, error) {
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
-// TestLanesAreOpenedWhereTheWindowIsTheLimit locks when there are lanes, and how many.
-func TestLanesAreOpenedWhereTheWindowIsTheLimit(t *testing.T) {
+// TestChannelsAreOpenedWhereTheWindowIsTheLimit locks when there are channels, and how many.
+func TestChannelsAreOpenedWhereTheWindowIsTheLimit(t *testing.T) {
 	const size = 200 << 20
 	for name, c := range map[string]struct {
 		link link
@@ -63,7 +63,7 @@ func TestLanesAreOpenedWhereTheWindowIsTheLimit(t *testing.T) {
 		"no way at all":              {link{}, size, 0},
 		"the bandwidth is the limit": {link{trip: 100 * time.Millisecond, bandwidth: 12e6, most: 3}, size, 0},
 		"the bandwidth is not far":   {link{trip: 100 * time.Millisecond, bandwidth: 20e6, most: 3}, size, 1},
-		"one lane does not help":     {link{trip: 100 * time.Millisecond, most: 0}, size, 1},
+		"one channel does not help":     {link{trip: 100 * time.Millisecond, most: 0}, size, 1},
 		"this machine is the limit":  {link{trip: 100 * time.Millisecond, sender: 15e6, most: 3}, size, 0},
 		"another session is refused": {link{trip: 100 * time.Millisecond, refused: true}, size, 1},
 		"not much is left":           {link{trip: 100 * time.Millisecond, most: 3}, 24 << 20, 0},
@@ -83,7 +83,7 @@ func TestLanesAreOpenedWhereTheWindowIsTheLimit(t *testing.T) {
 				}
 			}
 			if l.asked != c.want {
-				t.Errorf("%d lanes were asked for, want %d", l.asked, c.want)
+				t.Errorf("%d channels were asked for, want %d", l.asked, c.want)
 			}
 		})
 	}

@@ -8,11 +8,11 @@
 // next agent's receiver finds it, and goes on with that path or ends it.
 //
 // The stream is a header for each path, and its NAR or the chunks of a difference to paths that are here, its bases. More channels of the
-// same connection may carry parts of it: each is joined with the agent's socket by a process of its own, see [Lane].
+// same connection may carry parts of it: each is joined with the agent's socket by a process of its own, see [Channel].
 //
 // Where nothing is written before the lock is held, what may come is written down first, and forgotten when all of it is on the disk:
 // what is still written down in another boot is in doubt, and is read before it is activated.
 //
-// A [StreamError] is a stream of ferry's that breaks its own format or ends too early; an [agent.ResponseError] of the kind base or lane
+// A [StreamError] is a stream of ferry's that breaks its own format or ends too early; an [agent.ResponseError] of the kind base or channel
 // says that ferry may try in another way. All else is a fault of the target's, in nix-store's own words where it had some.
 package receive

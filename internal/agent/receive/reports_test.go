@@ -34,18 +34,18 @@ func toldOf(t *testing.T, out *bytes.Buffer) []agent.Progress {
 func TestFerryIsToldAtOnceAndNotTooOftenWhatHasCome(t *testing.T) {
 	var out bytes.Buffer
 	r := &reports{wire: agent.NewWire(strings.NewReader(""), &out)}
-	const pieces, length = 3000, 1000
-	stream := r.reader(io.LimitReader(zeros{}, pieces*length))
-	piece := make([]byte, length)
-	if _, err := io.ReadFull(stream, piece); err != nil {
+	const chunks, length = 3000, 1000
+	stream := r.reader(io.LimitReader(zeros{}, chunks*length))
+	chunk := make([]byte, length)
+	if _, err := io.ReadFull(stream, chunk); err != nil {
 		t.Fatal(err)
 	}
 	if told := toldOf(t, &out); len(told) != 1 || told[0].Received != length {
 		t.Fatalf("after the first bytes it is told %+v", told)
 	}
 	begin := time.Now()
-	for range pieces - 1 {
-		if _, err := io.ReadFull(stream, piece); err != nil {
+	for range chunks - 1 {
+		if _, err := io.ReadFull(stream, chunk); err != nil {
 			t.Fatal(err)
 		}
 		r.registered()
@@ -56,7 +56,7 @@ func TestFerryIsToldAtOnceAndNotTooOftenWhatHasCome(t *testing.T) {
 	if most := int(took/leastEvery) + 2; len(told) > most {
 		t.Errorf("it is told %d times in %v", len(told), took)
 	}
-	if last := told[len(told)-1]; last.Received != pieces*length || last.Registered != pieces-1 {
+	if last := told[len(told)-1]; last.Received != chunks*length || last.Registered != chunks-1 {
 		t.Errorf("in the end it is told %+v", last)
 	}
 	r.end()

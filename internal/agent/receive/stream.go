@@ -24,12 +24,12 @@ func (s *Receiver) Ship(ctx context.Context, r agent.Request, stream *agent.Data
 			return nil, err
 		}
 	}
-	defer s.openLanes(ctx, r, stream)()
+	defer s.openChannels(ctx, r, stream)()
 	s.expected = map[nix.StorePath]bool{}
 	count, err := s.receive(ctx, stream)
-	var lane *agent.LaneError
-	if errors.As(err, &lane) {
-		return nil, s.laneLost(lane)
+	var channel *agent.ChannelError
+	if errors.As(err, &channel) {
+		return nil, s.channelLost(channel)
 	}
 	if err == nil {
 		err = stream.Drain()

@@ -26,19 +26,19 @@ func knock(t *testing.T, socket, greeting string) (net.Conn, string) {
 	return conn, string(answer[:n])
 }
 
-// TestALaneIsTheLoginUsersWithTheToken locks who may join, and as what.
-func TestALaneIsTheLoginUsersWithTheToken(t *testing.T) {
+// TestAChannelIsTheLoginUsersWithTheToken locks who may join, and as what.
+func TestAChannelIsTheLoginUsersWithTheToken(t *testing.T) {
 	for name, c := range map[string]struct {
 		uid      int
 		greeting string
 		want     string
 	}{
-		"right":            {os.Getuid(), laneToken + "\x02", "\x02"},
-		"of another user":  {os.Getuid() + 1, laneToken + "\x00", ""},
-		"another token":    {os.Getuid(), strings.ToUpper(laneToken) + "\x00", ""},
-		"too high":         {os.Getuid(), laneToken + "\x03", ""},
-		"taken already":    {os.Getuid(), laneToken + "\x01", ""},
-		"without a number": {os.Getuid(), laneToken, ""},
+		"right":            {os.Getuid(), shipToken + "\x02", "\x02"},
+		"of another user":  {os.Getuid() + 1, shipToken + "\x00", ""},
+		"another token":    {os.Getuid(), strings.ToUpper(shipToken) + "\x00", ""},
+		"too high":         {os.Getuid(), shipToken + "\x03", ""},
+		"taken already":    {os.Getuid(), shipToken + "\x01", ""},
+		"without a number": {os.Getuid(), shipToken, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			socket := t.TempDir() + "/run/lanes"
@@ -49,7 +49,7 @@ func TestALaneIsTheLoginUsersWithTheToken(t *testing.T) {
 			if err := os.WriteFile(socket, nil, 0o644); err != nil {
 				t.Fatal(err)
 			}
-			l, err := listenLanes(socket, c.uid, laneToken)
+			l, err := listenChannels(socket, c.uid, shipToken)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -58,7 +58,7 @@ func TestALaneIsTheLoginUsersWithTheToken(t *testing.T) {
 				t.Errorf("%v, %v", info.Mode(), err)
 			}
 			if name == "taken already" {
-				if _, answer := knock(t, socket, laneToken+"\x01"); answer != "\x01" {
+				if _, answer := knock(t, socket, shipToken+"\x01"); answer != "\x01" {
 					t.Errorf("the first was answered %q", answer)
 				}
 			}
@@ -75,13 +75,13 @@ func TestALaneIsTheLoginUsersWithTheToken(t *testing.T) {
 			}
 		})
 	}
-	if _, err := listenLanes(t.TempDir()+"/lanes", -1, laneToken); err == nil {
+	if _, err := listenChannels(t.TempDir()+"/lanes", -1, shipToken); err == nil {
 		t.Error("nobody knows who the login user is, and somebody may join")
 	}
 }
 
-// TestALaneBringsWhatWasSentOrSaysWhyNot reads from lanes that bring all, end early, bring nothing, or are not there.
-func TestALaneBringsWhatWasSentOrSaysWhyNot(t *testing.T) {
+// TestAChannelBringsWhatWasSentOrSaysWhyNot reads from channels that bring all, end early, bring nothing, or are not there.
+func TestAChannelBringsWhatWasSentOrSaysWhyNot(t *testing.T) {
 	for name, c := range map[string]struct {
 		sent string
 		end  bool
@@ -96,13 +96,13 @@ func TestALaneBringsWhatWasSentOrSaysWhyNot(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			socket := t.TempDir() + "/lanes"
-			l, err := listenLanes(socket, os.Getuid(), laneToken)
+			l, err := listenChannels(socket, os.Getuid(), shipToken)
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer l.close()
 			if name != "nobody is there" {
-				conn, answer := knock(t, socket, laneToken+"\x01")
+				conn, answer := knock(t, socket, shipToken+"\x01")
 				if answer != "\x01" {
 					t.Fatalf("answered %q", answer)
 				}
@@ -116,21 +116,21 @@ func TestALaneBringsWhatWasSentOrSaysWhyNot(t *testing.T) {
 			if name == "a part, late" {
 				l.limit = 50 * time.Millisecond
 			}
-			piece := make([]byte, len("piece"))
-			err = l.read(1, piece)
-			if c.says == "" && (err != nil || string(piece) != "piece") || c.says != "" && (err == nil || err.Error() != c.says) {
-				t.Errorf("%q, %v", piece, err)
+			chunk := make([]byte, len("piece"))
+			err = l.read(1, chunk)
+			if c.says == "" && (err != nil || string(chunk) != "piece") || c.says != "" && (err == nil || err.Error() != c.says) {
+				t.Errorf("%q, %v", chunk, err)
 			}
 		})
 	}
 }
 
-// TestLaneJoinsItsStreamsWithTheSocket runs what ferry runs as the login user, until the ship ends and until ferry ends.
-func TestLaneJoinsItsStreamsWithTheSocket(t *testing.T) {
+// TestChannelJoinsItsStreamsWithTheSocket runs what ferry runs as the login user, until the ship ends and until ferry ends.
+func TestChannelJoinsItsStreamsWithTheSocket(t *testing.T) {
 	for _, ends := range []string{"the ship", "ferry"} {
 		t.Run(ends, func(t *testing.T) {
 			socket := t.TempDir() + "/lanes"
-			l, err := listenLanes(socket, os.Getuid(), laneToken)
+			l, err := listenChannels(socket, os.Getuid(), shipToken)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -138,26 +138,26 @@ func TestLaneJoinsItsStreamsWithTheSocket(t *testing.T) {
 			in, far := io.Pipe()
 			near, out := io.Pipe()
 			ended := make(chan error, 1)
-			go func() { ended <- Lane(t.Context(), socket, in, out) }()
+			go func() { ended <- Channel(t.Context(), socket, in, out) }()
 			line := make([]byte, len(agent.Connected)+1)
 			if _, err := io.ReadFull(near, line); err != nil || string(line) != agent.Connected+"\n" {
 				t.Fatalf("%q, %v", line, err)
 			}
-			if _, err := io.WriteString(far, laneToken+"\x00"); err != nil {
+			if _, err := io.WriteString(far, shipToken+"\x00"); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := io.ReadFull(near, line[:1]); err != nil || line[0] != 0 {
 				t.Fatalf("%q, %v", line[:1], err)
 			}
 			go func() { _, _ = io.WriteString(far, "piece") }()
-			piece := make([]byte, len("piece"))
-			if err := l.read(0, piece); err != nil || string(piece) != "piece" {
-				t.Errorf("%q, %v", piece, err)
+			chunk := make([]byte, len("piece"))
+			if err := l.read(0, chunk); err != nil || string(chunk) != "piece" {
+				t.Errorf("%q, %v", chunk, err)
 			}
 			if ends == "ferry" {
 				_ = far.Close()
-				if err := l.read(0, piece); err == nil {
-					t.Errorf("then %q", piece)
+				if err := l.read(0, chunk); err == nil {
+					t.Errorf("then %q", chunk)
 				}
 			}
 			l.close()
@@ -168,9 +168,9 @@ func TestLaneJoinsItsStreamsWithTheSocket(t *testing.T) {
 			}
 		})
 	}
-	if err := Lane(t.Context(), t.TempDir()+"/lanes", nil, nil); err == nil || !strings.Contains(err.Error(), "no such file") {
+	if err := Channel(t.Context(), t.TempDir()+"/lanes", nil, nil); err == nil || !strings.Contains(err.Error(), "no such file") {
 		t.Errorf("without a ship: %v", err)
 	}
 }
 
-const laneToken = "abcdefghijklmnopqrstuvwxyz"
+const shipToken = "abcdefghijklmnopqrstuvwxyz"

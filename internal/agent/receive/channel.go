@@ -19,39 +19,39 @@ import (
 )
 
 const (
-	// laneLimit is how long a piece that was announced may take. It was on its way before: a link that is silent for as long is given
+	// chunkLimit is how long a chunk that was announced may take. It was on its way before: a link that is silent for as long is given
 	// up by ssh first.
-	laneLimit = time.Minute
-	// laneGreetingLimit is how long who comes to the socket may take to say what for.
-	laneGreetingLimit = 5 * time.Second
+	chunkLimit = time.Minute
+	// greetingLimit is how long who comes to the socket may take to say what for.
+	greetingLimit = 5 * time.Second
 )
 
-// lanes are the lanes of one ship: connections of the login user's to a socket. Nothing that they bring is believed; see
-// [agent.LanePiece].
-type lanes struct {
+// channels are the channels of one ship: connections of the login user's to a socket. Nothing that they bring is believed; see
+// [agent.ChannelChunk].
+type channels struct {
 	listener *net.UnixListener
 	uid      int // the login user
 	token    string
 	limit    time.Duration
 
 	mu     sync.Mutex
-	joined [agent.MaxLanes]*net.UnixConn
+	joined [agent.MaxChannels]*net.UnixConn
 	closed bool
 }
 
-// openLanes lets lanes join the ship that r asks for, if it is to have some, and says that it has begun. Without a socket, or a login user, none
+// openChannels lets channels join the ship that r asks for, if it is to have some, and says that it has begun. Without a socket, or a login user, none
 // can join, and nothing else is different.
-func (s *Receiver) openLanes(ctx context.Context, r agent.Request, stream *agent.DataReader) (closed func()) {
-	if r.Lanes == "" {
+func (s *Receiver) openChannels(ctx context.Context, r agent.Request, stream *agent.DataReader) (closed func()) {
+	if r.Channels == "" {
 		return func() {}
 	}
 	// At once: ferry measures the round trip by it.
 	_ = s.opts.Wire.WriteJSON(agent.FrameProgress, agent.Progress{Begun: true})
-	l, err := listenLanes(s.opts.Root.Path(agent.LaneSocket), s.opts.LoginUID(), r.Lanes)
+	l, err := listenChannels(s.opts.Root.Path(agent.ChannelSocket), s.opts.LoginUID(), r.Channels)
 	if err != nil {
 		return func() {}
 	}
-	stream.Lane = l.read
+	stream.Channel = l.read
 	stop := context.AfterFunc(ctx, l.close)
 	return func() {
 		stop()
@@ -59,17 +59,17 @@ func (s *Receiver) openLanes(ctx context.Context, r agent.Request, stream *agent
 	}
 }
 
-// laneLost is the answer to a ship that a lane has ended. It names the path that is kept, with which ferry can go on at once.
-func (s *Receiver) laneLost(lane *agent.LaneError) error {
-	refused := &agent.ResponseError{Kind: agent.KindLane, Text: run.Clean(lane.Error())}
+// channelLost is the answer to a ship that a channel has ended. It names the path that is kept, with which ferry can go on at once.
+func (s *Receiver) channelLost(channel *agent.ChannelError) error {
+	refused := &agent.ResponseError{Kind: agent.KindChannel, Text: run.Clean(channel.Error())}
 	if s.kept = findKept(s.opts.Root, s.opts.Program); s.kept != nil {
 		refused.Kept = &s.kept.state.Kept
 	}
 	return refused
 }
 
-// listenLanes makes the socket, which is the login user's alone. What an agent that was killed has left there goes.
-func listenLanes(socket string, uid int, token string) (*lanes, error) {
+// listenChannels makes the socket, which is the login user's alone. What an agent that was killed has left there goes.
+func listenChannels(socket string, uid int, token string) (*channels, error) {
 	if uid < 0 {
 		return nil, errors.New("it is not known who the login user is")
 	}
@@ -91,13 +91,13 @@ func listenLanes(socket string, uid int, token string) (*lanes, error) {
 		_ = listener.Close()
 		return nil, err
 	}
-	l := &lanes{listener: listener, uid: uid, token: token, limit: laneLimit}
+	l := &channels{listener: listener, uid: uid, token: token, limit: chunkLimit}
 	go l.accept()
 	return l, nil
 }
 
 // accept hears who comes, one after another.
-func (l *lanes) accept() {
+func (l *channels) accept() {
 	for {
 		conn, err := l.listener.AcceptUnix()
 		if err != nil {
@@ -109,18 +109,18 @@ func (l *lanes) accept() {
 	}
 }
 
-// admit takes a connection as the lane that it says it is.
-func (l *lanes) admit(conn *net.UnixConn) bool {
+// admit takes a connection as the channel that it says it is.
+func (l *channels) admit(conn *net.UnixConn) bool {
 	if machine.PeerUID(conn) != l.uid {
 		return false
 	}
-	_ = conn.SetDeadline(time.Now().Add(laneGreetingLimit))
-	var greeting [agent.LaneGreeting]byte
+	_ = conn.SetDeadline(time.Now().Add(greetingLimit))
+	var greeting [agent.ChannelGreeting]byte
 	if _, err := io.ReadFull(conn, greeting[:]); err != nil {
 		return false
 	}
 	n := int(greeting[len(greeting)-1])
-	if subtle.ConstantTimeCompare(greeting[:len(greeting)-1], []byte(l.token)) != 1 || n >= agent.MaxLanes {
+	if subtle.ConstantTimeCompare(greeting[:len(greeting)-1], []byte(l.token)) != 1 || n >= agent.MaxChannels {
 		return false
 	}
 	l.mu.Lock()
@@ -128,7 +128,7 @@ func (l *lanes) admit(conn *net.UnixConn) bool {
 	if l.closed || l.joined[n] != nil {
 		return false
 	}
-	// Before the answer, behind which the first piece may be announced.
+	// Before the answer, behind which the first chunk may be announced.
 	l.joined[n] = conn
 	if _, err := conn.Write(greeting[len(greeting)-1:]); err != nil {
 		l.joined[n] = nil
@@ -137,8 +137,8 @@ func (l *lanes) admit(conn *net.UnixConn) bool {
 	return true
 }
 
-// read fills p with what a lane brings. It takes not longer than the limit.
-func (l *lanes) read(n int, p []byte) error {
+// read fills p with what a channel brings. It takes not longer than the limit.
+func (l *channels) read(n int, p []byte) error {
 	l.mu.Lock()
 	conn := l.joined[n]
 	l.mu.Unlock()
@@ -156,8 +156,8 @@ func (l *lanes) read(n int, p []byte) error {
 	return err
 }
 
-// close ends the lanes, and with each the program that carries it here.
-func (l *lanes) close() {
+// close ends the channels, and with each the program that carries it here.
+func (l *channels) close() {
 	_ = l.listener.Close()
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -169,8 +169,8 @@ func (l *lanes) close() {
 	}
 }
 
-// Lane joins in and out with the socket of an agent that ships, until either ends. It needs no privileges but to be the login user.
-func Lane(ctx context.Context, socket string, in io.Reader, out io.Writer) error {
+// Channel joins in and out with the socket of an agent that ships, until either ends. It needs no privileges but to be the login user.
+func Channel(ctx context.Context, socket string, in io.Reader, out io.Writer) error {
 	conn, err := new(net.Dialer).DialContext(ctx, "unix", socket)
 	if err != nil {
 		return errors.New(run.Clean(fmt.Sprintf("connect to %s: %v", socket, Reason(err))))

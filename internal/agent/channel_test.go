@@ -13,16 +13,16 @@ import (
 	"time"
 )
 
-// crossing is a stream from end to end: a main channel, and lanes that the far side has in what it admits.
+// crossing is a stream from end to end: a main channel, and channels that the far side has in what it admits.
 type crossing struct {
 	t      *testing.T
 	stream *Stream
 	reader *DataReader
 	near   *Wire
-	far    [MaxLanes]chan net.Conn
+	far    [MaxChannels]chan net.Conn
 }
 
-// cross makes one, whose lanes are joined by what greets answers with.
+// cross makes one, whose channels are joined by what greets answers with.
 func cross(t *testing.T, join func(ctx context.Context, c *crossing) (net.Conn, error)) *crossing {
 	t.Helper()
 	in, out := io.Pipe()
@@ -30,11 +30,11 @@ func cross(t *testing.T, join func(ctx context.Context, c *crossing) (net.Conn, 
 	for i := range c.far {
 		c.far[i] = make(chan net.Conn, 1)
 	}
-	s := &Stream{main: c.near.DataWriter(), announce: func(p []byte) error { return c.near.Write(FrameLane, p) }, token: strings.Repeat("t", laneToken)}
+	s := &Stream{main: c.near.DataWriter(), announce: func(p []byte) error { return c.near.Write(FrameChannel, p) }, token: strings.Repeat("t", tokenLength)}
 	s.ctx, s.cancel = context.WithCancel(t.Context())
 	s.join = func(ctx context.Context) (net.Conn, error) { return join(ctx, c) }
 	c.stream = s
-	c.reader.Lane = func(n int, p []byte) error {
+	c.reader.Channel = func(n int, p []byte) error {
 		conn := <-c.far[n]
 		c.far[n] <- conn
 		_, err := io.ReadFull(conn, p)
@@ -47,34 +47,34 @@ func cross(t *testing.T, join func(ctx context.Context, c *crossing) (net.Conn, 
 	return c
 }
 
-// joined is the far side of a lane that is taken as what it says.
+// joined is the far side of a channel that is taken as what it says.
 func joined(_ context.Context, c *crossing) (net.Conn, error) {
 	near, far := net.Pipe()
 	go func() {
-		greeting := make([]byte, LaneGreeting)
+		greeting := make([]byte, ChannelGreeting)
 		if _, err := io.ReadFull(far, greeting); err != nil {
 			return
 		}
-		if string(greeting[:laneToken]) != c.stream.token {
+		if string(greeting[:tokenLength]) != c.stream.token {
 			_ = far.Close()
 			return
 		}
-		n := greeting[laneToken]
+		n := greeting[tokenLength]
 		c.far[n] <- far
 		_, _ = far.Write([]byte{n})
 	}()
 	return near, nil
 }
 
-// widened waits until there are as many lanes.
-func (c *crossing) widened(lanes int) {
+// widened waits until there are as many channels.
+func (c *crossing) widened(channels int) {
 	c.t.Helper()
-	for range lanes {
+	for range channels {
 		if !c.stream.Widen() {
-			c.t.Fatal("there is no other lane")
+			c.t.Fatal("there is no other channel")
 		}
 	}
-	c.until("the lanes are there", func() bool { return c.stream.Lanes() == lanes })
+	c.until("the channels are there", func() bool { return c.stream.Channels() == channels })
 }
 
 func (c *crossing) until(what string, is func() bool) {
@@ -86,13 +86,13 @@ func (c *crossing) until(what string, is func() bool) {
 	}
 }
 
-// send writes everything in pieces of all sizes, from another goroutine.
+// send writes everything in chunks of all sizes, from another goroutine.
 func (c *crossing) send(text []byte) (sent <-chan error) {
 	done := make(chan error, 1)
 	go func() {
 		random := rand.New(rand.NewPCG(1, 2))
 		for len(text) > 0 {
-			n := min(len(text), 1+random.IntN(3*MaxLanePiece))
+			n := min(len(text), 1+random.IntN(3*MaxChunk))
 			if _, err := c.stream.Write(text[:n]); err != nil {
 				done <- err
 				return
@@ -110,9 +110,9 @@ func noise(size int) []byte {
 	return text
 }
 
-// TestAStreamOverLanesArrivesInOrder sends one that gets its lanes on its way.
-func TestAStreamOverLanesArrivesInOrder(t *testing.T) {
-	for lanes := range MaxLanes + 1 {
+// TestAStreamOverChannelsArrivesInOrder sends one that gets its channels on its way.
+func TestAStreamOverChannelsArrivesInOrder(t *testing.T) {
+	for channels := range MaxChannels + 1 {
 		c := cross(t, joined)
 		text := noise(12 << 20)
 		half := len(text) / 2
@@ -128,27 +128,27 @@ func TestAStreamOverLanesArrivesInOrder(t *testing.T) {
 			t.Fatal(err)
 		}
 		c.reader.err = nil
-		c.widened(lanes)
+		c.widened(channels)
 		sent = c.send(text[half:])
 		got, err := io.ReadAll(c.reader)
 		if err != nil || !bytes.Equal(got, text[half:]) {
-			t.Errorf("%d lanes: the second half is another one, %v", lanes, err)
+			t.Errorf("%d channels: the second half is another one, %v", channels, err)
 		}
 		if err := <-sent; err != nil {
 			t.Error(err)
 		}
-		if lanes == MaxLanes && c.stream.Widen() {
-			t.Error("there is one more lane")
+		if channels == MaxChannels && c.stream.Widen() {
+			t.Error("there is one more channel")
 		}
-		for n := range lanes {
-			c.until("the lane has its memory back", func() bool { return len(c.stream.lanes[n].spare) == lanePieces })
+		for n := range channels {
+			c.until("the channel has its memory back", func() bool { return len(c.stream.channels[n].spare) == chunksAhead })
 		}
 	}
 }
 
-// TestALaneThatFailsEndsTheStream has lanes that lie, end in a piece and die, each noticed at the piece that is missing. The far side can
+// TestAChannelThatFailsEndsTheStream has channels that lie, end in a chunk and die, each noticed at the chunk that is missing. The far side can
 // then go on with the next request.
-func TestALaneThatFailsEndsTheStream(t *testing.T) {
+func TestAChannelThatFailsEndsTheStream(t *testing.T) {
 	for name, hurt := range map[string]func(conn net.Conn, p []byte) error{
 		"lies":            func(_ net.Conn, p []byte) error { p[len(p)/2] ^= 1; return nil },
 		"ends in a piece": func(conn net.Conn, p []byte) error { _ = conn.Close(); return io.ErrUnexpectedEOF },
@@ -156,12 +156,12 @@ func TestALaneThatFailsEndsTheStream(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := cross(t, joined)
 			c.widened(2)
-			read, pieces := c.reader.Lane, 0
-			c.reader.Lane = func(n int, p []byte) error {
+			read, chunks := c.reader.Channel, 0
+			c.reader.Channel = func(n int, p []byte) error {
 				if err := read(n, p); err != nil {
 					return err
 				}
-				if pieces++; pieces < 5 {
+				if chunks++; chunks < 5 {
 					return nil
 				}
 				conn := <-c.far[n]
@@ -171,7 +171,7 @@ func TestALaneThatFailsEndsTheStream(t *testing.T) {
 			text := noise(8 << 20)
 			sent := c.send(text)
 			got, err := io.ReadAll(c.reader)
-			var lost *LaneError
+			var lost *ChannelError
 			if !errors.As(err, &lost) || !c.reader.Lost() {
 				t.Fatalf("got %v", err)
 			}
@@ -188,13 +188,13 @@ func TestALaneThatFailsEndsTheStream(t *testing.T) {
 	}
 }
 
-// TestALaneThatDiesHereIsNotUsedAgain locks that a lane that nothing was sent over may end without a loss.
-func TestALaneThatDiesHereIsNotUsedAgain(t *testing.T) {
+// TestAChannelThatDiesHereIsNotUsedAgain locks that a channel that nothing was sent over may end without a loss.
+func TestAChannelThatDiesHereIsNotUsedAgain(t *testing.T) {
 	c := cross(t, joined)
 	c.widened(2)
 	conn := <-c.far[1]
 	_ = conn.Close()
-	c.until("it is noticed", func() bool { return c.stream.Lanes() == 1 })
+	c.until("it is noticed", func() bool { return c.stream.Channels() == 1 })
 	text := noise(4 << 20)
 	sent := c.send(text)
 	if got, err := io.ReadAll(c.reader); err != nil || !bytes.Equal(got, text) {
@@ -205,8 +205,8 @@ func TestALaneThatDiesHereIsNotUsedAgain(t *testing.T) {
 	}
 }
 
-// TestAStreamGoesOnWithoutLanesThatCannotBeHad has some that cannot be opened, are not taken, or are taken for another one.
-func TestAStreamGoesOnWithoutLanesThatCannotBeHad(t *testing.T) {
+// TestAStreamGoesOnWithoutChannelsThatCannotBeHad has some that cannot be opened, are not taken, or are taken for another one.
+func TestAStreamGoesOnWithoutChannelsThatCannotBeHad(t *testing.T) {
 	for name, join := range map[string]func(ctx context.Context, c *crossing) (net.Conn, error){
 		"refused": func(context.Context, *crossing) (net.Conn, error) { return nil, errors.New("no further session") },
 		"closed": func(context.Context, *crossing) (net.Conn, error) {
@@ -216,7 +216,7 @@ func TestAStreamGoesOnWithoutLanesThatCannotBeHad(t *testing.T) {
 		"taken for another": func(context.Context, *crossing) (net.Conn, error) {
 			near, far := net.Pipe()
 			go func() {
-				_, _ = io.ReadFull(far, make([]byte, LaneGreeting))
+				_, _ = io.ReadFull(far, make([]byte, ChannelGreeting))
 				_, _ = far.Write([]byte{7})
 			}()
 			return near, nil
@@ -233,18 +233,18 @@ func TestAStreamGoesOnWithoutLanesThatCannotBeHad(t *testing.T) {
 			if got, err := io.ReadAll(c.reader); err != nil || !bytes.Equal(got, text) {
 				t.Errorf("something else has come, %v", err)
 			}
-			if err := <-sent; err != nil || c.stream.Lanes() != 0 {
-				t.Errorf("%d lanes, %v", c.stream.Lanes(), err)
+			if err := <-sent; err != nil || c.stream.Channels() != 0 {
+				t.Errorf("%d channels, %v", c.stream.Channels(), err)
 			}
 		})
 	}
 }
 
-// TestTheEndOfAShipEndsItsLanes locks that neither a lane that is blocked nor one that is on its way to be one outlives the ship.
-func TestTheEndOfAShipEndsItsLanes(t *testing.T) {
+// TestTheEndOfAShipEndsItsChannels locks that neither a channel that is blocked nor one that is on its way to be one outlives the ship.
+func TestTheEndOfAShipEndsItsChannels(t *testing.T) {
 	waits := make(chan struct{})
 	c := cross(t, func(ctx context.Context, c *crossing) (net.Conn, error) {
-		if c.stream.Lanes() == 0 {
+		if c.stream.Channels() == 0 {
 			return joined(ctx, c)
 		}
 		close(waits)
@@ -252,9 +252,9 @@ func TestTheEndOfAShipEndsItsLanes(t *testing.T) {
 		return nil, ctx.Err()
 	})
 	c.widened(1)
-	// Nobody reads it: its pieces are all in use.
-	for range lanePieces {
-		if err := c.stream.lanes[0].send(noise(1<<10), func([]byte) error { return nil }); err != nil {
+	// Nobody reads it: its chunks are all in use.
+	for range chunksAhead {
+		if err := c.stream.channels[0].send(noise(1<<10), func([]byte) error { return nil }); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -265,15 +265,15 @@ func TestTheEndOfAShipEndsItsLanes(t *testing.T) {
 	if _, err := io.Copy(io.Discard, far); err != nil {
 		t.Errorf("its other end: %v", err)
 	}
-	if c.stream.Lanes() != 0 || c.stream.Widen() {
-		t.Error("there are lanes")
+	if c.stream.Channels() != 0 || c.stream.Widen() {
+		t.Error("there are channels")
 	}
 }
 
-// TestAPieceNeedsALane locks that a request that has no lanes takes no piece of one.
-func TestAPieceNeedsALane(t *testing.T) {
+// TestAChunkNeedsAChannel locks that a request that has no channels takes no chunk of one.
+func TestAChunkNeedsAChannel(t *testing.T) {
 	var stream bytes.Buffer
-	if err := NewWire(nil, &stream).Write(FrameLane, LanePiece{Length: 1}.announcement()); err != nil {
+	if err := NewWire(nil, &stream).Write(FrameChannel, ChannelChunk{Length: 1}.announcement()); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := NewWire(&stream, nil).DataReader().Read(make([]byte, 1)); !errors.Is(err, errFrame) {
@@ -281,22 +281,22 @@ func TestAPieceNeedsALane(t *testing.T) {
 	}
 }
 
-// What announces a piece says nothing that costs the agent more than a piece.
-func FuzzParseLanePiece(f *testing.F) {
-	f.Add(LanePiece{Lane: MaxLanes - 1, Length: MaxLanePiece, Sum: sha256.Sum256(nil)}.announcement())
-	f.Add(LanePiece{Lane: MaxLanes, Length: 1}.announcement())
-	f.Add(LanePiece{Length: MaxLanePiece + 1}.announcement())
-	f.Add(LanePiece{}.announcement())
+// What announces a chunk says nothing that costs the agent more than a chunk.
+func FuzzParseChannelChunk(f *testing.F) {
+	f.Add(ChannelChunk{Channel: MaxChannels - 1, Length: MaxChunk, Sum: sha256.Sum256(nil)}.announcement())
+	f.Add(ChannelChunk{Channel: MaxChannels, Length: 1}.announcement())
+	f.Add(ChannelChunk{Length: MaxChunk + 1}.announcement())
+	f.Add(ChannelChunk{}.announcement())
 	f.Add([]byte(nil))
 	f.Fuzz(func(t *testing.T, payload []byte) {
-		p, err := parseLanePiece(payload)
+		p, err := parseChannelChunk(payload)
 		if err != nil {
 			if !errors.Is(err, errFrame) {
 				t.Error(err)
 			}
 			return
 		}
-		if p.Lane >= MaxLanes || p.Length < 1 || p.Length > MaxLanePiece || !bytes.Equal(p.announcement(), payload) {
+		if p.Channel >= MaxChannels || p.Length < 1 || p.Length > MaxChunk || !bytes.Equal(p.announcement(), payload) {
 			t.Errorf("%q is %+v", payload, p)
 		}
 	})

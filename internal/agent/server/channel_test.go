@@ -17,13 +17,13 @@ import (
 	"ferry/internal/nix"
 )
 
-const laneToken = "abcdefghijklmnopqrstuvwxyz"
+const shipToken = "abcdefghijklmnopqrstuvwxyz"
 
-// laneShip is a ship of a large path whose every second piece goes over a lane.
-type laneShip struct {
+// channelShip is a ship of a large path whose every second chunk goes over a channel.
+type channelShip struct {
 	*berth
-	f    *ferry
-	lane net.Conn
+	f       *ferry
+	channel net.Conn
 }
 
 // isLoginOf makes the machine know that this process is of the user who logged in.
@@ -33,31 +33,31 @@ func isLoginOf(m *fakeMachine) {
 	m.Write("/etc/passwd", fmt.Sprintf("alice:x:%d:0::/:/bin/sh\n", os.Getuid()))
 }
 
-func newLaneShip(t *testing.T) *laneShip {
+func newChannelShip(t *testing.T) *channelShip {
 	t.Helper()
 	b := newBerth(t)
 	isLoginOf(b.fakeMachine)
-	return &laneShip{berth: b, f: b.connect(locked("s1"))}
+	return &channelShip{berth: b, f: b.connect(locked("s1"))}
 }
 
-// begin asks for the ship, hears that it has begun, and joins a lane.
-func (s *laneShip) begin() {
+// begin asks for the ship, hears that it has begun, and joins a channel.
+func (s *channelShip) begin() {
 	s.T.Helper()
-	s.f.send(agent.Request{Method: agent.MethodShip, Lanes: laneToken})
+	s.f.send(agent.Request{Method: agent.MethodShip, Channels: shipToken})
 	kind, payload, err := s.f.wire.Read()
 	if err != nil || kind != agent.FrameProgress || !bytes.Contains(payload, []byte(`"begun":true`)) {
 		s.T.Fatalf("%q %q, %v", kind, payload, err)
 	}
 	var answer string
 	for limit := time.Now().Add(time.Minute); answer == ""; {
-		if s.lane, answer = knock(s.T, s.Path(agent.LaneSocket), laneToken+"\x00"); answer == "" && time.Now().After(limit) {
+		if s.channel, answer = knock(s.T, s.Path(agent.ChannelSocket), shipToken+"\x00"); answer == "" && time.Now().After(limit) {
 			s.T.Fatal("nobody answers")
 		}
 	}
 }
 
-// send sends a stream, the pieces of the lane by over, and gives the answer.
-func (s *laneShip) send(text []byte, over func(n int, piece []byte)) agent.Response {
+// send sends a stream, the chunks of the channel by over, and gives the answer.
+func (s *channelShip) send(text []byte, over func(n int, chunk []byte)) agent.Response {
 	s.T.Helper()
 	sent := make(chan error, 1)
 	go func() { sent <- s.write(text, over) }()
@@ -69,7 +69,7 @@ func (s *laneShip) send(text []byte, over func(n int, piece []byte)) agent.Respo
 }
 
 // sendAlone sends a stream over the main channel.
-func (s *laneShip) sendAlone(text []byte) agent.Response {
+func (s *channelShip) sendAlone(text []byte) agent.Response {
 	s.T.Helper()
 	sent := make(chan error, 1)
 	go func() {
@@ -84,78 +84,78 @@ func (s *laneShip) sendAlone(text []byte) agent.Response {
 	return r
 }
 
-func (s *laneShip) write(text []byte, over func(n int, piece []byte)) error {
+func (s *channelShip) write(text []byte, over func(n int, chunk []byte)) error {
 	data := s.f.wire.DataWriter()
 	for n := 0; len(text) > 0; n++ {
-		piece := text[:min(len(text), agent.MaxLanePiece)]
-		text = text[len(piece):]
+		chunk := text[:min(len(text), agent.MaxChunk)]
+		text = text[len(chunk):]
 		if n%2 == 0 {
-			if _, err := data.Write(piece); err != nil {
+			if _, err := data.Write(chunk); err != nil {
 				return err
 			}
 			continue
 		}
-		sum := sha256.Sum256(piece)
-		head := binary.BigEndian.AppendUint32([]byte{0}, uint32(len(piece)))
-		if err := s.f.wire.Write(agent.FrameLane, append(head, sum[:]...)); err != nil {
+		sum := sha256.Sum256(chunk)
+		head := binary.BigEndian.AppendUint32([]byte{0}, uint32(len(chunk)))
+		if err := s.f.wire.Write(agent.FrameChannel, append(head, sum[:]...)); err != nil {
 			return err
 		}
-		over(n, piece)
+		over(n, chunk)
 	}
 	return data.Close()
 }
 
-// TestAShipWithALaneArrives locks that the store gets what was sent over both.
-func TestAShipWithALaneArrives(t *testing.T) {
-	s := newLaneShip(t)
+// TestAShipWithAChannelArrives locks that the store gets what was sent over both.
+func TestAShipWithAChannelArrives(t *testing.T) {
+	s := newChannelShip(t)
 	s.begin()
-	r := s.send(compress(t, stream(t, true, s.small, s.large)), func(_ int, piece []byte) {
-		if _, err := s.lane.Write(piece); err != nil {
+	r := s.send(compress(t, stream(t, true, s.small, s.large)), func(_ int, chunk []byte) {
+		if _, err := s.channel.Write(chunk); err != nil {
 			t.Error(err)
 		}
 	})
 	if r.Error != nil || r.Ship == nil || r.Ship.Registered != 2 {
 		t.Fatalf("%+v", r)
 	}
-	if n, err := s.lane.Read(make([]byte, 1)); n > 0 || err != io.EOF {
-		t.Errorf("the lane goes on: %v", err)
+	if n, err := s.channel.Read(make([]byte, 1)); n > 0 || err != io.EOF {
+		t.Errorf("the channel goes on: %v", err)
 	}
-	if _, err := os.Stat(s.Path(agent.LaneSocket)); !os.IsNotExist(err) {
+	if _, err := os.Stat(s.Path(agent.ChannelSocket)); !os.IsNotExist(err) {
 		t.Errorf("the socket is there: %v", err)
 	}
 }
 
-// TestAShipWhoseLaneFailsGoesOnWithoutIt locks that nothing that a lane brings gets into the store, that the failure has a name, and that the
+// TestAShipWhoseChannelFailsGoesOnWithoutIt locks that nothing that a channel brings gets into the store, that the failure has a name, and that the
 // same agent goes on with the path where it was.
-func TestAShipWhoseLaneFailsGoesOnWithoutIt(t *testing.T) {
-	for name, over := range map[string]func(s *laneShip, n int, piece []byte){
-		"lies": func(s *laneShip, n int, piece []byte) {
+func TestAShipWhoseChannelFailsGoesOnWithoutIt(t *testing.T) {
+	for name, over := range map[string]func(s *channelShip, n int, chunk []byte){
+		"lies": func(s *channelShip, n int, chunk []byte) {
 			if n > 80 {
-				piece = append([]byte{piece[0] ^ 1}, piece[1:]...)
+				chunk = append([]byte{chunk[0] ^ 1}, chunk[1:]...)
 			}
-			_, _ = s.lane.Write(piece)
+			_, _ = s.channel.Write(chunk)
 		},
-		"dies": func(s *laneShip, n int, piece []byte) {
+		"dies": func(s *channelShip, n int, chunk []byte) {
 			if n > 80 {
-				_ = s.lane.Close()
+				_ = s.channel.Close()
 			}
-			_, _ = s.lane.Write(piece)
+			_, _ = s.channel.Write(chunk)
 		},
-		"ends in a piece": func(s *laneShip, n int, piece []byte) {
+		"ends in a piece": func(s *channelShip, n int, chunk []byte) {
 			if n > 80 {
-				piece = piece[:100]
+				chunk = chunk[:100]
 			}
-			_, _ = s.lane.Write(piece)
+			_, _ = s.channel.Write(chunk)
 			if n > 80 {
-				_ = s.lane.Close()
+				_ = s.channel.Close()
 			}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newLaneShip(t)
+			s := newChannelShip(t)
 			s.begin()
-			r := s.send(compress(t, stream(t, true, s.small, s.large)), func(n int, piece []byte) { over(s, n, piece) })
-			if r.Error == nil || r.Error.Kind != agent.KindLane || r.Error.Kept == nil {
+			r := s.send(compress(t, stream(t, true, s.small, s.large)), func(n int, chunk []byte) { over(s, n, chunk) })
+			if r.Error == nil || r.Error.Kind != agent.KindChannel || r.Error.Kept == nil {
 				t.Fatalf("%+v", r.Error)
 			}
 			s.f.hello.Kept = r.Error.Kept
@@ -171,7 +171,7 @@ func TestAShipWhoseLaneFailsGoesOnWithoutIt(t *testing.T) {
 }
 
 // isThere checks that the machine's store has the paths as they are.
-func (s *laneShip) isThere(items ...item) {
+func (s *channelShip) isThere(items ...item) {
 	s.T.Helper()
 	for _, x := range items {
 		var nar bytes.Buffer
