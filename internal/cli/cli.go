@@ -92,10 +92,11 @@ The machines are described in ferry.nix; "ferry help inventory" says how.`,
 		SilenceUsage:      true,
 		DisableAutoGenTag: true,
 		Args:              cobra.ArbitraryArgs,
-		RunE:              a.unknownCommand,
+		RunE:              a.runRoot,
 		PersistentPreRun: func(cmd *cobra.Command, _ []string) {
 			a.started = true
 			a.open()
+			a.noteHabits(cmd)
 		},
 	}
 	root.PersistentFlags().BoolVarP(&a.verbose, "verbose", "v", false, "show every command that runs on this machine, and build logs")
@@ -107,8 +108,8 @@ The machines are described in ferry.nix; "ferry help inventory" says how.`,
 	root.SetVersionTemplate("ferry {{.Version}}\n")
 	root.SetHelpTemplate(root.HelpTemplate() + "\nExit status:\n" + exitStatusHelp)
 	nameCompletion(root)
-	root.SuggestionsMinimumDistance = 2
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err: err} })
+	root.SetFlagErrorFunc(flagError)
+	root.SetHelpCommand(a.helpCommand())
 	return root
 }
 

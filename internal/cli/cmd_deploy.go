@@ -29,6 +29,7 @@ type deployOptions struct {
 	switchFlags
 	rebootFlags
 	fleetFlags
+	elevateFlags
 }
 
 const deployHelp = `Build a node's system on this machine, ship what its target lacks, and switch the target to it.
@@ -101,6 +102,7 @@ func (a *app) deployCommand() *cobra.Command {
 	o.nixFlags.add(flags)
 	o.switchFlags.add(flags)
 	o.rebootFlags.add(flags)
+	o.elevateFlags.add(flags)
 	flags.BoolVar(&o.substituteOnTarget, "substitute-on-target", false, "let the target fetch from its own caches first; ferry ships the rest")
 	flags.BoolVar(&o.noDelta, "no-delta", false, "ship every store path whole, not as a difference from what the target has")
 	flags.BoolVar(&o.forceNotNixOS, "force-not-nixos", false, "deploy to a machine that is not NixOS, and mark it as one with /etc/NIXOS")
@@ -127,7 +129,7 @@ func (a *app) runDeploy(ctx context.Context, o deployOptions, flags *pflag.FlagS
 	if err != nil {
 		return err
 	}
-	if o.resume && (len(args) > 0 || o.all || o.configuration != "") {
+	if o.resume && (len(o.choice.words(args)) > 0 || o.all || o.configuration != "") {
 		return usagef("", "--resume chooses the nodes itself: name none")
 	}
 	o.all = o.all || o.resume
@@ -161,6 +163,9 @@ func (a *app) runDeploy(ctx context.Context, o deployOptions, flags *pflag.FlagS
 			a.printer.Print("ferry: nothing to resume: the last deployment finished every node")
 			return nil
 		}
+	}
+	if err := o.elevateFlags.apply(nodes); err != nil {
+		return err
 	}
 	if err := a.onePassword(ctx, nodes); err != nil {
 		return err

@@ -23,6 +23,7 @@ import (
 type planOptions struct {
 	nodeFlags
 	nixFlags
+	elevateFlags
 	parallel int
 	json     bool
 }
@@ -66,6 +67,7 @@ With several nodes, a node that failed has only node and error (step, message, o
 	o.nodeFlags.addMany(flags)
 	flags.IntVar(&o.parallel, "parallel", defaultParallel, "connect to, and compare, `N` nodes at once")
 	a.addLogin(flags)
+	o.elevateFlags.add(flags)
 	o.nixFlags.add(flags)
 	return cmd
 }
@@ -80,6 +82,9 @@ func (a *app) runPlan(ctx context.Context, o planOptions, args []string) error {
 	}
 	inv, nodes, err := a.openNodes(ctx, with.Nix, o.nodeFlags, args)
 	if err != nil {
+		return err
+	}
+	if err := o.elevateFlags.apply(nodes); err != nil {
 		return err
 	}
 	if err := a.onePassword(ctx, nodes); err != nil {

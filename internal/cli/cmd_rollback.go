@@ -14,6 +14,7 @@ type rollbackOptions struct {
 	nodeFlags
 	nixFlags
 	switchFlags
+	elevateFlags
 	to string
 }
 
@@ -42,6 +43,7 @@ nothing to do.`,
 	o.nodeFlags.add(flags)
 	a.addLogin(flags)
 	o.switchFlags.add(flags)
+	o.elevateFlags.add(flags)
 	o.nixFlags.add(flags)
 	return cmd
 }
@@ -51,7 +53,12 @@ func (a *app) runRollback(ctx context.Context, o rollbackOptions, args []string)
 	if err != nil {
 		return err
 	}
-	a.beginLog("rollback", inv, []inventory.Node{node})
+	nodes := []inventory.Node{node}
+	if err := o.elevateFlags.apply(nodes); err != nil {
+		return err
+	}
+	node = nodes[0]
+	a.beginLog("rollback", inv, nodes)
 	switching, err := o.switchFlags.switching(a)
 	if err != nil {
 		return err

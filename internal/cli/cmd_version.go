@@ -29,15 +29,3 @@ func (a *app) versionCommand() *cobra.Command {
 		},
 	}
 }
-
-// unknownCommand is what ferry says to a first word that is no command; without any it shows help.
-func (a *app) unknownCommand(cmd *cobra.Command, args []string) error {
-	if len(args) == 0 {
-		return cmd.Help()
-	}
-	hint := "ferry help lists the commands"
-	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-		hint = "did you mean: ferry " + near[0]
-	}
-	return usagef(hint, "unknown command %q", args[0])
-}

@@ -96,7 +96,10 @@ func (a *app) report(ctx context.Context, err error) int {
 		return status
 	}
 	if !a.started {
-		err = &usageError{err: err, hints: []string{"ferry help shows how it is used"}}
+		var wrong *usageError
+		if !errors.As(err, &wrong) || len(wrong.hints) == 0 {
+			err = &usageError{err: err, hints: []string{"ferry help shows how it is used"}}
+		}
 		status = exitUsage
 	}
 	for _, line := range explanation(err) {

@@ -97,6 +97,17 @@ new shell:
   ferry completion zsh > "${fpath[1]}/_ferry"
 
 bash needs the package bash-completion; zsh needs "autoload -U compinit; compinit" in ~/.zshrc.`
+		cmd.Args = cobra.ArbitraryArgs
+		cmd.RunE = func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return cmd.Help()
+			}
+			hint := "ferry completion bash, zsh or fish"
+			if near := nearestCommand(cmd, args[0]); near != "" {
+				hint = "did you mean: ferry completion " + near
+			}
+			return usagef(hint, "unknown shell %q", args[0])
+		}
 		for _, shell := range cmd.Commands() {
 			shell.Long = ""
 			if shell.Name() == "powershell" {

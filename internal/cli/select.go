@@ -26,6 +26,7 @@ type nodeFlags struct {
 	system        string
 	all           bool
 	noCache       bool
+	choice        choiceFlags
 }
 
 func (f *nodeFlags) add(flags *pflag.FlagSet) {
@@ -39,6 +40,7 @@ func (f *nodeFlags) add(flags *pflag.FlagSet) {
 // addMany is add for a command that works on several nodes.
 func (f *nodeFlags) addMany(flags *pflag.FlagSet) {
 	flags.BoolVar(&f.all, "all", false, "all nodes of the inventory; with '!NAME', all except that one")
+	f.choice.add(flags)
 	f.add(flags)
 }
 
@@ -122,6 +124,7 @@ func (a *app) openNodes(ctx context.Context, client *nix.Client, f nodeFlags, ar
 	if f.configuration != "" && f.all {
 		return nil, nil, usagef("", "--all and --configuration exclude each other")
 	}
+	args = f.choice.words(args)
 	inv, err := a.openInventory(ctx, client, f, args)
 	if err != nil {
 		return nil, nil, err

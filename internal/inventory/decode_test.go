@@ -137,18 +137,6 @@ func TestNameFromTarget(t *testing.T) {
 	}
 }
 
-func TestNearest(t *testing.T) {
-	known := []string{"configuration", "system", "tags", "target"}
-	for name, want := range map[string]string{
-		"tgas": "tags", "Target": "target", "targets": "target", "sytem": "system", "config": "", "": "", "configuraton": "configuration",
-		"quite-something-else": "",
-	} {
-		if got := nearest(name, known); got != want {
-			t.Errorf("nearest(%q) = %q, want %q", name, got, want)
-		}
-	}
-}
-
 func FuzzDecodeNode(f *testing.F) {
 	f.Add(`{"configuration":{"type":"path","value":"/x"},"nixpkgs":{"type":"unread"},"target":{"type":"string","value":"a@b"}}`)
 	f.Add(`{"configuration":{"type":"path","value":7},"tags":{"type":"list","items":[{"type":"string"}]},"elevate":{"type":"list"}}`)

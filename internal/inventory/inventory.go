@@ -18,6 +18,7 @@ import (
 
 	"ferry/internal/health"
 	"ferry/internal/nix"
+	"ferry/internal/prose"
 )
 
 // Options say which inventory to open.
@@ -264,7 +265,7 @@ func (inv *Inventory) missing(ctx context.Context, rel string) error {
 	for _, entry := range list {
 		names = append(names, entry.Name())
 	}
-	if n := nearest(filepath.Base(rel), names); n != "" && n != filepath.Base(rel) {
+	if n := prose.Nearest(filepath.Base(rel), names); n != "" && n != filepath.Base(rel) {
 		e.Advice = []string{"did you mean " + printable(filepath.Join(filepath.Dir(rel), n)) + "?"}
 	}
 	return e

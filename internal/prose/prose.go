@@ -1,4 +1,4 @@
-// Package prose writes numbers, sizes and lists as people read them.
+// Package prose writes numbers, sizes and lists as people read them, and finds the word that a mistyped one was meant to be.
 package prose
 
 import (
