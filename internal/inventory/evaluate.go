@@ -214,18 +214,11 @@ func (ev *evaluation) handImpurePin(ctx context.Context, why string) error {
 }
 
 // askPin has one Nix process say where the pin is. What it says purely is asked once for all nodes that have the inventory's.
-func (ev *evaluation) askPin(ctx context.Context, pure bool) (a answer, err error) {
+func (ev *evaluation) askPin(ctx context.Context, pure bool) (answer, error) {
 	inv, owner := ev.inv, ""
 	expression := inv.expression(pure) + ".inventory.nixpkgs"
 	if ev.node.OwnPin {
 		owner, expression = ev.node.Name, inv.nixpkgsExpression(ev.node.Name, pure)
-	}
-	if pure {
-		inv.pinAnswersLock.Lock()
-		defer inv.pinAnswersLock.Unlock()
-		if a, known := inv.pinAnswers[owner]; known {
-			return a, nil
-		}
 	}
 	// Nothing that differs between nodes with the same pin.
 	text := nix.Call(evaluateNix, [][2]string{
@@ -234,10 +227,14 @@ func (ev *evaluation) askPin(ctx context.Context, pure bool) (a answer, err erro
 		{"system", nix.Quote(inv.System)},
 		{"configuration", "null"}, {"inventory", "null"}, {"nodes", "null"}, {"manifest", "null"}, {"builder", "null"}, {"switchScript", "null"},
 	})
-	if err = ev.eval(ctx, text+".pin", pure, inv.client.Eval, &a); err == nil && pure {
-		inv.pinAnswers[owner] = a
+	find := func() (a answer, err error) {
+		err = ev.eval(ctx, text+".pin", pure, inv.client.Eval, &a)
+		return a, err
 	}
-	return a, err
+	if !pure {
+		return find()
+	}
+	return inv.pinAnswers.get(ctx, owner, find)
 }
 
 // ask has one Nix process evaluate the node.

@@ -57,16 +57,14 @@ type Inventory struct {
 	nodes    []Node
 	settings string // see nix.Settings.Evaluation
 
-	pinsLock sync.Mutex
-	pins     map[string]pin         // by path, what was put in the store
-	looked   map[nix.StorePath]bool // pins without private material
+	pins   once[string, pin]             // by path, what was put in the store
+	looked once[nix.StorePath, struct{}] // pins without private material
 
 	narrowedLock sync.Mutex
 	narrowed     map[string]Source // by paths, what SourceOf has put in the store
 	narrowing    chan struct{}     // full while as many sources as may be are being narrowed
 
-	pinAnswersLock sync.Mutex
-	pinAnswers     map[string]answer // by node, or "" for the inventory's own pin, what a pure evaluation says of it
+	pinAnswers once[string, answer] // by node, or "" for the inventory's own pin, what a pure evaluation says of it
 
 	evaluators evaluators
 }
@@ -79,8 +77,7 @@ const narrowings = 16
 // fetched. Something wrong with any node is an error.
 func Open(ctx context.Context, client *nix.Client, options Options) (*Inventory, error) {
 	inv := &Inventory{
-		client: client, options: options, pins: map[string]pin{}, looked: map[nix.StorePath]bool{},
-		narrowed: map[string]Source{}, pinAnswers: map[string]answer{},
+		client: client, options: options, narrowed: map[string]Source{},
 	}
 	inv.narrowing = make(chan struct{}, narrowings)
 	inv.evaluators.eval, inv.evaluators.each = client.Eval, client.EvalEach

@@ -57,10 +57,14 @@ func (ev *evaluation) refusePin(ctx context.Context, pin nix.StorePath) error {
 	if pin == ev.source.Path || pin == ev.inv.Source.Path {
 		return nil
 	}
-	ev.inv.pinsLock.Lock()
-	defer ev.inv.pinsLock.Unlock()
+	_, err := ev.inv.looked.get(ctx, pin, func() (struct{}, error) { return struct{}{}, ev.readPin(ctx, pin) })
+	return err
+}
+
+// readPin reads all of a pin, unless it was built.
+func (ev *evaluation) readPin(ctx context.Context, pin nix.StorePath) error {
 	added, err := ev.inv.client.NotBuilt(ctx, []nix.StorePath{pin})
-	if err != nil || len(added) == 0 || ev.inv.looked[pin] {
+	if err != nil || len(added) == 0 {
 		return err
 	}
 	entries, err := folderEntries(ctx, string(pin), ".")
@@ -77,7 +81,6 @@ func (ev *evaluation) refusePin(ctx context.Context, pin nix.StorePath) error {
 		}
 	}
 	if len(keys.found) == 0 {
-		ev.inv.looked[pin] = true
 		return nil
 	}
 	var names []string

@@ -60,16 +60,7 @@ func (inv *Inventory) withoutNixos(node, tree string) error {
 
 // putPin puts the nixpkgs tree at path in the store, if it is not there yet, once per path and inventory.
 func (inv *Inventory) putPin(ctx context.Context, node, path string) (pin, error) {
-	inv.pinsLock.Lock()
-	defer inv.pinsLock.Unlock()
-	if p, done := inv.pins[path]; done {
-		return p, nil
-	}
-	p, err := inv.newPin(ctx, node, path)
-	if err == nil {
-		inv.pins[path] = p
-	}
-	return p, err
+	return inv.pins.get(ctx, path, func() (pin, error) { return inv.newPin(ctx, node, path) })
 }
 
 func (inv *Inventory) newPin(ctx context.Context, node, path string) (pin, error) {
