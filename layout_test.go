@@ -32,7 +32,7 @@ var mayImport = map[string][]string{
 	"internal/session":                   {"agent", "inventory", "nix", "prose", "run", "ship", "target"},
 	"internal/cause":                     {"nix"},
 	"internal/compare":                   {"nix"},
-	"internal/inventory":                 {"checkout", "health", "secret", "nix", "disk", "prose", "run"},
+	"internal/inventory":                 {"flake", "checkout", "health", "secret", "nix", "disk", "prose", "run"},
 	"internal/flake":                     {"nix"},
 	"internal/checkout":                  {"run"},
 	"internal/secret":                    {},

@@ -63,4 +63,6 @@ type Manifest struct {
 	Dirty    bool   `json:"dirty"`                  // Source differs from Revision
 	Source   string `json:"source" is:"path"`       // the snapshot
 	Version  string `json:"nixpkgsVersion" is:"short"`
+	// Attribute is the configuration of a flake that it is; "" for what is no flake's.
+	Attribute string `json:"attribute" is:"short"`
 }

@@ -66,6 +66,10 @@ const abandonText = `# on the target: build and switch to the deployed configura
 sudo nixos-rebuild switch \
   -I nixpkgs=/etc/nixos/current-configuration/nixpkgs \
   -I nixos-config=/etc/nixos/current-configuration/configuration.nix
+# the same where it was deployed from a flake, whose node is called NODE
+cd /etc/nixos/current-configuration && sudo nixos-rebuild switch --flake '.#NODE'
+# or, without flakes and for what was not committed
+sudo nixos-rebuild switch --file /etc/nixos/current-configuration/default.nix --attr NODE
 # to edit it there, copy it out of the store first
 cp -RL /etc/nixos/current-configuration/source ./source && chmod -R u+w ./source
 `

@@ -101,8 +101,12 @@ func (a *app) examine(ctx context.Context, o checkOptions, args []string) ([]exa
 	if _, err := client.Version(ctx); err != nil && ctx.Err() == nil {
 		return []examine.Finding{examine.Broken("nix", err)}, nil
 	}
-	flags := o.nodeFlags.orAll(args)
-	inv, err := a.openInventory(ctx, client, flags, args)
+	c, err := o.nodeFlags.choose(args)
+	if err != nil {
+		return nil, err
+	}
+	flags := o.nodeFlags.orAll(c.words)
+	inv, err := a.openInventory(ctx, client, flags, c)
 	var wrong *inventory.Error
 	if errors.As(err, &wrong) {
 		return []examine.Finding{examine.Broken("inventory", err)}, nil
@@ -110,7 +114,7 @@ func (a *app) examine(ctx context.Context, o checkOptions, args []string) ([]exa
 	if err != nil {
 		return nil, err
 	}
-	nodes, err := chooseNodes(inv, flags, args)
+	nodes, err := chooseNodes(inv, flags, c.words)
 	if err != nil {
 		return nil, err
 	}

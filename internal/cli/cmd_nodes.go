@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -45,6 +46,7 @@ tried), tags, configuration (its path below the source), source (the paths its s
 	flags := cmd.Flags()
 	flags.SortFlags = false
 	flags.BoolVar(&o.json, "json", false, "print JSON")
+	flags.StringVarP(&o.flake, "flake", "F", "", "the flake `REFERENCE`")
 	flags.StringVarP(&o.file, "file", "f", "", "the inventory `FILE` (default: ferry.nix here, or in a folder above it in the same git work tree)")
 	o.nixFlags.add(flags)
 	return cmd
@@ -55,11 +57,16 @@ func (a *app) runNodes(ctx context.Context, o nodesOptions, args []string) error
 	if err != nil {
 		return err
 	}
-	inv, err := a.openInventory(ctx, client, o.nodeFlags, args)
+	c, err := o.choose(args)
+	if err != nil {
+		return err
+	}
+	inv, err := a.openInventory(ctx, client, o.nodeFlags, c)
 	if err != nil {
 		return err
 	}
 	nodes := inv.Nodes()
+	args = c.words
 	if len(args) > 0 {
 		leavesOut := func(arg string) bool { return strings.HasPrefix(arg, "!") }
 		if nodes, err = inv.Choose(args, !slices.ContainsFunc(args, func(arg string) bool { return !leavesOut(arg) })); err != nil {
@@ -72,7 +79,7 @@ func (a *app) runNodes(ctx context.Context, o nodesOptions, args []string) error
 	w := tabwriter.NewWriter(a.Out, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(w, "NODE\tSYSTEM\tTARGET\tTAGS")
 	for _, n := range nodes {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", n.Name, n.System, n.Target, strings.Join(n.Tags, " "))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", n.Name, cmp.Or(n.System, "-"), n.Target, strings.Join(n.Tags, " "))
 	}
 	return w.Flush()
 }

@@ -42,6 +42,9 @@ func inventoryTopic() *cobra.Command {
     };
   }
 
+Without a ferry.nix, the nixosConfigurations of a flake.nix are the nodes, and their targets are called as they are; see
+"ferry deploy --flake .#pi alice@pi".
+
 Attributes of a node:
   configuration   the path of its NixOS configuration; must be in the inventory's folder or git work tree
   nixpkgs         the nixpkgs tree for this node; default: the inventory's

@@ -36,6 +36,7 @@ var scriptPin = sync.OnceValues(func() (string, error) {
 
 // TestScripts runs testdata/script: what a person types, what is answered, and the exit status, which is checked with
 // `status N ferry …`. NIXPKGS is a pin that is in the store; `pin FILE` writes it into a file in place of PIN.
+// NIXPKGS_FLAKE is a folder with a nixpkgs that is a flake.
 func TestScripts(t *testing.T) {
 	pin, err := scriptPin()
 	if err != nil {
@@ -54,6 +55,11 @@ func TestScripts(t *testing.T) {
 			home := filepath.Join(outside, "home")
 			env.Setenv("TMPDIR", outside)
 			env.Setenv("NIXPKGS", pin)
+			flake, err := filepath.Abs("../flake/testdata/nixpkgs")
+			if err != nil {
+				return err
+			}
+			env.Setenv("NIXPKGS_FLAKE", flake)
 			// Testscript puts ferry in a folder of its own, in front of PATH.
 			env.Setenv("FERRY_ALONE", filepath.SplitList(env.Getenv("PATH"))[0])
 			env.Setenv("HOME", home)

@@ -27,10 +27,18 @@ type nodeFlags struct {
 	all           bool
 	noCache       bool
 	choice        choiceFlags
+	flake         string
+	override      []string
+	impure        bool
+	refresh       bool
 }
 
 func (f *nodeFlags) add(flags *pflag.FlagSet) {
 	flags.StringVarP(&f.file, "file", "f", "", "the inventory `FILE` (default: ferry.nix here, or in a folder above it in the same git work tree)")
+	flags.StringVarP(&f.flake, "flake", "F", "", "the flake `REFERENCE`, or REFERENCE#NODE with the node's target as the only argument")
+	flags.StringArrayVar(&f.override, "override-input", nil, "take another flake for an input, `INPUT=REFERENCE`; may be repeated")
+	flags.BoolVar(&f.impure, "impure", false, "evaluate a flake impurely")
+	flags.BoolVar(&f.refresh, "refresh", false, "have Nix ask again what a flake's references stand for")
 	flags.StringVar(&f.configuration, "configuration", "", "without an inventory: the NixOS configuration `FILE` of one machine")
 	flags.StringVar(&f.nixpkgs, "nixpkgs", "", "without an inventory: the nixpkgs `PATH` to build from")
 	flags.BoolVar(&f.noCache, "no-cache", false, "evaluate again instead of using the cache of evaluations")
@@ -88,10 +96,14 @@ func (f *nixFlags) client(a *app) (*nix.Client, error) {
 
 // openNode opens the inventory and picks the one node that args name, or the only one there is.
 func (a *app) openNode(ctx context.Context, client *nix.Client, f nodeFlags, args []string) (*inventory.Inventory, inventory.Node, error) {
-	if f.configuration == "" && len(args) > 1 {
+	chosen, err := f.choose(args)
+	if err != nil {
+		return nil, inventory.Node{}, err
+	}
+	if args = chosen.words; f.configuration == "" && len(args) > 1 {
 		return nil, inventory.Node{}, usagef("deploy them one after another", "one node at a time: %s", strings.Join(args, " "))
 	}
-	inv, err := a.openInventory(ctx, client, f, args)
+	inv, err := a.openInventory(ctx, client, f, chosen)
 	if err != nil {
 		return nil, inventory.Node{}, err
 	}
@@ -112,7 +124,7 @@ func (a *app) openNode(ctx context.Context, client *nix.Client, f nodeFlags, arg
 		return inv, node, err
 	case len(nodes) == 0:
 		return nil, inventory.Node{}, noNodes(inv)
-	case len(nodes) > 1:
+	case len(nodes) > 1 || inv.Flake() && !nodes[0].Declared:
 		return nil, inventory.Node{}, usagef("name one of them", "which node? %s has %s", inv.File, nodeNames(nodes))
 	}
 	return inv, nodes[0], nil
@@ -125,11 +137,15 @@ func (a *app) openNodes(ctx context.Context, client *nix.Client, f nodeFlags, ar
 		return nil, nil, usagef("", "--all and --configuration exclude each other")
 	}
 	args = f.choice.words(args)
-	inv, err := a.openInventory(ctx, client, f, args)
+	chosen, err := f.choose(args)
 	if err != nil {
 		return nil, nil, err
 	}
-	nodes, err := chooseNodes(inv, f, args)
+	inv, err := a.openInventory(ctx, client, f, chosen)
+	if err != nil {
+		return nil, nil, err
+	}
+	nodes, err := chooseNodes(inv, f, chosen.words)
 	return inv, nodes, err
 }
 
@@ -139,10 +155,14 @@ func chooseNodes(inv *inventory.Inventory, f nodeFlags, args []string) ([]invent
 	switch {
 	case len(all) == 0:
 		return nil, noNodes(inv)
-	case f.configuration != "", len(args) == 0 && len(all) == 1:
+	case f.configuration != "", len(args) == 0 && len(all) == 1 && (!inv.Flake() || all[0].Declared):
 		return all, nil
 	case !f.all && !slices.ContainsFunc(args, func(arg string) bool { return !strings.HasPrefix(arg, "!") }):
-		return nil, usagef("name some of them, or add --all for all of them", "no node is chosen: %s has %s", inv.File, nodeNames(all))
+		hint := "name some of them, or add --all for all of them"
+		if inv.Flake() {
+			hint = "name some of them"
+		}
+		return nil, usagef(hint, "no node is chosen: %s has %s", inv.File, nodeNames(all))
 	}
 	nodes, err := inv.Choose(args, f.all)
 	if err == nil && len(nodes) == 0 {
@@ -151,28 +171,85 @@ func chooseNodes(inv *inventory.Inventory, f nodeFlags, args []string) ([]invent
 	return nodes, err
 }
 
-func (a *app) openInventory(ctx context.Context, client *nix.Client, f nodeFlags, args []string) (*inventory.Inventory, error) {
+// chosen is what a command is told about its nodes.
+type chosen struct {
+	words  []string // that choose nodes
+	flake  string   // the flake that has them; "" for another inventory
+	target string   // of the one node
+}
+
+// choose tells words for nodes from references to a flake, and from a target.
+func (f *nodeFlags) choose(args []string) (chosen, error) {
+	if f.configuration != "" {
+		return chosen{words: args}, nil
+	}
+	if f.flake != "" {
+		reference, node, _ := inventory.CutReference(f.flake)
+		switch {
+		case !strings.Contains(f.flake, "#"):
+			return chosen{words: args, flake: f.flake}, nil
+		case len(args) > 1:
+			return chosen{}, usagef("for example: --flake .#pi alice@pi", "--flake %s: name one target, or none: %s", f.flake, strings.Join(args, " "))
+		case len(args) == 1:
+			return chosen{words: []string{node}, flake: reference + "#" + node, target: args[0]}, nil
+		}
+		return chosen{words: []string{node}, flake: reference + "#" + node}, nil
+	}
+	c := chosen{}
+	for _, arg := range args {
+		left, word := "", arg
+		if rest, is := strings.CutPrefix(arg, "!"); is {
+			left, word = "!", rest
+		}
+		reference, nodes, is := inventory.CutReference(word)
+		if reference == "" && is {
+			reference = "."
+		}
+		if is && c.flake == "" && len(c.words) == 0 {
+			c.flake = reference
+		}
+		if reference != c.flake {
+			return c, usagef("deploy them one after another", "nodes of two inventories at once: %s", strings.Join(args, " "))
+		}
+		if nodes != "" {
+			c.words = append(c.words, left+nodes)
+		}
+	}
+	return c, nil
+}
+
+func (a *app) openInventory(ctx context.Context, client *nix.Client, f nodeFlags, c chosen) (*inventory.Inventory, error) {
 	if _, err := client.Version(ctx); err != nil {
 		return nil, err
 	}
 	o := inventory.Options{
 		File: f.file, FerryVersion: Version, Configuration: f.configuration, Nixpkgs: f.nixpkgs, System: f.system,
-		Note: a.note, Cache: inventory.Cache{Dir: a.cacheFolder(), Afresh: f.noCache},
+		Note: a.note, Cache: inventory.Cache{Dir: a.cacheFolder(), Afresh: f.noCache}, Target: c.target,
+		Flake: inventory.FlakeOptions{Reference: c.flake, Refresh: f.refresh, Impure: f.impure},
+	}
+	for _, override := range f.override {
+		input, reference, ok := strings.Cut(override, "=")
+		if !ok {
+			return nil, usagef("for example --override-input nixpkgs=../nixpkgs", "--override-input %q: expected INPUT=REFERENCE", override)
+		}
+		o.Flake.Overrides = append(o.Flake.Overrides, [2]string{input, reference})
 	}
 	if a.password.file != "" {
 		o.Private = []string{a.password.file}
 	}
 	single := f.configuration != ""
 	switch {
+	case c.flake != "" && (single || f.file != ""):
+		return nil, usagef("", "a flake excludes --file and --configuration")
 	case single && f.file != "":
 		return nil, usagef("", "--file and --configuration exclude each other")
 	case !single && (f.nixpkgs != "" || f.system != ""):
 		return nil, usagef("in an inventory they are attributes of the node", "--nixpkgs and --system go with --configuration")
-	case single && len(args) != 1:
+	case single && len(c.words) != 1:
 		return nil, usagef("for example: ferry deploy --configuration ./configuration.nix --nixpkgs ./nixpkgs alice@host",
 			"with --configuration, name one target")
 	case single:
-		o.Target = args[0]
+		o.Target = c.words[0]
 	}
 	return inventory.Open(ctx, client, o)
 }

@@ -148,7 +148,7 @@ func systemsOf(nodes []inventory.Node, evaluations []evaluated) []string {
 	for i, n := range nodes {
 		if list := evaluations[i].systems; len(list) > 0 {
 			systems = append(systems, list...)
-		} else {
+		} else if n.System != "" {
 			systems = append(systems, n.System)
 		}
 	}

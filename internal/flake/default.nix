@@ -10,7 +10,8 @@ let
   @reader@;
 in
 (reader {
-  lock = builtins.fromJSON (builtins.readFile ./flake.lock);
+  # The file refers to store paths, which fromJSON does not admit.
+  lock = builtins.fromJSON (builtins.unsafeDiscardStringContext (builtins.readFile ./flake.lock));
   start = @start@;
   source = {
 @source@      outPath = builtins.storePath @outPath@;

@@ -147,7 +147,7 @@ type Bundle struct {
 	Dirty        bool
 }
 
-// Bundle is the expression of the derivation of a node's bundle: { drvPath, outPath, system }.
+// Bundle is the expression of the derivation of a node's bundle: of a [Made] without output.
 func (f *Flake) Bundle(b Bundle, a Answer) (string, error) {
 	nixpkgsTree, _, err := nix.SplitStorePath(a.Nixpkgs)
 	if err != nil {
@@ -171,7 +171,7 @@ func (f *Flake) Bundle(b Bundle, a Answer) (string, error) {
 		{"json", nix.Quote(manifest)}, {"flakeNix", nix.Quote(flakeNix)}, {"flakeLock", nix.Quote(flakeLock)},
 		{"defaultNix", nix.Quote(f.withoutFlakes(b, a))},
 		{"builder", nix.Quote(buildBundle)}, {"switchScript", nix.Quote(b.SwitchScript)},
-	}) + "; in { inherit (bundle) drvPath outPath system; })", nil
+	}) + "; in { drv = bundle.drvPath; out = bundle.outPath; inherit (bundle) system; })", nil
 }
 
 // NixpkgsError is a package set that says it is from somewhere else than the store.

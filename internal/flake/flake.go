@@ -23,10 +23,10 @@ import (
 type Options struct {
 	Overrides [][2]string // inputs, and the references that take their place
 	Refresh   bool        // ask again what references stand for
-	Note      func(string)
 }
 
-func (o Options) args() []string {
+// Args are the options of nix that say the same.
+func (o Options) Args() []string {
 	var args []string
 	for _, override := range o.Overrides {
 		args = append(args, "--override-input", override[0], override[1])
@@ -82,7 +82,7 @@ func Open(ctx context.Context, client *nix.Client, reference Reference, o Option
 	f := &Flake{Reference: reference, trees: map[string]tree{}}
 	f.subfolders = version.Major > 2 || version.Minor >= 14
 	f.relativeSources = version.Major == 2 && version.Minor < 34 || version.Edition == "Lix"
-	text, err := client.FlakeMetadata(ctx, reference.URL, o.args()...)
+	text, err := client.FlakeMetadata(ctx, reference.URL, o.Args()...)
 	var m metadata
 	switch {
 	case err == nil:

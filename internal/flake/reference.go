@@ -34,7 +34,7 @@ func IsReference(word string) bool {
 // flake.nix. What stands behind the # is one name, with dots or not; nixosConfigurations in front of it may be left out.
 func Parse(text, dir string) (Reference, error) {
 	place, name, _ := strings.Cut(text, "#")
-	r := Reference{Node: nodeName(name)}
+	r := Reference{Node: NodeName(name)}
 	if strings.ContainsFunc(text, func(c rune) bool { return c < ' ' || c == 0x7f }) {
 		return r, fmt.Errorf("%q is no reference to a flake", text)
 	}
@@ -64,8 +64,8 @@ func Parse(text, dir string) (Reference, error) {
 	return r, r.inFolder(absolute(path, dir), query)
 }
 
-// nodeName is the node that is meant by what is behind the #.
-func nodeName(name string) string {
+// NodeName is the node that is meant by what is behind the #.
+func NodeName(name string) string {
 	name = strings.TrimPrefix(name, "nixosConfigurations.")
 	if len(name) > 1 && strings.HasPrefix(name, `"`) && strings.HasSuffix(name, `"`) {
 		name = name[1 : len(name)-1]

@@ -10,12 +10,15 @@ import (
 
 // Choose gives the nodes that words mean, each once, in the order of words and by name within a word. A word is a name, a
 // pattern (`web*`), or a tag behind an `@`; behind a `!` it leaves out what the others have chosen, wherever it stands. With
-// all, every node is chosen to begin with. A word that means no node is an error.
+// all, every node is chosen to begin with. A word that means no node is an error. Of a flake, only a name means a node whose target is
+// not written down.
 func (inv *Inventory) Choose(words []string, all bool) ([]Node, error) {
 	var chosen []Node
 	left := map[string]bool{}
 	if all {
-		chosen = inv.Nodes()
+		if chosen = inv.declared(); len(chosen) == 0 && len(inv.nodes) > 0 {
+			return nil, inv.undeclared()
+		}
 	}
 	for _, word := range words {
 		rest, leave := strings.CutPrefix(word, "!")
@@ -47,7 +50,8 @@ func (inv *Inventory) meant(word string) ([]Node, error) {
 		return nil, inv.wrong(word, "is not a pattern", "for example 'web*', 'web[12]' or @web")
 	}
 	var nodes []Node
-	for _, n := range inv.nodes {
+	declared := inv.declared()
+	for _, n := range declared {
 		names := []string{n.Name}
 		if tagged {
 			names = n.Tags
@@ -59,6 +63,8 @@ func (inv *Inventory) meant(word string) ([]Node, error) {
 	switch {
 	case len(nodes) > 0:
 		return nodes, nil
+	case len(declared) == 0 && len(inv.nodes) > 0:
+		return nil, inv.undeclared()
 	case tagged:
 		tags := inv.Tags()
 		advice := didYouMean(tag, tags)

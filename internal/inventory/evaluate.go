@@ -21,6 +21,7 @@ type Evaluation struct {
 	Bundle, Toplevel             nix.StorePath // derivations
 	BundleOut, ToplevelOut       nix.StorePath // what they will build
 	BundleSystem, ToplevelSystem string        // where they are built; another platform than the node's if it is cross compiled
+	System                       string        // what it runs on
 	Impure                       string        // what was impure; "" if the evaluation is pure
 	NixpkgsVersion               string        // NixOS's version, as nixos-version prints it
 }
@@ -41,6 +42,9 @@ type answer struct {
 // go to log, which may be nil, as they come. Nodes that are evaluated at the same time share processes of Nix, and wait for their turn:
 // begun, which may be nil, is called when it has come, once or several times.
 func (inv *Inventory) Evaluate(ctx context.Context, node Node, log io.Writer, begun func()) (*Evaluation, error) {
+	if inv.flake != nil {
+		return inv.evaluateFlake(ctx, flakeEvaluation{inv: inv, node: node, log: log, begun: begun, pure: !node.Impure})
+	}
 	source, err := inv.SourceOf(ctx, node)
 	if err != nil {
 		return nil, err
@@ -54,7 +58,7 @@ func (inv *Inventory) Evaluate(ctx context.Context, node Node, log io.Writer, be
 		return nil, err
 	}
 	e := &Evaluation{
-		BundleSystem: a.BundleSystem, ToplevelSystem: a.ToplevelSystem, NixpkgsVersion: a.Version, Impure: strings.Join(ev.why, "; "),
+		System: node.System, BundleSystem: a.BundleSystem, ToplevelSystem: a.ToplevelSystem, NixpkgsVersion: a.Version, Impure: strings.Join(ev.why, "; "),
 	}
 	for _, p := range []struct {
 		to   *nix.StorePath

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"ferry/internal/flake"
 	"ferry/internal/run"
 )
 
@@ -80,10 +81,55 @@ func (f finder) findInventory(ctx context.Context, dir, named string) (place, er
 	if inGit && dir != work.root {
 		where += " and above it up to " + printable(work.root)
 	}
-	return place{}, &Error{Text: "no " + fileName + " " + where, Advice: []string{
+	return place{}, &Error{Err: &noneError{where: where, root: work.root}, Advice: []string{
 		"write one, or name another file with -f",
-		"without inventory: ferry deploy --configuration FILE --nixpkgs PATH TARGET",
+		"without inventory: ferry deploy --flake REFERENCE#NODE TARGET, or --configuration FILE --nixpkgs PATH TARGET",
 	}}
+}
+
+// noneError is that there is no ferry.nix.
+type noneError struct {
+	where string
+	root  string // the work tree's root that was looked in, "" outside git
+}
+
+func (e *noneError) Error() string { return "no " + fileName + " " + e.where }
+
+// foundFlake is the flake in dir, or in a git work tree above it, where there is no ferry.nix; else the error is missing.
+func (f finder) foundFlake(dir string, none *noneError, missing error) (*flake.Reference, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	if none.root == "" {
+		if _, err := os.Lstat(filepath.Join(dir, flake.FileName)); err != nil {
+			return nil, missing
+		}
+	}
+	reference, err := flake.Parse(".", dir)
+	if noFlake := new(flake.NoneError); errors.As(err, &noFlake) {
+		return nil, missing
+	}
+	if err != nil {
+		return nil, &Error{Err: err}
+	}
+	return &reference, nil
+}
+
+// namedFlake is the flake that is named.
+func (f finder) namedFlake(o Options) (*flake.Reference, error) {
+	if o.File != "" || o.Configuration != "" {
+		return nil, &Error{Text: "a flake excludes an inventory and --configuration"}
+	}
+	dir, err := filepath.Abs(o.Dir)
+	if err != nil {
+		return nil, err
+	}
+	reference, err := flake.Parse(o.Flake.Reference, dir)
+	if err != nil {
+		return nil, &Error{Text: "flake", Err: err}
+	}
+	return &reference, nil
 }
 
 func (f finder) namedInventory(ctx context.Context, dir, named string) (place, error) {

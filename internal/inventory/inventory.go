@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync"
 
+	"ferry/internal/flake"
 	"ferry/internal/health"
 	"ferry/internal/nix"
 	"ferry/internal/prose"
@@ -30,7 +31,10 @@ type Options struct {
 	Configuration string
 	Nixpkgs       string // path of a nixpkgs tree
 	System        string // "" is the building machine's
-	Target        string
+	Target        string // of a flake: of the node that its reference names
+
+	// Flake is a flake that is the inventory. Where nothing is named and there is no ferry.nix, one that is found is taken.
+	Flake FlakeOptions
 
 	// Private names files, relative to Dir, that must not become part of the source: files that a password is read from.
 	Private []string
@@ -53,6 +57,7 @@ type Inventory struct {
 
 	client   *nix.Client
 	options  Options
+	flake    *flake.Flake // nil unless it is the inventory
 	place    place
 	nodes    []Node
 	settings string // see nix.Settings.Evaluation
@@ -82,7 +87,7 @@ func Open(ctx context.Context, client *nix.Client, options Options) (*Inventory,
 	inv.narrowing = make(chan struct{}, narrowings)
 	inv.evaluators.eval, inv.evaluators.each = client.Eval, client.EvalEach
 	inv.evaluators.free, inv.evaluators.heap = FreeMemory, inv.heap
-	inv.evaluators.system = func(value []byte) bool { return len(madeInStore(value)) > 0 }
+	inv.evaluators.system = isSystem
 	if options.Note == nil {
 		inv.options.Note = func(string) {}
 	}
@@ -91,13 +96,26 @@ func Open(ctx context.Context, client *nix.Client, options Options) (*Inventory,
 	}
 	var err error
 	find := finder{client.Runner, inv.options.Note}
-	if options.Configuration != "" {
+	var reference *flake.Reference
+	switch {
+	case options.Flake.Reference != "":
+		reference, err = find.namedFlake(inv.options)
+	case options.Configuration != "":
 		inv.place, err = find.namedConfiguration(ctx, inv.options)
-	} else {
+	default:
 		inv.place, err = find.findInventory(ctx, inv.options.Dir, options.File)
+		if none := new(noneError); errors.As(err, &none) {
+			reference, err = find.foundFlake(inv.options.Dir, none, err)
+		}
 	}
 	if err != nil {
 		return nil, err
+	}
+	if reference != nil {
+		if err := inv.openFlake(ctx, *reference); err != nil {
+			return nil, err
+		}
+		return inv, nil
 	}
 	inv.Root, inv.File = inv.place.root, filepath.Join(inv.place.root, inv.place.rel)
 	var group sync.WaitGroup
@@ -158,18 +176,25 @@ func (inv *Inventory) takeSource(ctx context.Context, change func(*tree)) (Sourc
 	if change != nil {
 		change(&t)
 	}
-	for _, file := range inv.options.Private {
-		if !filepath.IsAbs(file) {
-			file = filepath.Join(inv.options.Dir, file)
-		}
-		t.private = append(t.private, file)
-	}
+	t.private = inv.privateFiles()
 	s, err := snapshot(ctx, inv.client, t)
 	var e *Error
 	if err != nil && !errors.As(err, &e) {
 		return s, fmt.Errorf("source %s: %w", inv.place.root, err)
 	}
 	return s, err
+}
+
+// privateFiles are the files that must not become part of the source.
+func (inv *Inventory) privateFiles() []string {
+	var files []string
+	for _, file := range inv.options.Private {
+		if !filepath.IsAbs(file) {
+			file = filepath.Join(inv.options.Dir, file)
+		}
+		files = append(files, file)
+	}
+	return files
 }
 
 // singleNode is the node of a machine without inventory.

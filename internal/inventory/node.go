@@ -13,11 +13,13 @@ import (
 // Node is one machine of the inventory, checked: its strings are safe as arguments and on a terminal.
 type Node struct {
 	Name          string
-	Configuration string   // path of the configuration below the source's root
+	Configuration string   // path of the configuration below the source's root; "" for a flake's
+	Attribute     string   // of a flake, the name in nixosConfigurations
 	Source        []string // paths below the source's root: only they and what they need are its source; nil: all of it
 	OwnPin        bool     // it has a pin of its own, not the inventory's
-	System        string   // Nix's name of its platform, as "aarch64-linux"
+	System        string   // Nix's name of its platform, as "aarch64-linux"; "": only its evaluation says
 	Target        string   // what ssh takes, or "local"
+	Declared      bool     // of a flake: the target is written down, and not only the node's name
 	Fallbacks     []string // where it is reached if not by Target, tried in this order
 	Tags          []string // in the inventory's order
 	Elevate       []string // the command that makes a user root, and its arguments; nil if the inventory leaves it open

@@ -23,6 +23,10 @@ func Write(ctx context.Context, with session.Session, inv *inventory.Inventory, 
 		return "", err
 	}
 	defer visit.Close()
+	if inv.Flake() {
+		return "", visit.Fail(session.Build, session.Unchanged, session.Hint("a flake needs no folder that builds it without ferry: nix build does",
+			"its bundle is a flake, too: ferry build -o result "+node.Name+", then nix build in result/ builds nothing"))
+	}
 	evaluation, err := visit.Evaluate(ctx)
 	if err != nil {
 		return "", err

@@ -113,6 +113,18 @@ func (c *Client) InstantiateSystem(ctx context.Context, nixpkgs, configuration, 
 	return p, nil
 }
 
+// InstantiateFile evaluates the NixOS configuration name in the set that a Nix file evaluates to, and gives the derivation of its toplevel.
+// What Nix says for people goes to log, which may be nil.
+func (c *Client) InstantiateFile(ctx context.Context, file, name string, log io.Writer) (StorePath, error) {
+	cmd := c.command("nix-instantiate", "--expr", "(import "+Quote(file)+")."+Quote(name)+".config.system.build.toplevel")
+	cmd.Err = log
+	p, err := c.instantiateKept(ctx, cmd)
+	if err != nil {
+		return "", fmt.Errorf("evaluate %s: %w", file, err)
+	}
+	return p, nil
+}
+
 // BuildFile builds what a Nix file evaluates to and makes link a GC root for it. What Nix says for people goes to log, which
 // may be nil.
 func (c *Client) BuildFile(ctx context.Context, file, link string, log io.Writer) (StorePath, error) {

@@ -15,6 +15,17 @@ func (v *Visit) Instantiate(ctx context.Context, nixpkgs, configuration string) 
 	return v.Nix.InstantiateSystem(ctx, nixpkgs, configuration, v.Node.System, log)
 }
 
+// instantiateBundle evaluates here what a bundle was made of.
+func (v *Visit) instantiateBundle(ctx context.Context, bundle nix.StorePath) (nix.StorePath, error) {
+	attribute := manifestOf(bundle).Attribute
+	if attribute == "" {
+		return v.Instantiate(ctx, string(bundle)+"/nixpkgs", string(bundle)+"/configuration.nix")
+	}
+	log := v.Lines(Evaluate)
+	defer log.Flush()
+	return v.Nix.InstantiateFile(ctx, string(bundle)+"/default.nix", attribute, log)
+}
+
 // DerivationOf finds the derivation of a toplevel on this machine, by what the store remembers or by evaluating its bundle
 // again; "": it is not to be found.
 func (v *Visit) DerivationOf(ctx context.Context, bundle, toplevel nix.StorePath) (nix.StorePath, error) {
@@ -29,7 +40,7 @@ func (v *Visit) DerivationOf(ctx context.Context, bundle, toplevel nix.StorePath
 	if !v.IsOurs(ctx, bundle, toplevel) {
 		return "", nil
 	}
-	again, err := v.Instantiate(ctx, string(bundle)+"/nixpkgs", string(bundle)+"/configuration.nix")
+	again, err := v.instantiateBundle(ctx, bundle)
 	if err != nil {
 		return "", v.Fail(Evaluate, Unchanged, err)
 	}

@@ -47,15 +47,19 @@ func Conditions(facts agent.Facts, system string, forceNotNixOS bool) []Conditio
 			"check the target's name; if you mean it, use --force-not-nixos")
 	}
 	platform := Condition{About: "system"}
-	if !runsOn(system, facts) {
-		platform.Err = Hint(fmt.Sprintf("the node is built for %s, but the target is %s", system, facts.System),
-			fmt.Sprintf("set system = %q for this node in the inventory", facts.System))
+	if system != "" && !runsOn(system, facts) {
+		platform.Err = wrongPlatform(system, facts, fmt.Sprintf("set system = %q for this node in the inventory", facts.System))
 	}
 	store := Condition{About: "store"}
 	if facts.StoreFree > 0 && facts.StoreFree < MinimumFree {
 		store.Err = Hint(fmt.Sprintf("the target's disk is full: %s free for /nix/store", prose.Size(uint64(facts.StoreFree))), makeRoom)
 	}
 	return []Condition{free, nix, nixos, platform, store}
+}
+
+// wrongPlatform is the error for a target that does not run what a node is built for.
+func wrongPlatform(system string, facts agent.Facts, advice string) error {
+	return Hint(fmt.Sprintf("the node is built for %s, but the target is %s", system, facts.System), advice)
 }
 
 // makeRoom is what to do about a full disk.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"time"
@@ -63,6 +64,7 @@ func (v *Visit) Close() {
 // Built is what a node's evaluation and build leave.
 type Built struct {
 	Bundle, Toplevel nix.StorePath
+	System           string // what it runs on
 }
 
 // Prepare connects, and meanwhile evaluates and builds. The first of the two that fails ends the other. Where the target is
@@ -93,7 +95,15 @@ func (v *Visit) Prepare(ctx context.Context, forceNotNixOS bool, needless func(B
 		// It is none of theirs where the session was ended first.
 		return Built{}, agent.Facts{}, v.Fail(Connect, Unchanged, err)
 	}
-	return ready, facts, nil
+	return ready, facts, v.runsThere(ready, facts)
+}
+
+// runsThere is the error for a system that the target does not run, where only its evaluation has said what it is built for.
+func (v *Visit) runsThere(ready Built, facts agent.Facts) error {
+	if v.Node.System != "" || runsOn(ready.System, facts) {
+		return nil
+	}
+	return v.Fail(Connect, Unchanged, wrongPlatform(ready.System, facts, fmt.Sprintf("in its configuration: nixpkgs.hostPlatform = %q;", facts.System)))
 }
 
 // Connect makes the first connection, and finds out whether the target can be worked on at all. A failure is an [*Error].
@@ -141,9 +151,12 @@ func (v *Visit) evaluateAndBuild(ctx context.Context, connected <-chan agent.Fac
 	if err != nil {
 		return Built{}, err
 	}
-	ready := Built{evaluation.BundleOut, evaluation.ToplevelOut}
+	ready := Built{evaluation.BundleOut, evaluation.ToplevelOut, evaluation.System}
 	select {
 	case facts := <-connected:
+		if err := v.runsThere(ready, facts); err != nil {
+			return Built{}, err
+		}
 		if needless(ready, facts) && facts.Lacking == 0 {
 			return ready, nil
 		}

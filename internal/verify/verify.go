@@ -107,6 +107,18 @@ func evaluateThere(ctx context.Context, visit *session.Visit) (agent.EvaluateRes
 	return there, nil
 }
 
+// plain is the derivation that plain nixos-rebuild would build of what was evaluated.
+func plain(ctx context.Context, visit *session.Visit, evaluation *inventory.Evaluation) (nix.StorePath, error) {
+	if visit.Inventory.Flake() {
+		return visit.Inventory.ByNix(ctx, visit.Node)
+	}
+	bundle, err := session.ReadDerivation(evaluation.Bundle)
+	if err != nil {
+		return "", err
+	}
+	return visit.Instantiate(ctx, bundle.Env["nixpkgs"], bundle.Env["configuration"])
+}
+
 // Here compares what ferry evaluates the working tree to with what plain nixos-rebuild would, both on this machine. A
 // failure is an [*session.Error].
 func Here(ctx context.Context, with session.Session, inv *inventory.Inventory, node inventory.Node) (*Verified, error) {
@@ -120,11 +132,7 @@ func Here(ctx context.Context, with session.Session, inv *inventory.Inventory, n
 		return nil, err
 	}
 	fail := func(err error) (*Verified, error) { return nil, visit.Fail(session.Evaluate, session.Unchanged, err) }
-	bundle, err := session.ReadDerivation(evaluation.Bundle)
-	if err != nil {
-		return fail(err)
-	}
-	plain, err := visit.Instantiate(ctx, bundle.Env["nixpkgs"], bundle.Env["configuration"])
+	plain, err := plain(ctx, visit, evaluation)
 	if err != nil {
 		return fail(err)
 	}

@@ -31,12 +31,9 @@ func (s *server) evaluate(ctx context.Context) (*agent.EvaluateResult, error) {
 	place = s.root().Path(place)
 	var out bytes.Buffer
 	err := s.runner.Run(ctx, run.Command{
-		Argv: []string{
-			"nix-instantiate", "<nixpkgs/nixos>", "-A", "system", "-I", "nixpkgs=" + place + "/nixpkgs", "-I", "nixos-config=" + place + "/configuration.nix",
-			// A configuration that needs something built to be evaluated must not have it built here, or elsewhere for here.
-			"--option", "max-jobs", "0", "--option", "builders", "", "--option", "substitute", "false",
-		},
-		Out: &out, Err: agent.LogWriter{Wire: s.wire}, Insist: true,
+		// A configuration that needs something built to be evaluated must not have it built here, or elsewhere for here.
+		Argv: append(instantiation(place), "--option", "max-jobs", "0", "--option", "builders", "", "--option", "substitute", "false"),
+		Out:  &out, Err: agent.LogWriter{Wire: s.wire}, Insist: true,
 	})
 	if err != nil {
 		return nil, err
@@ -62,6 +59,17 @@ func (s *server) evaluate(ctx context.Context) (*agent.EvaluateResult, error) {
 		result.Nix = v.Text
 	}
 	return result, nil
+}
+
+// instantiation is the command that evaluates the system of the bundle at place. One of a flake has it all in its default.nix, with all
+// configurations of the flake, and ferry.json says which is this one.
+func instantiation(place string) []string {
+	if _, err := os.Lstat(place + "/flake.lock"); err != nil {
+		return []string{"nix-instantiate", "<nixpkgs/nixos>", "-A", "system",
+			"-I", "nixpkgs=" + place + "/nixpkgs", "-I", "nixos-config=" + place + "/configuration.nix"}
+	}
+	return []string{"nix-instantiate", "--expr", `{ place }: (import (place + "/default.nix")).${(builtins.fromJSON
+		(builtins.unsafeDiscardStringContext (builtins.readFile (place + "/ferry.json")))).attribute}.config.system.build.toplevel`, "--argstr", "place", place}
 }
 
 // readDerivation reads the file of a derivation.
