@@ -13,8 +13,8 @@ import (
 type agreement struct {
 	ask   func(context.Context, []*preview.Planned) (bool, error)
 	nodes []inventory.Node
-	// ctx is the question's, and withdraw ends it.
-	ctx      context.Context
+	// question is what the person is to be asked about, and withdraw ends the question.
+	question chan []*preview.Planned
 	withdraw context.CancelFunc
 
 	mu      sync.Mutex
@@ -27,9 +27,12 @@ type agreement struct {
 	err      error
 }
 
-func newAgreement(ctx context.Context, nodes []inventory.Node, ask func(context.Context, []*preview.Planned) (bool, error)) *agreement {
-	a := &agreement{ask: ask, nodes: nodes, coming: map[string]bool{}, waiting: map[string]*preview.Planned{}, answered: make(chan struct{})}
-	a.ctx, a.withdraw = context.WithCancel(ctx)
+// newAgreement makes an agreement whose question, see [agreement.serve], withdraw ends.
+func newAgreement(withdraw context.CancelFunc, nodes []inventory.Node, ask func(context.Context, []*preview.Planned) (bool, error)) *agreement {
+	a := &agreement{
+		ask: ask, nodes: nodes, coming: map[string]bool{}, waiting: map[string]*preview.Planned{}, answered: make(chan struct{}),
+		question: make(chan []*preview.Planned, 1), withdraw: withdraw,
+	}
 	for _, n := range nodes {
 		a.coming[n.Name] = true
 	}
@@ -85,9 +88,16 @@ func (a *agreement) askNow() {
 			planned = append(planned, p)
 		}
 	}
-	go func() {
-		a.agreed, a.err = a.ask(a.ctx, planned)
+	a.question <- planned
+}
+
+// serve asks the person when it is the time for that. The end of ctx ends the question.
+func (a *agreement) serve(ctx context.Context) {
+	select {
+	case planned := <-a.question:
+		a.agreed, a.err = a.ask(ctx, planned)
 		a.withdraw()
 		close(a.answered)
-	}()
+	case <-ctx.Done():
+	}
 }

@@ -135,8 +135,10 @@ func newFleet(with session.Session, inv *inventory.Inventory, nodes []inventory.
 func (f *fleet) run(ctx context.Context) []Outcome {
 	f.write(func() error { return f.last.write() })
 	if f.opts.Agree != nil {
-		f.agreement = newAgreement(ctx, f.nodes, f.opts.Agree)
-		defer f.agreement.withdraw()
+		asking, withdraw := context.WithCancel(ctx)
+		defer withdraw()
+		f.agreement = newAgreement(withdraw, f.nodes, f.opts.Agree)
+		go f.agreement.serve(asking)
 	}
 	var group sync.WaitGroup
 	for i := range f.nodes {
