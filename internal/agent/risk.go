@@ -30,9 +30,9 @@ type Risk struct {
 // maxRisks is how many risks are taken from a target; there are not as many ways.
 const maxRisks = 32
 
-// Inspect compares what the target runs with the toplevel, which has been shipped, and tells what may lock out this very
+// CheckLockout compares what the target runs with the toplevel, which has been shipped, and tells what may lock out this very
 // login, if it is activated by the action. Nothing is changed. What cannot be known is not told.
-func (s *Session) Inspect(ctx context.Context, toplevel nix.StorePath, action string) ([]Risk, error) {
+func (s *Session) CheckLockout(ctx context.Context, toplevel nix.StorePath, action string) ([]Risk, error) {
 	response, err := s.request(ctx, Request{Method: MethodInspect, Toplevel: toplevel, Action: action}, nil, nil, nil)
 	if err != nil {
 		return nil, err

@@ -8,7 +8,7 @@ import (
 // TestRisksAreCleanedAndNotEndless locks what a target may say of them.
 func TestRisksAreCleanedAndNotEndless(t *testing.T) {
 	s := open(t, "serves")
-	risks, err := s.Inspect(soon(t), pathA, "switch")
+	risks, err := s.CheckLockout(soon(t), pathA, "switch")
 	if err != nil || len(risks) != maxRisks {
 		t.Fatalf("%d risks, %v", len(risks), err)
 	}
@@ -17,7 +17,7 @@ func TestRisksAreCleanedAndNotEndless(t *testing.T) {
 	}
 	s = open(t, "refuses early")
 	var refused *ResponseError
-	if _, err := s.Inspect(soon(t), pathA, "switch"); !errors.As(err, &refused) {
+	if _, err := s.CheckLockout(soon(t), pathA, "switch"); !errors.As(err, &refused) {
 		t.Errorf("got %v", err)
 	}
 }

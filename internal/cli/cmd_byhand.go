@@ -72,10 +72,10 @@ func (a *app) runByHand(ctx context.Context, o byHandOptions, args []string) err
 		texts[i], err = leave.ByHand(ctx, with, inv, nodes[i], act)
 		return err
 	})
-	var told *toldError
-	if errors.As(err, &told) {
+	var reported *reportedError
+	if errors.As(err, &reported) {
 		// A part of the commands would look like all of them.
-		return &toldError{exitFailed}
+		return &reportedError{exitFailed}
 	}
 	if err != nil {
 		return err

@@ -116,11 +116,11 @@ func (a *app) runExec(ctx context.Context, o execOptions, words, argv []string) 
 	case shown.bad == 0:
 		return nil
 	case shown.good > 0:
-		return &toldError{exitPartly}
+		return &reportedError{exitPartly}
 	case ctx.Err() != nil:
-		return &toldError{exitInterrupted}
+		return &reportedError{exitInterrupted}
 	}
-	return &toldError{exitFailed}
+	return &reportedError{exitFailed}
 }
 
 // nameWidth is how wide names are before a node's lines: 0, none, for a single node.

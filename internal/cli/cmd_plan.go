@@ -150,7 +150,7 @@ func (a *app) planSeveral(ctx context.Context, with session.Session, inv *invent
 			}
 		}
 		a.printer.Print(fmt.Sprintf("ferry: error: no plan for %d of %s", failed, prose.Count(len(nodes), "node")))
-		return &toldError{status}
+		return &reportedError{status}
 	}
 	return nil
 }

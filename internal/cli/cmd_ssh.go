@@ -55,7 +55,7 @@ func (a *app) runSSH(ctx context.Context, f nodeFlags, words, argv []string) err
 	err = dialer.Session(ctx, address, argv, a.In, a.Out, a.Err)
 	var ended *run.Error
 	if errors.As(err, &ended) && ended.Status >= 0 {
-		return &toldError{ended.Status}
+		return &reportedError{ended.Status}
 	}
 	return err
 }

@@ -49,22 +49,22 @@ func usagef(hint, format string, args ...any) error {
 	return e
 }
 
-// toldError is an exit status whose reasons have been printed already.
-type toldError struct{ status int }
+// reportedError is an exit status whose reasons have been printed already.
+type reportedError struct{ status int }
 
-func (e *toldError) Error() string { return fmt.Sprintf("exit status %d", e.status) }
+func (e *reportedError) Error() string { return fmt.Sprintf("exit status %d", e.status) }
 
 // exitStatus is the one place where an error becomes a number. The most serious wins.
 func exitStatus(ctx context.Context, err error) int {
 	var usage interface{ Usage() bool }
 	var mine *usageError
 	var failed *session.Error
-	var told *toldError
+	var reported *reportedError
 	switch {
 	case err == nil:
 		return exitOK
-	case errors.As(err, &told):
-		return told.status
+	case errors.As(err, &reported):
+		return reported.status
 	case errors.As(err, &failed) && failed.State == session.Unknown:
 		return exitUnknown
 	case errors.As(err, &failed) && failed.State == session.RolledBack:
@@ -87,8 +87,8 @@ func interrupted(ctx context.Context, err error) bool {
 // and the command if one failed; then what the program that failed wrote; then at most two hints, each something to do.
 func (a *app) report(ctx context.Context, err error) int {
 	status := exitStatus(ctx, err)
-	var told *toldError
-	if err == nil || errors.As(err, &told) {
+	var reported *reportedError
+	if err == nil || errors.As(err, &reported) {
 		return status
 	}
 	if status == exitInterrupted {

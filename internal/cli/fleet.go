@@ -23,14 +23,14 @@ import (
 
 // fleetFlags say how several nodes are deployed.
 type fleetFlags struct {
-	parallel    int
-	activate    int
-	batch       string
-	pause       time.Duration
-	maxFailures int
-	takeBack    bool
-	unreachable string
-	resume      bool
+	parallel      int
+	activate      int
+	batch         string
+	pause         time.Duration
+	maxFailures   int
+	rollBackBatch bool
+	unreachable   string
+	resume        bool
 }
 
 // defaultParallel is how many nodes are changed at once: enough to be quick, and few enough for a jump host.
@@ -42,7 +42,7 @@ func (f *fleetFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.batch, "batch", "", "change the nodes in groups of these `SIZES`, one after another: 1,10%,rest")
 	flags.DurationVar(&f.pause, "pause", 0, "wait `TIME` between two batches")
 	flags.IntVar(&f.maxFailures, "max-failures", 0, "leave the remaining nodes unchanged when more than `N` have failed (default: no limit; 0 with --batch or --rollback-batch)")
-	flags.BoolVar(&f.takeBack, "rollback-batch", false, "when that happens, also roll back the other nodes of the batch")
+	flags.BoolVar(&f.rollBackBatch, "rollback-batch", false, "when that happens, also roll back the other nodes of the batch")
 	flags.StringVar(&f.unreachable, "unreachable", "fail", "`HOW` to treat an unreachable node: fail, or skip it")
 	flags.BoolVar(&f.resume, "resume", false, "deploy the nodes that the last multi-node deployment did not finish")
 }
@@ -50,8 +50,8 @@ func (f *fleetFlags) add(flags *pflag.FlagSet) {
 // apply makes options of the flags.
 func (f *fleetFlags) apply(flags *pflag.FlagSet, act action.Action, opts *fleet.Options) error {
 	opts.Parallel, opts.ParallelActivate, opts.Pause, opts.Cores = f.parallel, f.activate, f.pause, runtime.NumCPU()
-	opts.MaxFailures, opts.RollBackBatch, opts.SkipUnreachable = f.maxFailures, f.takeBack, f.unreachable == "skip"
-	if !flags.Changed("max-failures") && f.batch == "" && !f.takeBack {
+	opts.MaxFailures, opts.RollBackBatch, opts.SkipUnreachable = f.maxFailures, f.rollBackBatch, f.unreachable == "skip"
+	if !flags.Changed("max-failures") && f.batch == "" && !f.rollBackBatch {
 		opts.MaxFailures = -1
 	}
 	switch {
@@ -67,7 +67,7 @@ func (f *fleetFlags) apply(flags *pflag.FlagSet, act action.Action, opts *fleet.
 		return usagef("for example --pause 5m", "--pause %v: expected a time up to %v", f.pause, longest)
 	case f.pause > 0 && f.batch == "":
 		return usagef("add --batch 1,rest", "--pause without --batch")
-	case f.takeBack && act != action.Switch:
+	case f.rollBackBatch && act != action.Switch:
 		return usagef("", "--rollback-batch goes with the action switch, not with %s", act)
 	case f.batch == "":
 		return nil
@@ -138,7 +138,7 @@ func (a *app) deployFleet(ctx context.Context, with session.Session, inv *invent
 		a.printer.Print(line)
 	}
 	if status := fleetStatus(ctx, outcomes, opts.SkipUnreachable); status != exitOK {
-		return &toldError{status}
+		return &reportedError{status}
 	}
 	return nil
 }

@@ -34,9 +34,9 @@ func (a *app) note(text string) {
 func (a *app) withEvents(ctx context.Context, command func() error) error {
 	a.events = newEvents(a.Out, a.Now)
 	err := command()
-	var told *toldError
+	var reported *reportedError
 	failure := err
-	if errors.As(err, &told) {
+	if errors.As(err, &reported) {
 		failure = nil
 	}
 	if written := a.events.end(exitStatus(ctx, err), failure, a.outcomes); err == nil {

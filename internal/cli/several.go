@@ -48,7 +48,7 @@ func (a *app) eachNode(ctx context.Context, inv *inventory.Inventory, nodes []in
 	}
 	a.printer.Print(fmt.Sprintf("ferry: %s: %d done, %d failed", prose.Count(len(nodes), "node"), len(nodes)-failed, failed))
 	if failed < len(nodes) {
-		return errs, &toldError{exitPartly}
+		return errs, &reportedError{exitPartly}
 	}
-	return errs, &toldError{exitFailed}
+	return errs, &reportedError{exitFailed}
 }

@@ -39,13 +39,13 @@ func (d *deployment) attach(ctx context.Context, checks health.Checks) (Result, 
 		return Result{}, err
 	}
 	s := d.newSwitching("", "", facts)
-	soft, release := soften(ctx, d.opts.Leave, func() { s.Note(s.comeBack()) })
+	shielded, release := shield(ctx, d.opts.Leave, func() { s.Note(s.afterLeaving()) })
 	defer release()
 	s.enter(session.Activate)
 	var got agent.SwitchResult
-	err = d.Link.Do(soft, func(conn *agent.Session) error {
+	err = d.Link.Do(shielded, func(conn *agent.Session) error {
 		var err error
-		got, err = conn.Switch(soft, agent.Request{Job: s.job, Token: &s.expect, Offset: s.log.Total}, s.log, s.phase)
+		got, err = conn.Switch(shielded, agent.Request{Job: s.job, Token: &s.expect, Offset: s.log.Total}, s.log, s.phase)
 		return err
 	})
 	if err == nil {
@@ -60,7 +60,7 @@ func (d *deployment) attach(ctx context.Context, checks health.Checks) (Result, 
 					d.Note(provesLess)
 				}
 				d.Link.BearWith(time.Duration(got.Left) * time.Second)
-				got, err = s.finish(soft, d.Link.Do, got)
+				got, err = s.finish(shielded, d.Link.Do, got)
 			}
 		}
 	}

@@ -61,7 +61,7 @@ func fakeDial(dir, line, address string) int {
 	return 0
 }
 
-// checked makes the checks of a node and gives what was told.
+// checked makes the checks of a node and gives what was reported.
 func checked(t *testing.T, n *fakeNode, checks health.Checks) ([]string, error) {
 	t.Helper()
 	if _, err := n.Link.Open(agenttest.Soon(t)); err != nil {
@@ -70,11 +70,11 @@ func checked(t *testing.T, n *fakeNode, checks health.Checks) ([]string, error) 
 	if err := checks.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	var told []string
+	var reported []string
 	err := runChecks(agenttest.Soon(t), checks, n.Link, func(e session.Event) {
-		told = append(told, strings.TrimSpace(fmt.Sprintf("%s %s %s", e.Kind, e.Step, e.Text)))
+		reported = append(reported, strings.TrimSpace(fmt.Sprintf("%s %s %s", e.Kind, e.Step, e.Text)))
 	})
-	return told, err
+	return reported, err
 }
 
 func commands(names ...string) health.Checks {
@@ -95,17 +95,17 @@ func TestChecksThatPassAreTold(t *testing.T) {
 	n := newFakeNode(t, action.Switch, "checks checks")
 	checks := commands("one", "two")
 	checks.HTTP = requestFrom(health.Here, server.URL).HTTP
-	told, err := checked(t, n, checks)
+	reported, err := checked(t, n, checks)
 	if err != nil {
 		t.Fatal(err)
 	}
-	slices.Sort(told[1:4])
+	slices.Sort(reported[1:4])
 	want := []string{
 		"started check", "line check command one 'a b': ok", "line check command two 'a b': ok", "line check http " + server.URL + ": ok",
 		"finished check 3 checks passed",
 	}
-	if !slices.Equal(told, want) {
-		t.Errorf("told %q", told)
+	if !slices.Equal(reported, want) {
+		t.Errorf("reported %q", reported)
 	}
 	if got := n.Record(t); !slices.Equal(got, []string{`check ["one" "a b"] for 20 s`, `check ["two" "a b"] for 20 s`}) {
 		t.Errorf("the agent was asked for %q", got)
@@ -114,8 +114,8 @@ func TestChecksThatPassAreTold(t *testing.T) {
 
 func TestNoChecksAreNoStep(t *testing.T) {
 	n := newFakeNode(t, action.Switch, "dies")
-	if told, err := checked(t, n, health.Default()); err != nil || told != nil {
-		t.Errorf("told %q, %v", told, err)
+	if reported, err := checked(t, n, health.Default()); err != nil || reported != nil {
+		t.Errorf("reported %q, %v", reported, err)
 	}
 }
 
@@ -124,13 +124,13 @@ func TestCheckThatFailsIsAFailureOfTheNode(t *testing.T) {
 		"fails": "exit status 3", "hangs": "did not end within 20s", "missing": "there is no such program on the target",
 	} {
 		n := newFakeNode(t, action.Switch, "checks checks")
-		told, err := checked(t, n, commands("good", name))
+		reported, err := checked(t, n, commands("good", name))
 		var failure *health.Failure
 		if !errors.As(err, &failure) || err.Error() != "command "+name+" 'a b': "+want {
 			t.Errorf("%s: %v", name, err)
 		}
-		if !slices.Contains(told, "line check "+err.Error()) || strings.HasPrefix(told[len(told)-1], "finished") {
-			t.Errorf("%s: told %q", name, told)
+		if !slices.Contains(reported, "line check "+err.Error()) || strings.HasPrefix(reported[len(reported)-1], "finished") {
+			t.Errorf("%s: reported %q", name, reported)
 		}
 		if name == "fails" && !slices.Equal(session.Output(err), []string{"no", "not yet"}) {
 			t.Errorf("it wrote %q", session.Output(err))

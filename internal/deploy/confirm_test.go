@@ -20,8 +20,8 @@ import (
 	"ferry/internal/target"
 )
 
-// comeBack confirms at a fake target that goes through plan.
-func comeBack(ctx context.Context, t *testing.T, interactive bool, within time.Duration, plan ...string) (n *fakeNode, notes []string, err error) {
+// confirms confirms at a fake target that goes through plan.
+func confirms(ctx context.Context, t *testing.T, interactive bool, within time.Duration, plan ...string) (n *fakeNode, notes []string, err error) {
 	t.Helper()
 	n = newFakeNode(t, action.Switch, plan...)
 	err = confirmLogin(ctx, n.Dialer, n.Link.Address(), interactive, confirmLine(n.Dir), confirmInput("token", "secret"),
@@ -30,7 +30,7 @@ func comeBack(ctx context.Context, t *testing.T, interactive bool, within time.D
 }
 
 func TestConfirmingGoesOnUntilTheTargetIsReached(t *testing.T) {
-	n, notes, err := comeBack(t.Context(), t, false, time.Minute, "refused", "unknown", "denied", "runs")
+	n, notes, err := confirms(t.Context(), t, false, time.Minute, "refused", "unknown", "denied", "runs")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +58,7 @@ func TestConfirmingEndsAtTheDeadlineWithTheLastReason(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			begin := time.Now()
-			n, notes, err := comeBack(t.Context(), t, false, 1500*time.Millisecond, c.plan...)
+			n, notes, err := confirms(t.Context(), t, false, 1500*time.Millisecond, c.plan...)
 			var connect *target.Error
 			if errors.As(err, &connect) && connect.Kind != c.kind || connect == nil && (err == nil || err.Error() != string(c.kind)) {
 				t.Errorf("got %v", err)
@@ -99,7 +99,7 @@ func TestConfirmingEndsWhereTheTargetDoesNotWaitAnyMore(t *testing.T) {
 func TestConfirmingEndsAtOnceWhenNobodyWaitsAnyMore(t *testing.T) {
 	ctx, cancel := context.WithCancel(agenttest.Soon(t))
 	time.AfterFunc(200*time.Millisecond, cancel)
-	if _, _, err := comeBack(ctx, t, false, time.Hour, "hangs"); !errors.Is(err, context.Canceled) {
+	if _, _, err := confirms(ctx, t, false, time.Hour, "hangs"); !errors.Is(err, context.Canceled) {
 		t.Errorf("in the first try: %v", err)
 	}
 	ctx, cancel = context.WithCancel(agenttest.Soon(t))
@@ -114,14 +114,14 @@ func TestConfirmingEndsAtOnceWhenNobodyWaitsAnyMore(t *testing.T) {
 }
 
 func TestConfirmingAnInteractiveLoginProvesThatTheTargetAnswers(t *testing.T) {
-	n, notes, err := comeBack(t.Context(), t, true, time.Minute, "refused", "denied")
+	n, notes, err := confirms(t.Context(), t, true, time.Minute, "refused", "denied")
 	if !errors.Is(err, errAnswers) {
 		t.Errorf("got %v", err)
 	}
 	if len(notes) != 1 || n.Connections(t) != 2 {
 		t.Errorf("noted %q on %d connections", notes, n.Connections(t))
 	}
-	if _, _, err := comeBack(t.Context(), t, true, 300*time.Millisecond, "refused"); err == nil || errors.Is(err, errAnswers) {
+	if _, _, err := confirms(t.Context(), t, true, 300*time.Millisecond, "refused"); err == nil || errors.Is(err, errAnswers) {
 		t.Errorf("a target that does not answer: %v", err)
 	}
 }

@@ -307,7 +307,7 @@ func (d *deployment) interrupted(step session.Step, err error, before agent.Fact
 			e.Err = &session.Advised{Text: "interrupted", Err: err}
 		}
 		e.Advice = []string{fmt.Sprintf("it goes on there; its log on the target: /run/ferry/%s-%s/log, for root", d.Job, step)}
-		if back := backTo(before); back != "" && d.opts.Action != action.Boot {
+		if back := rollBackByHand(before); back != "" && d.opts.Action != action.Boot {
 			e.Advice = append(e.Advice, back)
 		}
 	}

@@ -16,7 +16,7 @@
 //
 // A deployment owns its visit, and with it the connection, until it ends. The switch itself lives on the target: what this process
 // holds of it is a token, by which it may confirm, and can be lost at any time. From the moment that the target may be changing,
-// the user's first signal ends nothing here (soften.go); a second one leaves the target to itself.
+// the user's first signal ends nothing here (shield.go); a second one leaves the target to itself.
 //
 // # Errors
 //

@@ -36,7 +36,7 @@ func (d *deployment) checkLockout(ctx context.Context, toplevel nix.StorePath) e
 	var risks []agent.Risk
 	err := d.Link.Do(ctx, func(conn *agent.Session) error {
 		var err error
-		risks, err = conn.Inspect(ctx, toplevel, string(d.opts.Action))
+		risks, err = conn.CheckLockout(ctx, toplevel, string(d.opts.Action))
 		return err
 	})
 	if err == nil && d.opts.Action == action.DryActivate {

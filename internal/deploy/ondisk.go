@@ -22,22 +22,22 @@ import (
 // Of what the target says that it lacks, only what p needs is sent, as this machine knows it, and each path once: a target that
 // lies must not be able to read this machine's store. Unless ours says that p was made here, nothing is sent at all.
 func (d *deployment) complete(ctx context.Context, p nix.StorePath, ours bool) error {
-	told, sent := false, map[nix.StorePath]bool{}
+	reported, sent := false, map[nix.StorePath]bool{}
 	err := d.Link.Do(ctx, func(conn *agent.Session) error {
 		for {
 			got, err := conn.OnDisk(ctx, p, false)
 			if err != nil {
 				return err
 			}
-			if got.Doubted > 0 && !told {
+			if got.Doubted > 0 && !reported {
 				d.Note(fmt.Sprintf("a ship was cut off there by the end of its power: what has arrived of it was read, %s", prose.Count(got.Doubted, "path")))
 			}
 			if len(got.Wrong) == 0 {
 				return nil
 			}
 			gone := &goneError{paths: got.Wrong, more: got.More}
-			if !told {
-				told = true
+			if !reported {
+				reported = true
 				d.Note(gone.Error() + "; what this machine has of that is put back. Look at that machine's disk, and run there: sudo nix-store --verify --check-contents")
 			}
 			if !ours {

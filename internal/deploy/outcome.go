@@ -16,7 +16,7 @@ func wholeLog(file string) string { return "the whole log is on the target: " + 
 // activationError tells what an exit status of switch-to-configuration means; nil for one that is a success. The meanings
 // are those of NixOS's own switch-to-configuration, old and new.
 func activationError(r agent.ActivateResult, act action.Action, before agent.Facts, toplevel string) error {
-	back := backTo(before)
+	back := rollBackByHand(before)
 	if act == action.DryActivate {
 		// There is nothing to come back from.
 		back = ""
@@ -82,8 +82,8 @@ func stateAfter(r agent.ActivateResult, act action.Action, before agent.Facts, t
 	return session.Unknown
 }
 
-// backTo is what brings back what ran before.
-func backTo(before agent.Facts) string {
+// rollBackByHand is what brings back what ran before.
+func rollBackByHand(before agent.Facts) string {
 	if before.Current == "" {
 		return ""
 	}

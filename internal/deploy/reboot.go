@@ -53,7 +53,7 @@ func (d *deployment) rebooted(ctx context.Context, ready session.Built, before a
 		}
 	}
 	if err := b.check(ctx); err != nil {
-		return b.goBack(ctx, err)
+		return b.rollBack(ctx, err)
 	}
 	result.Outcome = Committed
 	if !b.tried && result.Generation > 0 {
@@ -61,7 +61,7 @@ func (d *deployment) rebooted(ctx context.Context, ready session.Built, before a
 	}
 	var err error
 	if result.Generation, err = d.commit(ctx, ready, "boot", d.Link.Facts()); err != nil && b.tried {
-		return b.goBack(ctx, err)
+		return b.rollBack(ctx, err)
 	}
 	return err
 }
@@ -70,7 +70,7 @@ func (d *deployment) rebooted(ctx context.Context, ready session.Built, before a
 func (b *rebooting) restart(ctx context.Context, result *Result) error {
 	done := b.Start(session.Reboot)
 	begin := time.Now()
-	why := noWayBack(b.before, b.ready.Toplevel)
+	why := cannotRollBack(b.before, b.ready.Toplevel)
 	var facts agent.Facts
 	var err error
 	if why == "" {
@@ -143,8 +143,8 @@ func (b *rebooting) installed(ctx context.Context, why string, result *Result) e
 	return b.install(ctx, b.ready, b.before, result)
 }
 
-// noWayBack tells why a target could not come back by itself from a reboot into a system, as far as its facts show; "": it can.
-func noWayBack(facts agent.Facts, system nix.StorePath) string {
+// cannotRollBack tells why a target could not come back by itself from a reboot into a system, as far as its facts show; "": it can.
+func cannotRollBack(facts agent.Facts, system nix.StorePath) string {
 	switch {
 	case facts.Profile == string(system):
 		return "the new system is its boot default already"
@@ -160,7 +160,7 @@ func (d *deployment) askEarly(ctx context.Context, ready session.Built) error {
 	if d.opts.Reboot.Timeout == 0 || facts.Booted == string(ready.Toplevel) {
 		return nil
 	}
-	if why := noWayBack(facts, ready.Toplevel); why != "" {
+	if why := cannotRollBack(facts, ready.Toplevel); why != "" {
 		return d.mayReboot(ctx, why)
 	}
 	return nil
@@ -318,8 +318,8 @@ func judgeUnits(policy health.UnitPolicy, failed, before []string) error {
 	return nil
 }
 
-// goBack reboots a target whose new system is not good enough into the old one, which is still the default.
-func (b *rebooting) goBack(ctx context.Context, why error) error {
+// rollBack reboots a target whose new system is not good enough into the old one, which is still the default.
+func (b *rebooting) rollBack(ctx context.Context, why error) error {
 	step := session.Confirm
 	var inner *session.Error
 	if errors.As(why, &inner) {

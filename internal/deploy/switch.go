@@ -66,18 +66,18 @@ func (d *deployment) guarded(ctx context.Context, ready session.Built, before ag
 	if err := ctx.Err(); err != nil {
 		return d.Fail(session.Activate, session.Unchanged, err)
 	}
-	soft, release := soften(ctx, d.opts.Leave, func() { s.Note(s.comeBack()) })
+	shielded, release := shield(ctx, d.opts.Leave, func() { s.Note(s.afterLeaving()) })
 	defer release()
 	var got agent.SwitchResult
 	s.enter(session.Activate)
-	err = d.Link.Follow(soft, func(conn *agent.Session) error {
+	err = d.Link.Follow(shielded, func(conn *agent.Session) error {
 		request.Offset, request.Token = s.log.Total, &s.expect
 		var err error
-		got, err = conn.Switch(soft, request, s.log, s.phase)
+		got, err = conn.Switch(shielded, request, s.log, s.phase)
 		return err
 	})
 	if err == nil && got.Outcome == "" {
-		got, err = s.finish(soft, d.Link.Follow, got)
+		got, err = s.finish(shielded, d.Link.Follow, got)
 	}
 	s.log.Flush()
 	if err != nil {
@@ -87,7 +87,7 @@ func (d *deployment) guarded(ctx context.Context, ready session.Built, before ag
 		s.leave("not possible on a running machine")
 		result.NeedsReboot = got.Reason
 		d.Note("this change needs a reboot: it is installed, and runs from the next boot on")
-		return session.Settled(d.install(soft, ready, before, result))
+		return session.Settled(d.install(shielded, ready, before, result))
 	}
 	return s.conclude(got, result)
 }
@@ -202,8 +202,8 @@ func (s *switching) check(ctx context.Context, phase agent.Phase, left time.Dura
 	return agent.VerdictKeep, ""
 }
 
-// comeBack says what to do about a target that was left while it changes.
-func (s *switching) comeBack() string {
+// afterLeaving says what to do about a target that was left while it changes.
+func (s *switching) afterLeaving() string {
 	return fmt.Sprintf("the switch continues on %[1]s and rolls back unless confirmed: wait, or press Ctrl-C again and later run: ferry attach %[1]s", s.Node.Name)
 }
 
@@ -315,7 +315,7 @@ func (s *switching) conclude(got agent.SwitchResult, result *Result) error {
 		return s.fail(step, session.Unknown, session.Hint(fmt.Sprintf("%s, and tries again in %d s, and after that", text, got.Left),
 			"ferry attach "+s.Node.Name+" shows how it goes; another deployment or a rollback takes its place", see))
 	}
-	return s.fail(step, session.Unknown, session.Hint(text, backTo(s.before), see))
+	return s.fail(step, session.Unknown, session.Hint(text, rollBackByHand(s.before), see))
 }
 
 // needsReboot is the status of a switch-to-configuration that cannot switch a running machine.

@@ -146,7 +146,7 @@ func (f *fleet) run(ctx context.Context) []Outcome {
 	}
 	group.Wait()
 	if f.opts.RollBackBatch && f.rollout.stopped() {
-		f.takeBack(ctx)
+		f.rollBackBatch(ctx)
 	}
 	return f.outcomes
 }
@@ -294,8 +294,8 @@ func (f *fleet) counts(s Status) bool {
 	return s == Failed || s == RolledBack || s == Unknown || s == Unreachable && !f.opts.SkipUnreachable
 }
 
-// takeBack takes those nodes of the batch that was stopped back that have the new system.
-func (f *fleet) takeBack(ctx context.Context) {
+// rollBackBatch rolls back those nodes of the batch that was stopped that have the new system.
+func (f *fleet) rollBackBatch(ctx context.Context) {
 	changing := f.changing
 	if f.activating != nil {
 		changing = f.activating
@@ -309,7 +309,7 @@ func (f *fleet) takeBack(ctx context.Context) {
 			leave, err := changing.enter(ctx)
 			if err == nil {
 				defer leave()
-				_, err = f.rollBack(ctx, f.with, o.Node, f.takenBackBy(o.Node))
+				_, err = f.rollBack(ctx, f.with, o.Node, f.rollbackOptions(o.Node))
 			}
 			o.Status, o.Err = RolledBack, errors.New("rolled back: another node in its batch failed")
 			if err != nil {
@@ -323,8 +323,8 @@ func (f *fleet) takeBack(ctx context.Context) {
 	group.Wait()
 }
 
-// takenBackBy are the options of a rollback, which has its turn already.
-func (f *fleet) takenBackBy(node inventory.Node) deploy.RollbackOptions {
+// rollbackOptions are the options of a rollback, which has its turn already.
+func (f *fleet) rollbackOptions(node inventory.Node) deploy.RollbackOptions {
 	o := f.optionsFor(node)
 	return deploy.RollbackOptions{Switching: o.Switching, ForceNotNixOS: o.ForceNotNixOS}
 }

@@ -26,7 +26,7 @@ func (r *reader) lockout(ctx context.Context, p *Planned) error {
 		files := agent.NewStoreFiles(func(path nix.StorePath) bool { return within[path] })
 		var err error
 		var risks []agent.Risk
-		risks, unsure, err = conn.Foresee(ctx, p.After.Toplevel, path.Base(session.Elevation(r.Node)[0]), files)
+		risks, unsure, err = conn.PreviewLockout(ctx, p.After.Toplevel, path.Base(session.Elevation(r.Node)[0]), files)
 		p.Lockout = append([]agent.Risk{}, risks...)
 		return err
 	})

@@ -6,19 +6,19 @@ import (
 	"sync"
 )
 
-// errLeft is why a softened context ended: the user wants to leave.
+// errLeft is why a shielded context ended: the user wants to leave.
 var errLeft = errors.New("left by the user")
 
-// soften makes a context for work on a target that is being changed, which it would not help to break off: the end of ctx,
+// shield makes a context for work on a target that is being changed, which it would not help to break off: the end of ctx,
 // which is the user's first signal, does not end it, but calls note once. It ends when the user leaves, by a second one. The
 // function it returns ends it as well, and afterwards note is not called any more. Where nobody can leave, the first signal
-// has to do, and nothing is softened.
-func soften(ctx context.Context, leave func() (context.Context, func()), note func()) (context.Context, func()) {
+// has to do, and nothing is shielded.
+func shield(ctx context.Context, leave func() (context.Context, func()), note func()) (context.Context, func()) {
 	if leave == nil {
 		return context.WithCancel(ctx)
 	}
 	left, over := leave()
-	soft, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	shielded, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	stopLeaving := context.AfterFunc(left, func() { cancel(errLeft) })
 	var noting sync.WaitGroup
 	noting.Add(1)
@@ -29,7 +29,7 @@ func soften(ctx context.Context, leave func() (context.Context, func()), note fu
 			note()
 		}
 	})
-	return soft, sync.OnceFunc(func() {
+	return shielded, sync.OnceFunc(func() {
 		if !stopNoting() {
 			noting.Wait()
 		}

@@ -25,19 +25,19 @@ func newTwoSignals(t *testing.T) *twoSignals {
 	return s
 }
 
-func (s *twoSignals) soften() (context.Context, func()) {
+func (s *twoSignals) shield() (context.Context, func()) {
 	leave := func() (context.Context, func()) {
 		s.listening++
 		return s.left, func() { s.listening-- }
 	}
-	return soften(s.ctx, leave, func() { s.notes.Add(1) })
+	return shield(s.ctx, leave, func() { s.notes.Add(1) })
 }
 
 func TestTheFirstSignalIsNotedAndTheSecondLeaves(t *testing.T) {
 	s := newTwoSignals(t)
-	soft, over := s.soften()
-	if s.listening != 1 || soft.Value(keyOfValue{}) != "value" {
-		t.Errorf("%d listen, value %v", s.listening, soft.Value(keyOfValue{}))
+	shielded, over := s.shield()
+	if s.listening != 1 || shielded.Value(keyOfValue{}) != "value" {
+		t.Errorf("%d listen, value %v", s.listening, shielded.Value(keyOfValue{}))
 	}
 	s.first()
 	for late := time.After(20 * time.Second); s.notes.Load() != 1; {
@@ -47,13 +47,13 @@ func TestTheFirstSignalIsNotedAndTheSecondLeaves(t *testing.T) {
 		case <-time.After(time.Millisecond):
 		}
 	}
-	if soft.Err() != nil {
-		t.Errorf("after the first: %v", soft.Err())
+	if shielded.Err() != nil {
+		t.Errorf("after the first: %v", shielded.Err())
 	}
 	s.second()
-	<-soft.Done()
-	if !errors.Is(soft.Err(), context.Canceled) || !errors.Is(context.Cause(soft), errLeft) {
-		t.Errorf("after the second: %v, %v", soft.Err(), context.Cause(soft))
+	<-shielded.Done()
+	if !errors.Is(shielded.Err(), context.Canceled) || !errors.Is(context.Cause(shielded), errLeft) {
+		t.Errorf("after the second: %v, %v", shielded.Err(), context.Cause(shielded))
 	}
 	over()
 	over()
@@ -65,25 +65,25 @@ func TestTheFirstSignalIsNotedAndTheSecondLeaves(t *testing.T) {
 // The work may be over before anybody presses Ctrl-C.
 func TestASignalAfterSoftWorkIsNotNoted(t *testing.T) {
 	s := newTwoSignals(t)
-	soft, over := s.soften()
+	shielded, over := s.shield()
 	over()
-	if soft.Err() == nil || s.listening != 0 {
-		t.Errorf("%v, %d listen", soft.Err(), s.listening)
+	if shielded.Err() == nil || s.listening != 0 {
+		t.Errorf("%v, %d listen", shielded.Err(), s.listening)
 	}
 	s.first()
-	_, over = s.soften()
+	_, over = s.shield()
 	over()
 	if n := s.notes.Load(); n != 1 {
-		t.Errorf("%d notes; the one is that of the softening after the signal", n)
+		t.Errorf("%d notes; the one is that of the shielding after the signal", n)
 	}
 }
 
 func TestWhereNobodyCanLeaveTheFirstSignalEndsTheWork(t *testing.T) {
 	s := newTwoSignals(t)
-	soft, over := soften(s.ctx, nil, func() { t.Error("noted") })
+	shielded, over := shield(s.ctx, nil, func() { t.Error("noted") })
 	defer over()
 	s.first()
-	if soft.Err() == nil || soft.Value(keyOfValue{}) != "value" {
-		t.Errorf("%v, value %v", soft.Err(), soft.Value(keyOfValue{}))
+	if shielded.Err() == nil || shielded.Value(keyOfValue{}) != "value" {
+		t.Errorf("%v, value %v", shielded.Err(), shielded.Value(keyOfValue{}))
 	}
 }

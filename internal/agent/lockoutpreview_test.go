@@ -67,7 +67,7 @@ func TestOnlyWhatWouldBeShippedIsTold(t *testing.T) {
 func TestAnAgentThatAsksForEverIsLeft(t *testing.T) {
 	s := open(t, "serves")
 	files := NewStoreFiles(func(nix.StorePath) bool { return false })
-	if _, _, err := s.Foresee(soon(t), pathA, "sudo", files); err == nil || !strings.Contains(err.Error(), "asks for files that cannot be told") {
+	if _, _, err := s.PreviewLockout(soon(t), pathA, "sudo", files); err == nil || !strings.Contains(err.Error(), "asks for files that cannot be told") {
 		t.Errorf("got %v", err)
 	}
 }

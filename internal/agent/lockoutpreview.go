@@ -49,9 +49,9 @@ const (
 	maxForesights = 16
 )
 
-// Foresee is Inspect for a toplevel that has not been shipped: the agent asks for the files that it wants to see, and files tells
+// PreviewLockout is CheckLockout for a toplevel that has not been shipped: the agent asks for the files that it wants to see, and files tells
 // them. unsure is what it could not find out. elevate is the program that would make root of the login user, where the agent runs without it.
-func (s *Session) Foresee(ctx context.Context, toplevel nix.StorePath, elevate string, files *StoreFiles) (risks []Risk, unsure []string, err error) {
+func (s *Session) PreviewLockout(ctx context.Context, toplevel nix.StorePath, elevate string, files *StoreFiles) (risks []Risk, unsure []string, err error) {
 	var told []StoreFile
 	for range maxForesights {
 		request := Request{Method: MethodInspect, Toplevel: toplevel, Ahead: true, Elevate: elevate}
