@@ -164,7 +164,7 @@ type Request struct {
 
 	// Switch says how MethodSwitch is to be done; nil: find the one named by Job, or the last one if that is empty, and begin
 	// none.
-	Switch *Switch `json:"switch,omitempty"`
+	Switch *GuardOptions `json:"switch,omitempty"`
 	// Record is what MethodSwitch and MethodCommit write into the target's journal.
 	Record Record `json:"record,omitzero"`
 	// Token is what MethodSwitch and MethodFinish let the switch be confirmed by from now on.

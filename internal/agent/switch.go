@@ -55,9 +55,9 @@ type Token struct {
 // nothing else of the switch.
 func ConfirmFolder(job string) string { return "/run/ferry/" + job + "-switch/confirm" }
 
-// Switch is a guarded switch: the new system is activated, and stays only if it is confirmed. The target itself goes back
+// GuardOptions are those of a guarded switch: the new system is activated, and stays only if it is confirmed. The target itself goes back
 // otherwise.
-type Switch struct {
+type GuardOptions struct {
 	Limits Limits `json:"limits"`
 	Units  Units  `json:"units,omitempty"`
 	// Awaits names the checks that ferry makes, by a hash, for whoever attaches to the switch later: that ferry makes those that it

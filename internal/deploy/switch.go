@@ -59,7 +59,7 @@ func (d *deployment) guarded(ctx context.Context, ready session.Built, before ag
 	}
 	request := agent.Request{
 		Job: d.Job, Toplevel: ready.Toplevel, Bundle: ready.Bundle, Action: string(d.opts.Action), ForceNotNixOS: d.opts.ForceNotNixOS,
-		Switch: &agent.Switch{Limits: s.limits, Units: agent.Units(s.checks.Units), Awaits: awaits, Unsafe: d.opts.Unsafe},
+		Switch: &agent.GuardOptions{Limits: s.limits, Units: agent.Units(s.checks.Units), Awaits: awaits, Unsafe: d.opts.Unsafe},
 		Record: d.record(),
 	}
 	d.Link.BearWith(d.opts.Limits.Confirm + time.Duration(s.limits.Checks)*time.Second)

@@ -28,7 +28,7 @@ func guarded(action string) agent.Request {
 	sum := sha256.Sum256([]byte(tokenText))
 	return agent.Request{
 		Method: agent.MethodSwitch, Job: job, Toplevel: newSystem, Bundle: newBundle, Action: action,
-		Switch: &agent.Switch{Limits: agent.Limits{Activation: 20, Confirm: 20}},
+		Switch: &agent.GuardOptions{Limits: agent.Limits{Activation: 20, Confirm: 20}},
 		Token:  &agent.Token{Name: tokenName, Hash: hex.EncodeToString(sum[:])},
 	}
 }

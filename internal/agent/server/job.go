@@ -49,7 +49,7 @@ type Job struct {
 	// Limit is how long each part may take that runs a switch-to-configuration, in seconds; 0: it is not said.
 	Limit int `json:"limit,omitempty"`
 	// Switch says how JobSwitch is to be done, and Server over which connection it was asked for.
-	Switch *agent.Switch `json:"switch,omitempty"`
+	Switch *agent.GuardOptions `json:"switch,omitempty"`
 	Server sshConnection `json:"server,omitzero"`
 	// LoginUID is the number of the user whom ferry logs in as.
 	LoginUID int `json:"login_uid"`
