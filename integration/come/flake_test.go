@@ -116,3 +116,65 @@ func leaves(s *site.Site, toplevel string) {
 		s.T.Errorf("the bundle's default.nix makes %s, want %s", got, toplevel)
 	}
 }
+
+// TestALockThatTheBuildersNixRefuses deploys a flake whose nixpkgs is locked as a tarball, in the way of a Nix that is newer than the
+// builder's, and that nobody can fetch. The target's own Nix, as old, goes on from the bundle.
+func TestALockThatTheBuildersNixRefuses(t *testing.T) {
+	t.Parallel()
+	s := flakeSite(t, site.Options{})
+	const url = "https://nowhere.invalid/nixpkgs.tar.gz"
+	inProject(s, `sed -i 's|inputs.nixpkgs.url = "[^"]*"|inputs.nixpkgs.url = "`+url+`"|' flake.nix
+		sed -i '\|"path": "'`+s.Nixpkgs+`'"|,/}/{s|"path": "[^"]*"|"url": "`+url+`"|; s|"type": "path"|"type": "tarball"|}' flake.lock
+		git commit --quiet --all --message=tarball`)
+	if said := inProject(s, "nix "+flakes+" flake metadata 2>&1 || true"); !strings.Contains(said, "lastModified") {
+		t.Fatalf("Nix takes the lock: %s", said)
+	}
+	deployFlake(s)
+	if o := deployFlake(s); !strings.Contains(o.Errors, "web: nothing to do") {
+		t.Error("the second deployment had something to do")
+	}
+	leaves(s, s.State().Runs)
+}
+
+// TestEveryCommandTakesANodeOfAFlake goes through a day with a flake: what would change, a change, what was deployed, and back.
+func TestEveryCommandTakesANodeOfAFlake(t *testing.T) {
+	t.Parallel()
+	s := flakeSite(t, site.Options{})
+	deployFlake(s)
+	first := s.State()
+	// The target by ssh's configuration, from below the flake.
+	inProject(s, "{ echo Host web; echo User alice; ssh -G alice@"+s.Target.Name()+
+		" | grep -E '^(hostname|port|identityfile|userknownhostsfile|hostkeyalias) '; } >ssh")
+	ferry := func(status int, want string, args ...string) site.Outcome {
+		t.Helper()
+		for i, arg := range args {
+			if arg == "@" {
+				args = append(args[:i:i], append([]string{"--ssh-config", "../ssh", "--sudo-password-file", s.Password}, args[i+1:]...)...)
+			}
+		}
+		o := s.Run(s.Builder.Command(t.Context(), "sh", append([]string{"-c", `cd "$0/web" && exec ferry "$@"`, s.Project}, args...)...))
+		if o.Status != status || !strings.Contains(o.Out+o.Errors, want) {
+			t.Errorf("ferry %s: status %d, want %d and %q", strings.Join(args, " "), o.Status, status, want)
+		}
+		return o
+	}
+	ferry(0, "web: nothing to do", "deploy", "@", "web")
+	s.Write("web/configuration.nix", site.Configuration("second"))
+	ferry(0, "greeter.service", "plan", "@", "web")
+	ferry(0, "greeting", "why-build", "web")
+	ferry(0, "nix-store --realise", "by-hand", "--ssh-config", "../ssh", "web")
+	ferry(0, "done: generation", "deploy", "@", "--yes", "web")
+	second := s.State()
+	if first.Runs == second.Runs {
+		t.Error("the change was not deployed")
+	}
+	ferry(0, "web", "status", "@", "web")
+	ferry(0, `-  environment.etc."greeting".text = "first"`, "diff", "--source", "@", "web", "2")
+	ferry(0, "hello", "exec", "@", "web", "--", "echo", "hello")
+	ferry(0, "web: the same", "verify", "@", "web")
+	ferry(0, "", "check", "@", "web")
+	ferry(0, "", "rollback", "@", "web")
+	if back := s.State(); back.Runs != first.Runs {
+		t.Errorf("rolled back to %s, want %s", back.Runs, first.Runs)
+	}
+}

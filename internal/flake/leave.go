@@ -29,7 +29,7 @@ func (f *Flake) leaving(b Bundle) (flakeNix, flakeLock string, err error) {
 		if key == f.Lock.Root {
 			key, node.Original, node.Locked = source, original, locked
 		}
-		lock.Nodes[key] = f.moved(node, source)
+		lock.Nodes[key] = f.moved(stored(node), source)
 	}
 	lock.Nodes[lock.Root] = LockNode{Inputs: map[string]any{sourceName: source}}
 	text, err := json.MarshalIndent(lock, "", "  ")
@@ -51,6 +51,23 @@ func (f *Flake) leaving(b Bundle) (flakeNix, flakeLock string, err error) {
 }
 `, b.Node, b.Attribute, sourceName, nix.Set(attributes), sourceName, sourceName)
 	return flakeNix, string(text) + "\n", nil
+}
+
+// stored is a node that Nix 2.8 can read as well: that refuses what later ones lock of a tarball or file. Its tree is in the store by now, or
+// nobody asks for it.
+func stored(node LockNode) LockNode {
+	p := node.path()
+	if kind := node.text("type"); p == "" || kind != "tarball" && kind != "file" {
+		return node
+	}
+	locked := map[string]any{"type": "path", "path": string(p)}
+	for _, name := range []string{"dir", "lastModified", "narHash", "rev", "revCount"} {
+		if value, is := node.Locked[name]; is {
+			locked[name] = value
+		}
+	}
+	node.Locked = locked
+	return node
 }
 
 // key is wanted, or a key like it that no node of the lock has, its root aside.

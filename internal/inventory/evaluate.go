@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"ferry/internal/nix"
@@ -324,8 +325,21 @@ func (inv *Inventory) nodesExpression() string {
 }
 
 // explained is the message of an evaluation error, with the user's paths instead of those in the store.
+// Of a message of many lines it is the first: all of them are told with the trace.
 func (inv *Inventory) explained(err *nix.EvalError) error {
-	return &evalError{text: nix.UserPaths(err.Summary(), inv.Source.Path, inv.Root), err: err}
+	text := nix.UserPaths(err.Summary(), inv.Source.Path, inv.Root)
+	if lines := messageLines(text); len(lines) > fewLines {
+		text = strings.TrimSuffix(strings.TrimSpace(lines[0]), ":")
+	}
+	return &evalError{text: text, err: err}
+}
+
+// fewLines is how many lines of a message are told as one.
+const fewLines = 2
+
+// messageLines are the lines of a message that say something.
+func messageLines(text string) []string {
+	return slices.DeleteFunc(strings.Split(text, "\n"), func(line string) bool { return strings.TrimSpace(line) == "" })
 }
 
 // evalError is an evaluation error in the user's words.
@@ -356,12 +370,21 @@ func (ev *evaluation) explain(ctx context.Context, err error) error {
 	return e
 }
 
-// trace is what of an evaluation's trace is shown: the part in the user's files, or all of it on demand.
+// trace is what of an evaluation's trace is shown: a message of many lines, and the part in the user's files, or all of it on demand.
+// Where none of their files is in it, it is which options were being evaluated.
 func (inv *Inventory) trace(err *nix.EvalError) []string {
 	if inv.client.Options.ShowTrace {
 		return run.LastLines(nix.UserPaths(err.Trace, inv.Source.Path, inv.Root), math.MaxInt)
 	}
-	return err.UserTrace(inv.Source.Path, inv.Root)
+	var lines []string
+	if message := messageLines(nix.UserPaths(err.Summary(), inv.Source.Path, inv.Root)); len(message) > fewLines {
+		lines = message
+	}
+	own := err.UserTrace(inv.Source.Path, inv.Root)
+	if len(own) == 0 && len(lines) == 0 {
+		own = err.OptionTrace()
+	}
+	return append(lines, own...)
 }
 
 // evalHints says what to do about an evaluation error: a file that exists but is not in the source is the usual one.
@@ -376,6 +399,9 @@ func (inv *Inventory) evalHints(ctx context.Context, err error) []string {
 			hints = append(hints, printable(rel)+" exists, but git does not know it: "+command)
 			break
 		}
+	}
+	if len(hints) == 0 && !inv.client.Options.ShowTrace && len(eval.UserTrace(inv.Source.Path, inv.Root)) == 0 && len(eval.OptionTrace()) > 0 {
+		hints = append(hints, "--show-trace shows where that is")
 	}
 	return hints
 }

@@ -50,6 +50,20 @@ func (e *EvalError) UserTrace(source StorePath, root string) []string {
 	return lines
 }
 
+// maxOptions is how many options [EvalError.OptionTrace] tells.
+const maxOptions = 5
+
+// OptionTrace are the lines of the trace that say which options were being evaluated, nearest to the error first, each once.
+func (e *EvalError) OptionTrace() []string {
+	var lines []string
+	for _, f := range parseTrace(e.Trace).frames {
+		if strings.Contains(f.hint, "while evaluating the option ") && !slices.Contains(lines, f.hint) && len(lines) < maxOptions {
+			lines = append(lines, f.hint)
+		}
+	}
+	return lines
+}
+
 // UserPaths replaces source by root in text, wherever it starts a path: a message then names the files that the user has.
 func UserPaths(text string, source StorePath, root string) string {
 	return strings.ReplaceAll(text, string(source)+"/", strings.TrimSuffix(root, "/")+"/")

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -256,5 +257,23 @@ func TestWhatNixSaysOfItsOwnEndIsNotTold(t *testing.T) {
 	}
 	if log.String() != "building 'x'\n" {
 		t.Errorf("told is %q", log.String())
+	}
+}
+
+// TestOptionsTellWhereNoFileOfTheUsersDoes locks what is left of an infinite recursion among options, in the order of either kind of Nix.
+func TestOptionsTellWhereNoFileOfTheUsersDoes(t *testing.T) {
+	for title, trace := range map[string]string{
+		"2.8": "error: infinite recursion encountered\n\n       at /nix/store/x-source/lib/modules.nix:1:2:\n\n" +
+			"       … while evaluating the option `b':\n\n       … while evaluating the option `b':\n\n       … while evaluating the option `a':\n",
+		"later": "error:\n       … while evaluating the option `a':\n\n       … while evaluating the option `b':\n\n" +
+			"       error: infinite recursion encountered\n",
+	} {
+		t.Run(title, func(t *testing.T) {
+			got := (&EvalError{Trace: trace}).OptionTrace()
+			want := []string{"… while evaluating the option `b':", "… while evaluating the option `a':"}
+			if !slices.Equal(got, want) {
+				t.Errorf("%q, want %q", got, want)
+			}
+		})
 	}
 }
