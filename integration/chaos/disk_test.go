@@ -22,6 +22,9 @@ status=$?
 umount /mnt
 exit $status`
 	frees = "while mountpoint -q %[1]s && [ \"$(findmnt -n -o OPTIONS --mountpoint %[1]s | tail -n 1 | cut -d , -f 1)\" = ro ]; do umount -l %[1]s || exit; done"
+
+	// daemonAgain lets what had to fail without a store to write to be started again, as a person would.
+	daemonAgain = "! systemctl is-failed --quiet nix-daemon.socket || { systemctl reset-failed nix-daemon.socket nix-daemon.service; systemctl start nix-daemon.socket; }"
 )
 
 // readOnly are two scripts: a folder becomes read-only, and can be written again.
@@ -43,6 +46,9 @@ func diskFaults() []fault {
 	}
 	for _, folder := range []string{"/boot", "/nix", "/var"} {
 		begin, end := readOnly(folder)
+		if folder == "/nix" {
+			end += "; " + daemonAgain
+		}
 		all = append(all,
 			fault{name: folder + " read-only for a while", do: forAWhile(begin, end), mounts: true},
 			fault{name: folder + " read-only until all is over", do: untilTheEnd(begin, end), mounts: true})

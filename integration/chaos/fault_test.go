@@ -15,8 +15,8 @@ type fault struct {
 	do func(ctx context.Context, r *round, s strike) error
 	// in are the phases in which there is something to hurt; nil: all.
 	in []phase
-	// leave: the user gives up. restart: the target starts again.
-	leave, restart bool
+	// leave: the user gives up. restart: the target starts again; cut: without its power before.
+	leave, restart, cut bool
 	// mounts: a folder is mounted on, which two of them would get wrong. moves: it is on another file system meanwhile, and what is
 	// written there would be gone with the power.
 	mounts, moves bool
@@ -135,8 +135,15 @@ func losePackets(ctx context.Context, r *round, s strike) error {
 
 func powerFaults() []fault {
 	return []fault{
-		{name: "power cut", do: powerCut, restart: true},
-		{name: "power cut, and ferry killed", restart: true, do: func(ctx context.Context, r *round, s strike) error {
+		{name: "power cut", do: powerCut, restart: true, cut: true},
+		{name: "power cut twice", restart: true, cut: true, do: func(ctx context.Context, r *round, s strike) error {
+			if err := powerCut(ctx, r, s); err != nil {
+				return err
+			}
+			pause(ctx, s.lasts/6)
+			return powerCut(ctx, r, s)
+		}},
+		{name: "power cut, and ferry killed", restart: true, cut: true, do: func(ctx context.Context, r *round, s strike) error {
 			_ = signals(syscall.SIGKILL)(ctx, r, s)
 			return powerCut(ctx, r, s)
 		}},
@@ -148,6 +155,12 @@ func powerFaults() []fault {
 func powerCut(ctx context.Context, r *round, s strike) error {
 	r.power.Lock()
 	defer r.power.Unlock()
+	if r.plan.action == doReboot {
+		// What a boot's own activation has written, which syncs nothing, is not what this is about.
+		if err := r.Target.Sync(); err != nil {
+			return err
+		}
+	}
 	if err := r.Target.Kill(); err != nil {
 		return err
 	}
@@ -165,6 +178,10 @@ func (r *round) powerOn(ctx context.Context) error {
 	}
 	if err := r.Target.PowerOn(ctx); err != nil {
 		r.violates("with its power back: %v", err)
+		return err
+	}
+	// What a boot's own activation has written, which syncs nothing, is not what this is about.
+	if err := r.Target.Sync(); err != nil {
 		return err
 	}
 	r.note("the power is back")

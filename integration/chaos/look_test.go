@@ -151,9 +151,10 @@ func (m *machine) says(ctx context.Context, script string) string {
 // waits for a ferry that is gone, without a word from either.
 const quietLimit = 130 * time.Second
 
-// awaitQuiet waits until nothing of ferry's is at work on the target, and says what is.
-func (m *machine) awaitQuiet(ctx context.Context) (left string) {
-	deadline := time.Now().Add(quietLimit)
+// awaitQuiet waits until nothing of ferry's is at work on the target, and says what is. One that could not go back waits for as long
+// as it has tried, which is more.
+func (m *machine) awaitQuiet(ctx context.Context, more time.Duration) (left string) {
+	deadline := time.Now().Add(quietLimit + more)
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, time.Second) {
 		left = m.says(ctx, leftScript)
 		if left == "" || time.Now().After(deadline) || ctx.Err() != nil {

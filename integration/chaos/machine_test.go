@@ -16,6 +16,7 @@ import (
 type machine struct {
 	*site.Site
 	login     string
+	lossy     bool              // its disks lose with the power what was not synced
 	toplevels map[string]string // by the systems' names
 	// usual is how long a deployment of a system takes that is not hurt, and usually how long each phase does.
 	usual   map[string]time.Duration
@@ -39,18 +40,19 @@ const (
 	loginsFile = "/srv/logins"
 	// roundFile is made when a round begins.
 	roundFile = "/srv/round"
-	sshrc     = "readlink -f /run/current-system >>" + loginsFile + " 2>/dev/null\n"
+	sshrc     = "readlink -f /run/current-system >>" + loginsFile + " 2>/dev/null; sync " + loginsFile + "\n"
 )
 
-// newMachine makes a target that runs a system that ferry has deployed. Every other one is deployed to as root.
+// newMachine makes a target that runs a system that ferry has deployed. Every other one is deployed to as root, and every third one
+// loses with its power what was not synced.
 func newMachine(t *testing.T, number int, building *sync.Mutex) *machine {
 	t.Helper()
 	who, home := "alice", "/home/alice"
 	if *login == "root" || *login == "" && number%2 == 0 {
 		who, home = "root", "/root"
 	}
-	s := site.New(t, site.Options{Login: who, Alone: true, Target: lab.Options{StoreLimit: storeLimit}})
-	m := &machine{Site: s, login: who, usual: map[string]time.Duration{}, usually: maps.Clone(firstGuess), power: new(sync.Mutex)}
+	s := site.New(t, site.Options{Login: who, Alone: true, Target: lab.Options{StoreLimit: storeLimit, Disk: *lossy || number%3 == 0}})
+	m := &machine{Site: s, login: who, lossy: *lossy || number%3 == 0, usual: map[string]time.Duration{}, usually: maps.Clone(firstGuess), power: new(sync.Mutex)}
 	m.toplevels = writeProject(s, who, building)
 	var all []string
 	for _, toplevel := range m.toplevels {
@@ -68,13 +70,17 @@ func newMachine(t *testing.T, number int, building *sync.Mutex) *machine {
 	s.OnTarget("chmod", "666", loginsFile)
 	for range 2 {
 		// The second time is the usual one.
-		if violations := m.plainDeployment(t, nil); len(violations) > 0 {
+		if violations := m.plainDeployment(t, nil, false); len(violations) > 0 {
 			t.Fatalf("before any fault: %s", strings.Join(violations, "\n"))
 		}
 		s.OnTarget("sh", "-c", passwords)
 	}
 	if m.accounts = m.says(t.Context(), accountsScript); !strings.Contains(m.accounts, "hers") {
 		t.Fatalf("the accounts are:\n%s", m.accounts)
+	}
+	// Nobody has cut its power for long.
+	if err := s.Target.Sync(); err != nil {
+		t.Fatal(err)
 	}
 	return m
 }
@@ -167,8 +173,9 @@ func (m *machine) tookEach(lasts map[phase]time.Duration) {
 	}
 }
 
-// plainDeployment deploys as anybody would, with the default limits, and says what is wrong afterwards.
-func (m *machine) plainDeployment(t *testing.T, tell func(string, ...any)) (violations []string) {
+// plainDeployment deploys as anybody would, with the default limits, and says what is wrong afterwards. What a power cut has taken
+// from paths of a deployment that it has broken off, and Nix believes to have, is nobody's if this one does not need it.
+func (m *machine) plainDeployment(t *testing.T, tell func(string, ...any), collect bool) (violations []string) {
 	t.Helper()
 	m.turn++
 	next := m.good(m.turn)
@@ -190,11 +197,14 @@ func (m *machine) plainDeployment(t *testing.T, tell func(string, ...any)) (viol
 	m.took(next, time.Since(begin))
 	m.tookEach(lasts)
 	m.previous = ran
-	if left := m.awaitQuiet(t.Context()); left != "" {
+	if left := m.awaitQuiet(t.Context(), 0); left != "" {
 		violations = append(violations, "after the next, plain deployment there is left: "+left)
 	}
 	if here := m.awaitQuietHere(t.Context()); here != "" {
 		violations = append(violations, "after the next, plain deployment there is left here: "+here)
+	}
+	if collect {
+		m.says(t.Context(), "nix-store --gc >/dev/null 2>&1")
 	}
 	m.now, err = m.look(t.Context(), false)
 	if err != nil {

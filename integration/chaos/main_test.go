@@ -20,6 +20,7 @@ var (
 	limit   = flag.Duration("time", 10*time.Minute, "begin no round after that `TIME`")
 	login   = flag.String("login", "", "as whom all targets are deployed to; else alice and root by turns")
 	targets = flag.Int("targets", 3, "on how many targets at once")
+	lossy   = flag.Bool("lossy", false, "all targets have disks that lose with the power what was not synced; else every third one has")
 	stop    = flag.Bool("stop", false, "end with the first violation")
 )
 

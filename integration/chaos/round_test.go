@@ -38,12 +38,12 @@ func (m *machine) play(t *testing.T, p plan) *round {
 	t.Helper()
 	r := &round{machine: m.in(t), before: m.now}
 	r.plan, r.system = r.settle(p)
-	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 12*time.Minute)
 	defer cancel()
 	m.turn++
 	// Something to ship.
 	r.Write("turn", fmt.Sprint(m.turn))
-	if err := r.sh(ctx, ": >"+loginsFile+"; touch "+roundFile); err != nil {
+	if err := r.sh(ctx, ": >"+loginsFile+"; touch "+roundFile+"; sync "+loginsFile+" "+roundFile); err != nil {
 		t.Fatal(err)
 	}
 	flags, node := hurried[:], r.system.name
@@ -72,7 +72,7 @@ func (m *machine) play(t *testing.T, p plan) *round {
 	if len(r.violations) == 0 {
 		m.now = after
 		m.entries += len(after.journal)
-		r.violations = m.plainDeployment(t, r.note)
+		r.violations = m.plainDeployment(t, r.note, r.loses())
 	}
 	r.report(ctx, status)
 	return r
@@ -258,7 +258,11 @@ func (r *round) attach() {
 
 // isWell waits for quiet at the target and checks everything that must hold then.
 func (r *round) isWell(ctx context.Context, status int) look {
-	if left := r.awaitQuiet(ctx); left != "" {
+	var more time.Duration
+	if now, _ := r.watch.is(); now == stranded {
+		more = time.Since(r.begin)
+	}
+	if left := r.awaitQuiet(ctx, more); left != "" {
 		r.violates("there is left at the target: %s", left)
 	}
 	r.note("it is quiet at the target")
@@ -273,6 +277,10 @@ func (r *round) isWell(ctx context.Context, status int) look {
 		r.violates("%v", err)
 		return after
 	}
+	if r.loses() {
+		// The next deployment sees to what it needs of the store.
+		after.store = ""
+	}
 	r.violations = append(r.violations, after.whole(r.machine)...)
 	r.violations = append(r.violations, stillArmed(after.armed, r.plan.restarts())...)
 	r.judge(after, status)
@@ -281,6 +289,9 @@ func (r *round) isWell(ctx context.Context, status int) look {
 	}
 	return after
 }
+
+// loses tells whether the target's disks may have lost something.
+func (r *round) loses() bool { return r.lossy && r.plan.any(func(f fault) bool { return f.cut }) }
 
 // sh runs a script on the target.
 func (r *round) sh(ctx context.Context, script string) error {
@@ -319,7 +330,7 @@ func (r *round) report(ctx context.Context, status int) {
 		r.T.Logf("%s, of %s: status %d after %v, then %s", r.plan, r.system.name, status, time.Since(r.begin).Round(100*time.Millisecond), r.timeline[len(r.timeline)-1][10:])
 		return
 	}
-	r.T.Errorf("seed %d, %s (login %s)\nagain: make chaos CHAOS='-seed %d -first %d -rounds 1 -targets 1 -login %s'\nviolated:\n  %s\n\ntimeline:\n  %s\n\nferry:\n%s", r.plan.seed, r.plan, r.login, r.plan.seed, r.plan.round, r.login,
+	r.T.Errorf("seed %d, %s (login %s)\nagain: make chaos CHAOS='-seed %d -first %d -rounds 1 -targets 1 -login %s -lossy=%v'\nviolated:\n  %s\n\ntimeline:\n  %s\n\nferry:\n%s", r.plan.seed, r.plan, r.login, r.plan.seed, r.plan.round, r.login, r.lossy,
 		strings.Join(r.violations, "\n  "), strings.Join(r.timeline, "\n  "), r.ferry.output())
 	for _, f := range r.others {
 		r.T.Logf("the other ferry, for %s:\n%s", f.node, f.output())
