@@ -167,21 +167,11 @@ func testBuild(ctx context.Context, client *nix.Client, system string) Finding {
 	var platform *nix.PlatformError
 	var failed *nix.BuildError
 	if errors.As(err, &platform) {
-		f.Text, f.Fixes = platform.Error(), platformFixes(system)
+		f.Text, f.Fixes = platform.Error(), platform.Remedies()
 	} else if errors.As(err, &failed) {
 		f.Text = failed.Error()
 	}
 	return f
-}
-
-// platformFixes are the ways to make a machine build for another system, by what it runs.
-func platformFixes(system string) []string {
-	return []string{
-		fmt.Sprintf("on NixOS: boot.binfmt.emulatedSystems = [ %q ];", system),
-		fmt.Sprintf("on Debian: sudo apt install qemu-user-static, extra-platforms = %s in /etc/nix/nix.conf, then sudo systemctl restart nix-daemon", system),
-		"on macOS: nix.linux-builder.enable = true; with nix-darwin, else nix run nixpkgs#darwin.linux-builder",
-		fmt.Sprintf("anywhere: a machine that is %s as a remote builder, in /etc/nix/machines or --builders 'ssh://user@host %s'", system, system),
-	}
 }
 
 // evaluated is what an evaluation of a node has found.

@@ -2,6 +2,7 @@ package nix
 
 import (
 	"errors"
+	"runtime"
 	"strings"
 
 	"ferry/internal/run"
@@ -31,10 +32,10 @@ func storeAccess(err error) error {
 	}
 	for _, c := range []struct{ text, and, reason, advice string }{
 		{"/daemon-socket/socket", "Permission denied", "this user may not talk to the Nix daemon",
-			"on Debian: sudo usermod -aG nix-users \"$USER\", then log out and in again"},
-		{"/daemon-socket/socket", "Connection refused", "the Nix daemon does not run", "sudo systemctl start nix-daemon.socket"},
-		{"creating directory '/nix", "Permission denied", noDaemon, setUpDaemon},
-		{"could not set permissions on '/nix/", "Operation not permitted", noDaemon, setUpDaemon},
+			joinUsers(runtime.GOOS)},
+		{"/daemon-socket/socket", "Connection refused", "the Nix daemon does not run", startDaemon(runtime.GOOS)},
+		{"creating directory '/nix", "Permission denied", noDaemon, setUpDaemon(runtime.GOOS)},
+		{"could not set permissions on '/nix/", "Operation not permitted", noDaemon, setUpDaemon(runtime.GOOS)},
 	} {
 		for line := range strings.Lines(failed.Stderr) {
 			if strings.Contains(line, c.text) && strings.Contains(line, c.and) {
@@ -45,7 +46,4 @@ func storeAccess(err error) error {
 	return err
 }
 
-const (
-	noDaemon    = "only root may use Nix here: there is no Nix daemon"
-	setUpDaemon = "on Debian: sudo apt install nix-setup-systemd, sudo usermod -aG nix-users \"$USER\", then log out and in again"
-)
+const noDaemon = "only root may use Nix here: there is no Nix daemon"

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -79,7 +80,7 @@ const grace = 20 * time.Second
 
 // Hints says where Nix comes from.
 func (e *MissingError) Hints() []string {
-	return []string{"install it: sudo apt install nix-bin nix-setup-systemd on Debian, else https://nixos.org/download"}
+	return []string{installNix(runtime.GOOS)}
 }
 
 // command is program with the options, then args.

@@ -3,10 +3,10 @@ package session
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -161,9 +161,8 @@ func buildHints(err error) []string {
 	if !errors.As(err, &platform) {
 		return nil
 	}
-	s := platform.System
-	return []string{
-		fmt.Sprintf("on NixOS: boot.binfmt.emulatedSystems = [ %q ]; on Debian: apt install qemu-user-static, and extra-platforms = %s in /etc/nix/nix.conf", s, s),
-		fmt.Sprintf("or use a machine that is %s as a remote builder: --builders 'ssh://user@host %s', or /etc/nix/machines", s, s),
-	}
+	// Two hints are shown.
+	ways := platform.Remedies()
+	last := len(ways) - 1
+	return []string{strings.Join(ways[:last], " "), ways[last]}
 }
