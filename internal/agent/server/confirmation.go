@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -86,7 +87,7 @@ type instruction struct {
 	Reason  string        `json:"reason,omitempty"`
 }
 
-func (v instruction) reason() string { return orWord(run.Clean(v.Reason), "ferry asked to go back") }
+func (v instruction) reason() string { return cmp.Or(run.Clean(v.Reason), "ferry asked to go back") }
 
 func readVerdict(dir string) (v instruction) {
 	if text, err := os.ReadFile(filepath.Join(dir, verdictFile)); err == nil {

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -237,7 +238,7 @@ func (g *guard) judge(ctx context.Context, status jobStatus) (agent.SwitchOutcom
 		}
 		return agent.SwitchRolledBack, "this change needs a reboot (exit status 100)"
 	case -1:
-		return agent.SwitchRolledBack, "the activation failed: " + orWord(status.Error, "it left no status")
+		return agent.SwitchRolledBack, "the activation failed: " + cmp.Or(status.Error, "it left no status")
 	}
 	return agent.SwitchRolledBack, fmt.Sprintf("switch-to-configuration ended with status %d", status.Status)
 }
@@ -324,11 +325,4 @@ func (g *guard) end(status jobStatus) jobStatus {
 	status.UserUnits = g.state.UserUnits[:min(len(g.state.UserUnits), agent.MaxFailed)]
 	g.record(status)
 	return status
-}
-
-func orWord(s, otherwise string) string {
-	if s == "" {
-		return otherwise
-	}
-	return s
 }

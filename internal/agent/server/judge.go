@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"path/filepath"
 	"slices"
@@ -40,7 +41,7 @@ func (g *guard) judgeUnits(ctx context.Context, said bool) string {
 		return "units are in the failed state: " + strings.Join(all, ", ")
 	case said && len(all)+len(foreign)+len(told.UsersWithoutBus) == 0:
 		// It names nobody: what it said last is all that is known.
-		return "units failed (exit status 4), and switch-to-configuration does not name them: " + orWord(told.Last, "it printed nothing")
+		return "units failed (exit status 4), and switch-to-configuration does not name them: " + cmp.Or(told.Last, "it printed nothing")
 	}
 	return ""
 }

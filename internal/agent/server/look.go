@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -125,7 +126,7 @@ func findArmed(r machine.Root) *agent.Armed {
 		if err != nil || hasEnded(dir) || neverBegan(dir) {
 			continue
 		}
-		a := &agent.Armed{Toplevel: s.Toplevel, Who: s.Who, Phase: agent.Phase(orWord(string(s.Phase), string(agent.Arming)))}
+		a := &agent.Armed{Toplevel: s.Toplevel, Who: s.Who, Phase: agent.Phase(cmp.Or(string(s.Phase), string(agent.Arming)))}
 		if a.Phase == agent.Waiting || a.Phase == agent.Confirmed {
 			a.Left = int(max(0, s.Deadline-machine.Uptime()) / 1000)
 		}

@@ -2,6 +2,7 @@ package server
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"net"
 	"net/netip"
@@ -197,7 +198,7 @@ func (g *guard) mendNetwork(ctx context.Context) string {
 	ctx, stop := context.WithTimeout(ctx, mendLimit)
 	defer stop()
 	units := unitsLike(g.root.Path(g.state.Before.Current+"/etc/systemd/system"), networkUnits[:])
-	g.say("%s: restarting %s", wrong, orWord(strings.Join(units, ", "), "nothing"))
+	g.say("%s: restarting %s", wrong, cmp.Or(strings.Join(units, ", "), "nothing"))
 	for _, unit := range units {
 		if err := g.runner.Run(ctx, run.Command{Argv: []string{"systemctl", "restart", "--", unit}}); err != nil {
 			g.say("%s: %v", unit, err)

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -98,7 +99,7 @@ func (s *server) reboot(ctx context.Context, r agent.Request) error {
 	job := s.newJob(JobReboot, r)
 	_, status, err := s.runJob(ctx, r.Job, &job, 0)
 	if err == nil && status.Status != 0 {
-		err = errors.New(orWord(status.Error, fmt.Sprintf("the target could not be rebooted: exit status %d", status.Status)))
+		err = errors.New(cmp.Or(status.Error, fmt.Sprintf("the target could not be rebooted: exit status %d", status.Status)))
 	}
 	return err
 }
@@ -230,7 +231,7 @@ func (w *trier) prepare(ctx context.Context) (jobStatus, error) {
 		return jobStatus{}, err
 	}
 	if status := w.writeMenu(ctx); status.Status != 0 {
-		return status, errors.New(orWord(status.Error, fmt.Sprintf("the boot loader could not be written: exit status %d", status.Status)))
+		return status, errors.New(cmp.Or(status.Error, fmt.Sprintf("the boot loader could not be written: exit status %d", status.Status)))
 	}
 	loader, entry, err := w.find()
 	if err != nil {
@@ -310,7 +311,7 @@ func (w *trier) find() (bootloader.Loader, string, error) {
 		if err == nil {
 			var boots string
 			if boots, err = l.Boots(); err == nil && boots != w.trial.Old {
-				err = fmt.Errorf("%s boots %s by default, and not what the system profile stands for", l.Name(), orWord(boots, "something else"))
+				err = fmt.Errorf("%s boots %s by default, and not what the system profile stands for", l.Name(), cmp.Or(boots, "something else"))
 			}
 		}
 		if err == nil {

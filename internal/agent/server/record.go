@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -45,7 +46,7 @@ func recordCommit(r machine.Root, job Job, before agent.JournalState, status job
 func journalEntry(r machine.Root, job Job, before agent.JournalState, outcome agent.JournalOutcome, reason string) agent.JournalEntry {
 	m := readManifest(r, string(job.Bundle))
 	return agent.JournalEntry{
-		Who: job.Who, From: job.Server.clientHost(), Action: orWord(job.Record.Action, job.Action), Node: orWord(m.Node, job.Record.Node),
+		Who: job.Who, From: job.Server.clientHost(), Action: cmp.Or(job.Record.Action, job.Action), Node: cmp.Or(m.Node, job.Record.Node),
 		Bundle: string(job.Bundle), Toplevel: string(job.Toplevel), Revision: m.Revision, Dirty: m.Dirty, Version: nixosVersion(r, string(job.Toplevel)),
 		Before: before, After: currentState(r), Outcome: outcome, Reason: reason,
 	}

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -134,7 +135,7 @@ func troubleWith(status jobStatus) string {
 	case status.Status > 0:
 		return fmt.Sprintf("the old system's switch-to-configuration ended with status %d", status.Status)
 	}
-	return "the old system's activation failed: " + orWord(status.Error, "it left no status")
+	return "the old system's activation failed: " + cmp.Or(status.Error, "it left no status")
 }
 
 // joined is two texts as one, either of which may be "".
@@ -240,9 +241,9 @@ func (g *guard) takeOver(ctx context.Context) jobStatus {
 		return g.keep(ctx)
 	case agent.Undoing:
 		// The commit had failed: it is not tried again.
-		return g.undo(ctx, g.committer(), orWord(g.state.Reason, "the commit failed"))
+		return g.undo(ctx, g.committer(), cmp.Or(g.state.Reason, "the commit failed"))
 	}
-	return g.goBack(ctx, orWord(g.state.Reason, "the process that watched over the switch was killed"))
+	return g.goBack(ctx, cmp.Or(g.state.Reason, "the process that watched over the switch was killed"))
 }
 
 // succeed waits for the lock of the job in file. A guard that is in a phase for longer than it may is killed, with all that it has

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -243,7 +244,7 @@ func (s *server) followSwitch(ctx context.Context, dir string, job Job, offset i
 	result.Failed, result.UserUnits, result.Generation = status.Failed, status.UserUnits, status.Generation
 	if result.Outcome == "" {
 		// No process was left to say it.
-		result.Outcome, result.Reason = agent.SwitchStranded, orWord(status.Error, "it left no status")
+		result.Outcome, result.Reason = agent.SwitchStranded, cmp.Or(status.Error, "it left no status")
 	}
 	return result, nil
 }

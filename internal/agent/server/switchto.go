@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -49,7 +50,7 @@ func switchTo(ctx context.Context, r machine.Root, job Job, action string, log *
 		if !said.IsLocked() {
 			return status
 		}
-		holder = orWord(orWord(awaitSwitchLock(ctx, r, 0), holder), "it has just ended")
+		holder = cmp.Or(cmp.Or(awaitSwitchLock(ctx, r, 0), holder), "it has just ended")
 		status.Refused = "another switch-to-configuration is at work on the target: " + run.Clean(holder)
 		if ctx.Err() != nil || time.Now().After(end) {
 			return status
