@@ -23,23 +23,19 @@ let
     inherit (package) system;
   };
 in
-{
-  names = attrNames configurations;
-  node =
-    if !(configurations ? ${name}) then
-      { missing = attrNames configurations; }
-    else if !(config.system.build ? toplevel) then
-      { without = true; }
-    else
-      {
-        toplevel = made toplevel;
-        tools = made tools.bash;
-        coreutils = made tools.coreutils;
-        shell = made pkgs.bash;
-        nixpkgs = toString pkgs.path;
-        system = pkgs.stdenv.hostPlatform.system or pkgs.system;
-        version =
-          config.system.nixos.version
-            or (config.system.nixosVersion or (pkgs.lib.version or pkgs.lib.nixpkgsVersion));
-      };
-}
+if !(configurations ? ${name}) then
+  { missing = attrNames configurations; }
+else if !(config.system.build ? toplevel) then
+  { without = true; }
+else
+  {
+    toplevel = made toplevel;
+    tools = made tools.bash;
+    coreutils = made tools.coreutils;
+    shell = made pkgs.bash;
+    nixpkgs = toString pkgs.path;
+    system = pkgs.stdenv.hostPlatform.system or pkgs.system;
+    version =
+      config.system.nixos.version
+        or (config.system.nixosVersion or (pkgs.lib.version or pkgs.lib.nixpkgsVersion));
+  }

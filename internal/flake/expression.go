@@ -31,22 +31,15 @@ const Mark = "@ferry-looked-at@"
 // sourceName is the input of a bundle's flake that is the flake's source.
 const sourceName = "source"
 
-// Names is the expression of the names of all configurations.
-func (f *Flake) Names(pure bool) string {
-	return nix.Call(evaluateNix, [][2]string{{"flake", f.reader(pure, "_: path: path")}, {"name", "null"}}) + ".names"
-}
-
-// Attribute is the expression of an attribute of the flake's outputs, null if it is not there.
-func (f *Flake) Attribute(name string, pure bool) string {
-	return f.reader(pure, "_: path: path") + ".outputs." + name + " or null"
-}
+// Outputs is the expression of the flake's outputs.
+func (f *Flake) Outputs(pure bool) string { return f.reader(pure, "_: path: path") + ".outputs" }
 
 // Node is the expression of an [Answer] about the configuration called name.
 func (f *Flake) Node(name string, pure bool) string {
 	look := "key: path: builtins.trace (looked + key) path"
 	return "(let looked = " + nix.Quote(Mark) + "; in " + nix.Call(evaluateNix, [][2]string{
 		{"flake", f.reader(pure, look)}, {"name", nix.Quote(name)},
-	}) + ".node)"
+	}) + ")"
 }
 
 // reader is the expression of the flake, called.

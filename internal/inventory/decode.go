@@ -72,6 +72,7 @@ type decoder struct {
 	attributes   map[string]description
 	system       string // the default: the building machine's
 	hasTopPin    bool
+	flake        bool // the node is a flake's, which says itself what it is made from
 	locateConfig func(value string) (rel string, err error)
 	locate       func(value string) (rel string, err error)
 }
@@ -83,10 +84,22 @@ func (d decoder) fail(attribute, text string, advice ...string) error {
 // node decodes and checks everything.
 func (d decoder) node() (Node, error) {
 	n := Node{Name: d.name, System: d.system, Target: d.name}
+	attributes := nodeAttributes
+	if d.flake {
+		attributes = flakeAttributes
+	}
 	for _, a := range slices.Sorted(maps.Keys(d.attributes)) {
-		if !slices.Contains(nodeAttributes, a) {
-			return n, d.fail(printable(a), "unknown attribute", orKnown(didYouMean(a, nodeAttributes), nodeAttributes)...)
+		if !slices.Contains(attributes, a) {
+			return n, d.fail(printable(a), "unknown attribute", orKnown(didYouMean(a, attributes), attributes)...)
 		}
+	}
+	if d.flake {
+		_, n.Declared = d.attributes["target"]
+		n.Attribute = d.name
+		if err := d.text("attribute", &n.Attribute, func(string) error { return nil }); err != nil {
+			return n, err
+		}
+		return d.reached(n)
 	}
 	var err error
 	if n.Configuration, err = d.configuration(); err != nil {
@@ -105,9 +118,15 @@ func (d decoder) node() (Node, error) {
 		}
 		return n, err
 	}
+	return d.reached(n)
+}
+
+// reached decodes how a node is reached and looked after.
+func (d decoder) reached(n Node) (Node, error) {
 	if err := d.targets(&n); err != nil {
 		return n, err
 	}
+	var err error
 	if n.Tags, err = d.tags(); err != nil {
 		return n, err
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -46,22 +47,46 @@ func (inv *Inventory) openFlake(ctx context.Context, reference flake.Reference) 
 	if err = errors.Join(settingsErr, err); err != nil {
 		return err
 	}
-	names, err := inv.configurations(ctx)
+	return inv.readConfigurations(ctx, reference.Node)
+}
+
+// readConfigurations reads which configurations the flake has, and what its output ferry.nodes says of them. The options' target is that of
+// the node called named.
+func (inv *Inventory) readConfigurations(ctx context.Context, named string) error {
+	names, said, err := inv.configurations(ctx)
 	if err != nil {
 		return err
 	}
-	for _, name := range names {
-		if checkName(name) != nil {
-			continue
+	for _, name := range slices.Sorted(maps.Keys(said)) {
+		if said[name].Type != "set" {
+			return &Error{Node: name, Text: "expected an attribute set, found " + said[name].found(),
+				Advice: []string{"ferry.nodes." + name + " = { target = \"alice@" + name + "\"; };"}}
 		}
-		n := Node{Name: name, Attribute: name, Target: name, Impure: inv.options.Flake.Impure, Checks: health.Default()}
-		if name == reference.Node && inv.options.Target != "" {
-			if err := checkTarget(inv.options.Target); err != nil {
-				return &Error{Node: name, Attribute: "target", Err: err}
-			}
-			n.Target, n.Declared = inv.options.Target, true
+		n, err := decoder{name: name, attributes: said[name].Attributes, flake: true}.node()
+		if err != nil {
+			return err
+		}
+		if !slices.Contains(names, n.Attribute) {
+			return &Error{Node: name, Text: "the flake has no nixosConfigurations." + printable(n.Attribute),
+				Advice: didYouMean(n.Attribute, names)}
 		}
 		inv.nodes = append(inv.nodes, n)
+	}
+	for _, name := range names {
+		if _, is := said[name]; !is && checkName(name) == nil {
+			inv.nodes = append(inv.nodes, Node{Name: name, Attribute: name, Target: name, Checks: health.Default()})
+		}
+	}
+	slices.SortFunc(inv.nodes, func(a, b Node) int { return strings.Compare(a.Name, b.Name) })
+	for i := range inv.nodes {
+		n := &inv.nodes[i]
+		n.Impure = n.Impure || inv.options.Flake.Impure
+		if n.Name == named && inv.options.Target != "" {
+			if err := checkTarget(inv.options.Target); err != nil {
+				return &Error{Node: n.Name, Attribute: "target", Err: err}
+			}
+			n.Target, n.Fallbacks, n.Declared = inv.options.Target, nil, true
+		}
 	}
 	return nil
 }
@@ -185,22 +210,40 @@ func (inv *Inventory) notRead(ctx context.Context, err error) error {
 	return err
 }
 
-// configurations are the names of all configurations of the flake.
-func (inv *Inventory) configurations(ctx context.Context) (names []string, err error) {
+// configurations are the names of all configurations of the flake, and what its output ferry.nodes says of nodes.
+func (inv *Inventory) configurations(ctx context.Context) (names []string, said map[string]description, err error) {
 	pure := !inv.options.Flake.Impure
 	source := func([]byte) []nix.StorePath { return []nix.StorePath{inv.Source.Path} }
-	out, err := inv.eval(ctx, nix.Expression{Text: inv.flake.Names(pure), Pure: pure, Flakes: true, Instantiate: true}, inv.client.Eval, source)
+	text := "(let outputs = " + inv.flake.Outputs(pure) + "; in { names = builtins.attrNames (outputs.nixosConfigurations or { }); ferry = " +
+		nix.Call(inventoryNix, [][2]string{
+			{"source", "null"}, {"file", "null"}, {"system", "null"}, {"outputs", "({ nodes = { }; } // (outputs.ferry or { }))"},
+		}) + ".all; })"
+	out, err := inv.eval(ctx, nix.Expression{Text: text, Pure: pure, Flakes: true, Instantiate: true}, inv.client.Eval, source)
 	if err != nil {
-		return nil, inv.flakeError(ctx, "", err)
+		return nil, nil, inv.flakeError(ctx, "", err)
 	}
-	if err := json.Unmarshal(out, &names); err != nil {
-		return nil, fmt.Errorf("answer of Nix: %w", err)
+	var answer struct {
+		Names []string
+		Ferry listing
 	}
+	if err := json.Unmarshal(out, &answer); err != nil {
+		return nil, nil, fmt.Errorf("answer of Nix: %w", err)
+	}
+	const output = "the flake's output `ferry`"
+	if err := answer.Ferry.Shape.check(output); err != nil {
+		return nil, nil, err
+	}
+	for _, a := range answer.Ferry.Shape.Attributes {
+		if a != "nodes" {
+			return nil, nil, &Error{Text: output, Err: &Error{Attribute: printable(a), Text: "belongs into a ferry.nix; here are only `nodes`"}}
+		}
+	}
+	names = answer.Names
 	if len(names) == 0 {
-		return nil, &Error{Text: "flake " + printable(inv.Root) + " has no nixosConfigurations", Advice: []string{
+		return nil, nil, &Error{Text: "flake " + printable(inv.Root) + " has no nixosConfigurations", Advice: []string{
 			"nixosConfigurations.NAME = nixpkgs.lib.nixosSystem { modules = [ ./configuration.nix ]; };"}}
 	}
-	return names, nil
+	return names, answer.Ferry.Nodes, nil
 }
 
 // flakeError is an evaluation error of the flake, or of one of its nodes, in the user's words.
@@ -381,7 +424,8 @@ func (inv *Inventory) undeclared() error {
 		names = append(names, n.Name)
 	}
 	return &Error{Text: "no node has a target that is written down: " + someOf(names) + "; name those that are meant",
-		Advice: []string{"ferry deploy " + names[0], "ferry deploy --flake .#" + names[0] + " USER@HOST"}}
+		Advice: []string{"ferry deploy " + names[0] + "; or --flake .#" + names[0] + " with its target",
+			"the flake's output ferry.nodes." + names[0] + ".target = \"USER@HOST\"; writes it down"}}
 }
 
 // declared are the nodes that --all, patterns and tags may mean: all of ferry.nix, and of a flake those whose target is written down.

@@ -327,5 +327,6 @@ func (inv *Inventory) expression(pure bool) string {
 		{"source", treeExpression(inv.Source, pure)},
 		{"file", nix.Quote(inv.place.rel)},
 		{"system", nix.Quote(inv.System)},
+		{"outputs", "null"},
 	})
 }

@@ -7,6 +7,8 @@
   file,
   # The building machine's system.
   system,
+  # What takes the inventory's place; null: nothing does.
+  outputs,
 }:
 let
   inherit (builtins)
@@ -26,7 +28,11 @@ let
 
   given = { inherit system source; };
   # A path, not a string: what the inventory refers to as ./x then has no string context, as with plain NixOS.
-  expression = import (/. + unsafeDiscardStringContext "${source}/${file}");
+  expression =
+    if outputs != null then
+      outputs
+    else
+      import (/. + unsafeDiscardStringContext "${source}/${file}");
   arguments = if isFunction expression then functionArgs expression else { };
   unknownArguments = filter (name: !arguments.${name} && !(given ? ${name})) (attrNames arguments);
   inventory =

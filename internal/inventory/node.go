@@ -28,9 +28,10 @@ type Node struct {
 	Checks        health.Checks
 }
 
-// nodeAttributes and inventoryAttributes are what the inventory may say.
+// nodeAttributes and inventoryAttributes are what the inventory may say, flakeAttributes what a flake may say of a node.
 var (
 	nodeAttributes      = []string{"checks", "configuration", "elevate", "impure", "nixpkgs", "passwordFor", "source", "system", "tags", "target"}
+	flakeAttributes     = []string{"attribute", "checks", "elevate", "impure", "passwordFor", "tags", "target"}
 	inventoryAttributes = []string{"nixpkgs", "nodes", "worldReadable"}
 )
 
