@@ -63,7 +63,7 @@ func TestChannelsAreOpenedWhereTheWindowIsTheLimit(t *testing.T) {
 		"no way at all":              {link{}, size, 0},
 		"the bandwidth is the limit": {link{trip: 100 * time.Millisecond, bandwidth: 12e6, most: 3}, size, 0},
 		"the bandwidth is not far":   {link{trip: 100 * time.Millisecond, bandwidth: 20e6, most: 3}, size, 1},
-		"one channel does not help":     {link{trip: 100 * time.Millisecond, most: 0}, size, 1},
+		"one channel does not help":  {link{trip: 100 * time.Millisecond, most: 0}, size, 1},
 		"this machine is the limit":  {link{trip: 100 * time.Millisecond, sender: 15e6, most: 3}, size, 0},
 		"another session is refused": {link{trip: 100 * time.Millisecond, refused: true}, size, 1},
 		"not much is left":           {link{trip: 100 * time.Millisecond, most: 3}, 24 << 20, 0},

@@ -50,7 +50,7 @@ type Job struct {
 	Limit int `json:"limit,omitempty"`
 	// Switch says how JobSwitch is to be done, and Server over which connection it was asked for.
 	Switch *agent.GuardOptions `json:"switch,omitempty"`
-	Server sshConnection `json:"server,omitzero"`
+	Server sshConnection       `json:"server,omitzero"`
 	// LoginUID is the number of the user whom ferry logs in as.
 	LoginUID int `json:"login_uid"`
 	// Record is for the journal.
