@@ -36,7 +36,7 @@ var mayImport = map[string][]string{
 	"internal/flake":                     {"nix"},
 	"internal/checkout":                  {"run"},
 	"internal/secret":                    {},
-	"internal/health":                    {"run"},
+	"internal/health":                    {"prose", "run"},
 	"internal/action":                    {"agent", "nix"},
 	"internal/ship":                      {"agent", "target", "delta", "nix", "run", "disk"},
 	"internal/agent":                     {"target", "nix", "run"},

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"ferry/internal/prose"
 	"ferry/internal/run"
 )
 
@@ -94,7 +95,7 @@ func (c Checks) Run(ctx context.Context, node Node, report func(Result)) error {
 	return nil
 }
 
-func (c Command) name() string { return "command " + cut(run.Clean(run.QuoteAll(c.Run))) }
+func (c Command) name() string { return "command " + prose.Cut(run.Clean(run.QuoteAll(c.Run)), shown) }
 
 func (c Command) check(ctx context.Context, index int, node Node) error {
 	outcome, err := node.Command(ctx, c)

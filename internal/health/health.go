@@ -10,6 +10,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"ferry/internal/prose"
 )
 
 // Checks are what a node must answer. They come from the inventory, and are kept on the target as JSON for a ferry that
@@ -175,14 +177,14 @@ func checkURL(s string) string {
 	case len(s) > maxWords:
 		return fmt.Sprintf("longer than %d bytes", maxWords)
 	case err != nil || u.Opaque != "" || strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r >= 0x7f }):
-		return fmt.Sprintf("%q is not a URL", cut(s))
+		return fmt.Sprintf("%q is not a URL", prose.Cut(s, shown))
 	case u.Scheme != "http" && u.Scheme != "https":
-		return fmt.Sprintf("expected a URL that begins with http:// or https://, found %q", cut(s))
+		return fmt.Sprintf("expected a URL that begins with http:// or https://, found %q", prose.Cut(s, shown))
 	case u.User != nil:
 		// Not shown again.
 		return "a user or password has no place in it: the inventory can be read by everyone"
 	case u.Hostname() == "":
-		return fmt.Sprintf("%q names no host", cut(s))
+		return fmt.Sprintf("%q names no host", prose.Cut(s, shown))
 	}
 	return ""
 }
@@ -221,15 +223,9 @@ func oneOf(path, word string, known ...string) error {
 		}
 		quoted[i] = fmt.Sprintf("%q", k)
 	}
-	text := fmt.Sprintf("expected %s or %s, found the string %q", strings.Join(quoted[:len(quoted)-1], ", "), quoted[len(quoted)-1], cut(word))
+	text := fmt.Sprintf("expected %s or %s, found the string %q", strings.Join(quoted[:len(quoted)-1], ", "), quoted[len(quoted)-1], prose.Cut(word, shown))
 	return &InvalidError{Path: path, Text: text, Found: word, Known: known}
 }
 
-// cut shortens what is shown of a text that can be long.
-func cut(s string) string {
-	const most = 100
-	if len(s) <= most {
-		return s
-	}
-	return strings.ToValidUTF8(s[:most], "") + "…"
-}
+// shown is how many characters are shown of a text that can be long.
+const shown = 100

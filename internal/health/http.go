@@ -12,11 +12,12 @@ import (
 	"sync"
 	"time"
 
+	"ferry/internal/prose"
 	"ferry/internal/run"
 )
 
 func (h HTTP) name() string {
-	name := "http " + cut(h.URL)
+	name := "http " + prose.Cut(h.URL, shown)
 	if h.From == Target {
 		name += " from the target"
 	}
@@ -108,13 +109,13 @@ func (h HTTP) try(ctx context.Context, client *http.Client) *Failure {
 	if err != nil {
 		return h.noAnswer(ctx, fmt.Errorf("the answer broke off: %w", err))
 	}
-	return &Failure{Text: fmt.Sprintf("the answer does not contain %q", cut(h.Contains)), Lines: run.LastLines(string(body), 20)}
+	return &Failure{Text: fmt.Sprintf("the answer does not contain %q", prose.Cut(h.Contains, shown)), Lines: run.LastLines(string(body), 20)}
 }
 
 func (h HTTP) wrongStatus(response *http.Response) *Failure {
 	f := &Failure{Text: fmt.Sprintf("status %d, expected %d", response.StatusCode, h.Status)}
 	if to := response.Header.Get("Location"); to != "" && response.StatusCode/100 == 3 {
-		f.Text = fmt.Sprintf("status %d to %s, expected %d", response.StatusCode, cut(run.Clean(to)), h.Status)
+		f.Text = fmt.Sprintf("status %d to %s, expected %d", response.StatusCode, prose.Cut(run.Clean(to), shown), h.Status)
 		f.Advice = []string{"redirects are not followed: check where it leads to, or expect its status"}
 	}
 	body, _ := io.ReadAll(io.LimitReader(response.Body, 64<<10))
