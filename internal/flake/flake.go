@@ -14,7 +14,6 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"time"
 
 	"ferry/internal/nix"
 )
@@ -40,7 +39,6 @@ func (o Options) Args() []string {
 // Flake is a flake whose source is in the store.
 type Flake struct {
 	Reference Reference
-	Locked    string // the reference that the source was found to be
 	Source    nix.StorePath
 	NarHash   string
 	Dir       string // the folder of flake.nix in the source, "" for its root
@@ -69,7 +67,6 @@ type metadata struct {
 	Locked map[string]any `json:"locked"`
 	Locks  Lock           `json:"locks"`
 	Path   string         `json:"path"`
-	URL    string         `json:"url"`
 }
 
 // Open has Nix copy the flake that reference names to the store, and reads its lock. Nothing is written to the flake, and nothing is added to
@@ -113,7 +110,7 @@ func (f *Flake) set(m metadata) (err error) {
 	if err := m.Locks.check(); err != nil {
 		return err
 	}
-	f.Lock, f.self, f.Locked = m.Locks, maps.Clone(m.Locked), m.URL
+	f.Lock, f.self = m.Locks, maps.Clone(m.Locked)
 	f.Dir, _ = f.self["dir"].(string)
 	f.NarHash, _ = f.self["narHash"].(string)
 	if f.Revision, _ = f.self["rev"].(string); f.Revision == "" {
@@ -289,16 +286,5 @@ func (f *Flake) byHand(ctx context.Context, client *nix.Client) (m metadata, err
 	if err = decode(lock, &m.Locks); err != nil {
 		return m, &LockError{Text: err.Error()}
 	}
-	m.URL = f.Reference.URL
 	return m, nil
-}
-
-// LastModified is when the source was changed last, as far as that is known.
-func (f *Flake) LastModified() time.Time {
-	n, _ := f.self["lastModified"].(json.Number)
-	seconds, err := n.Int64()
-	if err != nil {
-		return time.Time{}
-	}
-	return time.Unix(seconds, 0)
 }
