@@ -116,12 +116,13 @@ func archive(t *testing.T, file string) (names []string) {
 func TestTheVersionSaysWhichCommit(t *testing.T) {
 	t.Parallel()
 	dir := checkout(t)
+	alone := []string{"HOME=" + t.TempDir(), "GIT_CONFIG_NOSYSTEM=1"}
 	git := func(args ...string) string {
-		return runs(t, dir, []string{"HOME=/nonexistent", "GIT_CONFIG_NOSYSTEM=1"}, append([]string{"git", "-c", "user.name=a", "-c", "user.email=a@b"}, args...)...)
+		return runs(t, dir, alone, append([]string{"git", "-c", "user.name=a", "-c", "user.email=a@b"}, args...)...)
 	}
 	is := func(want string) {
 		t.Helper()
-		if got := runs(t, dir, []string{"HOME=/nonexistent", "GIT_CONFIG_NOSYSTEM=1"}, "release/version"); got != want+"\n" {
+		if got := runs(t, dir, alone, "release/version"); got != want+"\n" {
 			t.Errorf("got %q, want %q", got, want)
 		}
 	}
@@ -251,7 +252,7 @@ eval "$postInstall"
 	goroot := strings.TrimSpace(runs(t, dir, nil, "go", "env", "GOROOT"))
 	runs(t, dir, []string{
 		"out=" + out, "preBuild=" + p.PreBuild, "postInstall=" + p.PostInstall, "subPackages=" + strings.Join(p.SubPackages, " "),
-		"ldflags=" + strings.Join(p.Ldflags, " "), "GOCACHE=" + cache, "GOBIN=" + t.TempDir(), "GOPATH=" + t.TempDir(), "HOME=/nonexistent",
+		"ldflags=" + strings.Join(p.Ldflags, " "), "GOCACHE=" + cache, "GOBIN=" + t.TempDir(), "GOPATH=" + t.TempDir(), "HOME=" + t.TempDir(),
 		"PATH=" + goroot + "/bin:" + os.Getenv("PATH"),
 	}, "unshare", "--net", "sh", "-c", phases)
 	if said := runs(t, out, nil, "bin/ferry", "version"); !strings.HasPrefix(said, "ferry "+cli.Version+" (go") || !strings.Contains(said, "\nagents: x86_64 ") {
