@@ -41,6 +41,17 @@ func runs(t *testing.T, dir string, env []string, argv ...string) string {
 	return string(out)
 }
 
+// home is a home folder. Go's own tools may write into it when the test has ended, which must not fail it.
+func home(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "ferry-home-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
 // checkout copies what git knows of the checkout, and the agents, to a folder without git.
 func checkout(t *testing.T) string {
 	t.Helper()
@@ -116,7 +127,7 @@ func archive(t *testing.T, file string) (names []string) {
 func TestTheVersionSaysWhichCommit(t *testing.T) {
 	t.Parallel()
 	dir := checkout(t)
-	alone := []string{"HOME=" + t.TempDir(), "GIT_CONFIG_NOSYSTEM=1"}
+	alone := []string{"HOME=" + home(t), "GIT_CONFIG_NOSYSTEM=1"}
 	git := func(args ...string) string {
 		return runs(t, dir, alone, append([]string{"git", "-c", "user.name=a", "-c", "user.email=a@b"}, args...)...)
 	}
@@ -252,7 +263,7 @@ eval "$postInstall"
 	goroot := strings.TrimSpace(runs(t, dir, nil, "go", "env", "GOROOT"))
 	runs(t, dir, []string{
 		"out=" + out, "preBuild=" + p.PreBuild, "postInstall=" + p.PostInstall, "subPackages=" + strings.Join(p.SubPackages, " "),
-		"ldflags=" + strings.Join(p.Ldflags, " "), "GOCACHE=" + cache, "GOBIN=" + t.TempDir(), "GOPATH=" + t.TempDir(), "HOME=" + t.TempDir(),
+		"ldflags=" + strings.Join(p.Ldflags, " "), "GOCACHE=" + cache, "GOBIN=" + t.TempDir(), "GOPATH=" + t.TempDir(), "HOME=" + home(t),
 		"PATH=" + goroot + "/bin:" + os.Getenv("PATH"),
 	}, "unshare", "--net", "sh", "-c", phases)
 	if said := runs(t, out, nil, "bin/ferry", "version"); !strings.HasPrefix(said, "ferry "+cli.Version+" (go") || !strings.Contains(said, "\nagents: x86_64 ") {
