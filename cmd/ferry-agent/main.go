@@ -78,7 +78,7 @@ func agentMain(args []string) error {
 		if len(args) != 3 {
 			return fmt.Errorf("usage: ferry-agent keep SOCKET STATE")
 		}
-		return receive.RunKeep(ctx, args[1], args[2], receive.KeepLimit)
+		return receive.RunParking(ctx, args[1], args[2], receive.ParkLimit)
 	case "reboot-back":
 		return server.RunRebootBack(context.Background())
 	case "accounts-back":

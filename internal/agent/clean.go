@@ -122,17 +122,17 @@ func isRevision(r string) bool {
 }
 
 func (h *Hello) bound() {
-	h.Kept = onlyWhole(h.Kept)
+	h.Parked = onlyWhole(h.Parked)
 	h.Facts.Emptied = h.Facts.Emptied[:min(len(h.Facts.Emptied), maxEmptied)]
 }
 
 // maxEmptied is how many folders a target may name that a reboot empties.
 const maxEmptied = 10
 
-func (e *ResponseError) bound() { e.Kept = onlyWhole(e.Kept) }
+func (e *ResponseError) bound() { e.Parked = onlyWhole(e.Parked) }
 
 // onlyWhole forgets what is no store path.
-func onlyWhole(k *Kept) *Kept {
+func onlyWhole(k *Parked) *Parked {
 	if k == nil || k.Path == "" {
 		return nil
 	}

@@ -23,12 +23,12 @@ type Hello struct {
 	Program Verbatim `json:"program,omitempty"`
 	// Resumed says that this deployment held the lock before, and nobody else since, and that the target was not restarted.
 	Resumed bool `json:"resumed,omitempty"`
-	// Kept is a path that a lost connection has left half sent, and that the target's Nix still waits for; nil: none.
-	Kept *Kept `json:"kept,omitempty"`
+	// Parked is a path that a lost connection has left half sent, and that the target's Nix still waits for; nil: none.
+	Parked *Parked `json:"kept,omitempty"`
 }
 
-// Kept is a path that was broken off on its way, see [ShipHeader].
-type Kept struct {
+// Parked is a path that was broken off on its way, see [ShipHeader].
+type Parked struct {
 	Path    nix.StorePath `json:"path"`
 	NarHash string        `json:"nar_hash"`
 	NarSize uint64        `json:"nar_size"`
@@ -251,8 +251,8 @@ type ResponseError struct {
 	Stderr  []string  `json:"stderr"`  // its last lines, cleaned
 	// Path is the one that KindBase is about.
 	Path nix.StorePath `json:"path,omitempty"`
-	// Kept is a path that KindLane has left half sent, as [Hello.Kept].
-	Kept *Kept `json:"kept,omitempty"`
+	// Parked is a path that KindChannel has left half sent, as [Hello.Parked].
+	Parked *Parked `json:"kept,omitempty"`
 }
 
 func (e *ResponseError) Error() string {
@@ -333,7 +333,7 @@ type ShipHeader struct {
 	CA         string          `json:"ca,omitempty"`
 	// Bases are paths that are on the target already, and that the NAR is made of in part.
 	Bases []nix.StorePath `json:"bases,omitempty"`
-	// Offset, of the first path of a stream, goes on with the one of Hello.Kept: the NAR that follows begins there. A difference
+	// Offset, of the first path of a stream, goes on with the one of Hello.Parked: the NAR that follows begins there. A difference
 	// begins at Start, at most Offset, and what it makes before Offset is left out.
 	Offset uint64 `json:"offset,omitempty"`
 	Start  uint64 `json:"start,omitempty"`

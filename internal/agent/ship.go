@@ -67,10 +67,10 @@ func (s *Session) Ship(ctx context.Context, root nix.StorePath, send func(w *Str
 		}
 	}, nil)
 	// By now it has gone on, or has been ended.
-	s.Hello.Kept = nil
+	s.Hello.Parked = nil
 	var refused *ResponseError
 	if errors.As(err, &refused) {
-		s.Hello.Kept = refused.Kept
+		s.Hello.Parked = refused.Parked
 	}
 	if err != nil || response.Ship == nil {
 		return ShipResult{}, orMissing(err)

@@ -64,7 +64,7 @@ func (s *shipment) round(ctx context.Context, local *nix.Serve, conn *agent.Sess
 	facts := conn.Hello.Facts
 	plan, err := ship.MakePlan(ctx, local, conn, s.root, ship.Options{
 		Substitute: s.d.opts.SubstituteOnTarget, Known: session.KeptBy(facts), AskAll: s.askAll,
-		NoDelta: s.noDelta(), Whole: s.whole, Memory: s.d.opts.Memory, Kept: conn.Hello.Kept, OneChannel: s.oneChannel,
+		NoDelta: s.noDelta(), Whole: s.whole, Memory: s.d.opts.Memory, Parked: conn.Hello.Parked, OneChannel: s.oneChannel,
 	})
 	if err != nil {
 		return err
@@ -85,7 +85,7 @@ func (s *shipment) round(ctx context.Context, local *nix.Serve, conn *agent.Sess
 			plan.Signed = nil
 		}
 	}
-	if k := plan.Kept; k != nil {
+	if k := plan.Parked; k != nil {
 		s.d.Note(fmt.Sprintf("%s goes on at %s of %s", k.Path, prose.Size(k.Offset), prose.Size(k.NarSize)))
 	}
 	result, err := plan.Send(ctx, conn, func(p ship.Progress) { s.d.Emit(session.Event{Kind: session.Shipping, Step: session.Ship, Ship: p}) }, func(sent ship.Sent) {

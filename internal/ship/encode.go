@@ -109,8 +109,8 @@ func (e *encoding) prepare(ctx context.Context, p *Plan) {
 	pairs := newPairs(p.Known)
 	for _, info := range p.Missing {
 		parcel := &parcel{info: info}
-		if p.Kept != nil && p.Kept.Path == info.Path {
-			parcel.from = p.Kept.Offset
+		if p.Parked != nil && p.Parked.Path == info.Path {
+			parcel.from = p.Parked.Offset
 		}
 		switch signed := p.signaturesFor(info); {
 		case p.Whole[info.Path]:

@@ -38,8 +38,8 @@ type Plan struct {
 	Whole map[nix.StorePath]bool
 	// Memory, if set, has differences that were made for other nodes.
 	Memory *Memory
-	// Kept is the first of Missing, if the target has a part of it and waits for the rest.
-	Kept *agent.Kept
+	// Parked is the first of Missing, if the target has a part of it and waits for the rest.
+	Parked *agent.Parked
 	// OneChannel sends everything over the connection's first channel.
 	OneChannel bool
 
@@ -61,8 +61,8 @@ type Options struct {
 	Memory  *Memory
 	// OneChannel uses no other channel of the connection than the first.
 	OneChannel bool
-	// Kept is what the target has of a path that was broken off; nil: nothing.
-	Kept *agent.Kept
+	// Parked is what the target has of a path that was broken off; nil: nothing.
+	Parked *agent.Parked
 }
 
 // MakePlan finds out what of root's closure the target lacks. What has to be there, because it is in the closure of a path that
@@ -118,14 +118,14 @@ func MakePlan(ctx context.Context, store Store, to Target, root nix.StorePath, o
 // goOn puts the path that the target has a part of first, if it is missing and is the same here.
 func (p *Plan) goOn(o Options) {
 	// Where the target looks for paths itself, it does not wait.
-	if o.Kept == nil || o.Substitute {
+	if o.Parked == nil || o.Substitute {
 		return
 	}
 	missing := map[nix.StorePath]bool{}
 	at := -1
 	for i, info := range p.Missing {
 		missing[info.Path] = true
-		if k := o.Kept; info.Path == k.Path && info.NarHash == k.NarHash && info.NarSize == k.NarSize && k.Offset > 0 && k.Offset < k.NarSize {
+		if k := o.Parked; info.Path == k.Path && info.NarHash == k.NarHash && info.NarSize == k.NarSize && k.Offset > 0 && k.Offset < k.NarSize {
 			at = i
 		}
 	}
@@ -138,16 +138,16 @@ func (p *Plan) goOn(o Options) {
 			return
 		}
 	}
-	p.Kept = o.Kept
+	p.Parked = o.Parked
 	p.Missing = slices.Insert(slices.Delete(p.Missing, at, at+1), 0, info)
 }
 
 // Rest is how many bytes of NARs are to be sent.
 func (p *Plan) Rest() uint64 {
-	if p.Kept == nil {
+	if p.Parked == nil {
 		return p.Bytes
 	}
-	return p.Bytes - p.Kept.Offset
+	return p.Bytes - p.Parked.Offset
 }
 
 func closureOf(store Store, root nix.StorePath) ([]nix.StorePath, error) {

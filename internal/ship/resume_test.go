@@ -22,15 +22,15 @@ func TestWhatTheTargetHasAPartOfComesFirst(t *testing.T) {
 	for i := range infos {
 		infos[i].NarHash = "hash of " + infos[i].Path.Name()
 	}
-	of := func(name string, offset uint64) *agent.Kept {
-		return &agent.Kept{Path: pathOf(name), NarHash: "hash of " + name, NarSize: 100, Offset: offset}
+	of := func(name string, offset uint64) *agent.Parked {
+		return &agent.Parked{Path: pathOf(name), NarHash: "hash of " + name, NarSize: 100, Offset: offset}
 	}
 	other := of("b", 40)
 	other.NarHash = "another one"
 	larger := of("b", 40)
 	larger.NarSize++
 	for name, c := range map[string]struct {
-		kept       *agent.Kept
+		kept       *agent.Parked
 		substitute bool
 		goesOn     bool
 	}{
@@ -47,11 +47,11 @@ func TestWhatTheTargetHasAPartOfComesFirst(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			target := fakeTarget{lacks: []nix.StorePath{pathOf("a"), pathOf("b"), pathOf("c")}}
-			plan, err := MakePlan(t.Context(), fakeStore{infos: infos}, target, pathOf("c"), Options{Kept: c.kept, Substitute: c.substitute})
+			plan, err := MakePlan(t.Context(), fakeStore{infos: infos}, target, pathOf("c"), Options{Parked: c.kept, Substitute: c.substitute})
 			if err != nil {
 				t.Fatal(err)
 			}
-			if (plan.Kept != nil) != c.goesOn || len(plan.Missing) != 3 {
+			if (plan.Parked != nil) != c.goesOn || len(plan.Missing) != 3 {
 				t.Fatalf("%+v", plan)
 			}
 			checkOrder(t, infos[:3], plan.Missing)
@@ -95,7 +95,7 @@ func TestTheStreamGoesOn(t *testing.T) {
 			from := uint64(0)
 			if c.kept {
 				from = offset
-				plan.Kept = keptOf(plan.Missing[0], from)
+				plan.Parked = parkedOf(plan.Missing[0], from)
 			}
 			var out bytes.Buffer
 			s := &sender{plan: plan}
@@ -162,7 +162,7 @@ func onlyPath(t *testing.T, stream io.Reader) (header agent.ShipHeader, nar []by
 	return header, out.Bytes()
 }
 
-// keptOf says that a target has so many bytes of a path.
-func keptOf(info nix.PathInfo, offset uint64) *agent.Kept {
-	return &agent.Kept{Path: info.Path, NarHash: info.NarHash, NarSize: info.NarSize, Offset: offset}
+// parkedOf says that a target has so many bytes of a path.
+func parkedOf(info nix.PathInfo, offset uint64) *agent.Parked {
+	return &agent.Parked{Path: info.Path, NarHash: info.NarHash, NarSize: info.NarSize, Offset: offset}
 }

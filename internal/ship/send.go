@@ -84,7 +84,7 @@ func (p *Plan) Send(ctx context.Context, session *agent.Session, progress func(P
 	if errors.As(err, &refused) && refused.Kind == agent.KindBase {
 		// Only what was sent as a difference may be named.
 		// What the target had of one may have been a difference.
-		if i := slices.IndexFunc(p.Missing, func(info nix.PathInfo) bool { return info.Path == refused.Path }); i >= 0 && (!p.Whole[refused.Path] || p.Kept != nil && p.Kept.Path == refused.Path) {
+		if i := slices.IndexFunc(p.Missing, func(info nix.PathInfo) bool { return info.Path == refused.Path }); i >= 0 && (!p.Whole[refused.Path] || p.Parked != nil && p.Parked.Path == refused.Path) {
 			err = &WrongBaseError{Path: refused.Path, Err: err}
 		}
 	}

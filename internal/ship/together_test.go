@@ -98,7 +98,7 @@ func TestEachOfSeveralGetsItsOwnStream(t *testing.T) {
 		plans = append(plans, c.plan(known...))
 	}
 	end := plans[len(plans)-1]
-	end.goOn(Options{Kept: keptOf(end.Missing[0], 6_000_000)})
+	end.goOn(Options{Parked: parkedOf(end.Missing[0], 6_000_000)})
 	gaveUp, giveUp := context.WithCancel(t.Context())
 	failing := c.plan(c.old)
 	together.Go(func() {

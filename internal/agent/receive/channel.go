@@ -59,11 +59,11 @@ func (s *Receiver) openChannels(ctx context.Context, r agent.Request, stream *ag
 	}
 }
 
-// channelLost is the answer to a ship that a channel has ended. It names the path that is kept, with which ferry can go on at once.
+// channelLost is the answer to a ship that a channel has ended. It names the path that is parked, with which ferry can go on at once.
 func (s *Receiver) channelLost(channel *agent.ChannelError) error {
 	refused := &agent.ResponseError{Kind: agent.KindChannel, Text: run.Clean(channel.Error())}
-	if s.kept = findKept(s.opts.Root, s.opts.Program); s.kept != nil {
-		refused.Kept = &s.kept.state.Kept
+	if s.parked = findParked(s.opts.Root, s.opts.Program); s.parked != nil {
+		refused.Parked = &s.parked.state.Parked
 	}
 	return refused
 }

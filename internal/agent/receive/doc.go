@@ -4,7 +4,7 @@
 //
 // A [Receiver] belongs to one agent and has its store: one `nix-store --serve --write`, which lives as long as the agent and keeps what
 // it was asked about from being collected. It is ended with the receiver, but for one that waits in the middle of a path when the
-// connection is lost: a small process, the keeper, then holds its pipes for the next agent, ten minutes at most, see [RunKeep]. The
+// connection is lost: a small process, the parking process, then holds its pipes for the next agent, ten minutes at most, see [RunParking]. The
 // next agent's receiver finds it, and goes on with that path or ends it.
 //
 // The stream is a header for each path, and its NAR or the chunks of a difference to paths that are here, its bases. More channels of the

@@ -54,7 +54,7 @@ func statOf(p storeProcess) string {
 	switch p := p.(type) {
 	case *run.Process:
 		return fmt.Sprintf("/proc/%d/stat", p.Pid())
-	case *takenProcess:
+	case *adoptedProcess:
 		text, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", machine.FD(p.process)))
 		if err != nil {
 			return ""

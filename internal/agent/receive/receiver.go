@@ -34,10 +34,10 @@ type Options struct {
 type Receiver struct {
 	opts  Options
 	store *store
-	// kept is the nix-store that the last agent has left in the middle of a path, and taken that one once this agent has gone on with
+	// parked is the nix-store that the last agent has left in the middle of a path, and resumed that one once this agent has gone on with
 	// it; nil: none.
-	kept  *kept
-	taken *store
+	parked  *parked
+	resumed *store
 	// lacking are the paths that ferry was told last to be missing, and expected those that are written down to come in this ship.
 	lacking  []nix.StorePath
 	expected map[nix.StorePath]bool
@@ -47,28 +47,28 @@ type Receiver struct {
 func New(ctx context.Context, opts Options) *Receiver {
 	s := &Receiver{opts: opts}
 	if opts.Locked {
-		s.kept = findKept(opts.Root, opts.Program)
+		s.parked = findParked(opts.Root, opts.Program)
 	}
 	s.store = openStore(ctx, opts.Runner, opts.Used, cmp.Or(opts.Opening, openLimit), cmp.Or(opts.Halted, haltedLimit))
 	return s
 }
 
-// Kept is the path in the middle of which the last agent has left a nix-store; nil: none.
-func (s *Receiver) Kept() *agent.Kept {
-	if s.kept == nil {
+// Parked is the path in the middle of which the last agent has left a nix-store; nil: none.
+func (s *Receiver) Parked() *agent.Parked {
+	if s.parked == nil {
 		return nil
 	}
-	return &s.kept.state.Kept
+	return &s.parked.state.Parked
 }
 
-// Close ends what the receiver has of its own, and leaves to others what was kept and is not used.
+// Close ends what the receiver has of its own, and leaves to others what is parked and not used.
 func (s *Receiver) Close() {
-	for _, st := range []*store{s.store, s.taken} {
+	for _, st := range []*store{s.store, s.resumed} {
 		if st != nil {
 			st.close()
 		}
 	}
-	if s.kept != nil {
-		s.kept.drop()
+	if s.parked != nil {
+		s.parked.drop()
 	}
 }

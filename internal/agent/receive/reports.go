@@ -13,11 +13,11 @@ import (
 type reports struct {
 	wire *agent.Wire
 
-	mu    sync.Mutex
-	state agent.Progress
-	told  agent.Progress
-	at    time.Time // told was told
-	begun time.Time // the first bytes came
+	mu         sync.Mutex
+	state      agent.Progress
+	reported   agent.Progress
+	reportedAt time.Time // reported was reported
+	begun      time.Time // the first bytes came
 }
 
 const (
@@ -37,8 +37,8 @@ func (r *reports) registered() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.state.Registered++
-	if time.Since(r.at) >= pathsEvery {
-		r.tell()
+	if time.Since(r.reportedAt) >= pathsEvery {
+		r.report()
 	}
 }
 
@@ -55,25 +55,25 @@ func (r *reports) received(n int) {
 	if now.Sub(r.begun) < time.Second {
 		wait = soonEvery
 	}
-	if r.state.Received-r.told.Received >= manyBytes {
+	if r.state.Received-r.reported.Received >= manyBytes {
 		wait = leastEvery
 	}
-	if now.Sub(r.at) >= wait {
-		r.tell()
+	if now.Sub(r.reportedAt) >= wait {
+		r.report()
 	}
 }
 
-// end tells what has not been told.
+// end reports what has not been reported.
 func (r *reports) end() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.state != r.told {
-		r.tell()
+	if r.state != r.reported {
+		r.report()
 	}
 }
 
-func (r *reports) tell() {
-	r.told, r.at = r.state, time.Now()
+func (r *reports) report() {
+	r.reported, r.reportedAt = r.state, time.Now()
 	// A lost connection is noticed by the reader of requests.
 	_ = r.wire.WriteJSON(agent.FrameProgress, r.state)
 }

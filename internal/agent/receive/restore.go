@@ -20,7 +20,7 @@ import (
 // Nix itself would ignore them, as they are valid.
 func (s *Receiver) Restore(ctx context.Context, stream *agent.DataReader) (*agent.ShipResult, error) {
 	// Nothing is shipped now, and Nix must not hold a path that comes.
-	s.EndKept()
+	s.EndParked()
 	z, err := NewDecoder(stream)
 	if err != nil {
 		return nil, err

@@ -38,7 +38,7 @@ type store struct {
 	process storeProcess // nil: not started
 	in      io.WriteCloser
 	out     io.ReadCloser
-	said    *os.File // what it says on standard error
+	stderr  *os.File // what it says on standard error
 	serve   *nix.Serve
 	feeding bool  // the end of ctx does not end it
 	stopped bool  // the process was, and has been ended for it
@@ -75,7 +75,7 @@ func (s *store) use() (*nix.Serve, error) {
 	if err := cmp.Or(s.mute, s.opening.Err()); err != nil {
 		return nil, err
 	}
-	// It may be kept when this agent has to end: it must not get what ends the agent.
+	// It may be parked when this agent has to end: it must not get what ends the agent.
 	life, end := context.WithCancel(context.WithoutCancel(s.ctx))
 	said := newMemory("nix-store's errors")
 	p, in, out, err := s.runner.Pipe(life, run.Command{Argv: storeCommand(), Insist: true, OwnSession: true, ErrFile: said})
@@ -83,7 +83,7 @@ func (s *store) use() (*nix.Serve, error) {
 		end()
 		return nil, err
 	}
-	s.process, s.in, s.out, s.said = p, in, out, said
+	s.process, s.in, s.out, s.stderr = p, in, out, said
 	s.watch()
 	context.AfterFunc(s.ctx, func() {
 		s.mu.Lock()
@@ -137,37 +137,37 @@ func (s *store) feed(now bool) {
 }
 
 // files are what another process needs to go on with nix-store. The process is the caller's to close.
-func (s *store) files() (keptFiles, error) {
+func (s *store) files() (parkedFiles, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	in, isFile := s.in.(*os.File)
 	out, alsoFile := s.out.(*os.File)
-	if !isFile || !alsoFile || s.said == nil {
-		return keptFiles{}, errors.New("nix-store cannot be handed on")
+	if !isFile || !alsoFile || s.stderr == nil {
+		return parkedFiles{}, errors.New("nix-store cannot be handed on")
 	}
 	var fd int
 	var err error
 	switch p := s.process.(type) {
 	case *run.Process:
 		fd, err = unix.PidfdOpen(p.Pid(), 0)
-	case *takenProcess:
+	case *adoptedProcess:
 		fd, err = unix.FcntlInt(uintptr(machine.FD(p.process)), unix.F_DUPFD_CLOEXEC, 0)
 	}
 	if err != nil {
-		return keptFiles{}, fmt.Errorf("nix-store cannot be handed on: %w", err)
+		return parkedFiles{}, fmt.Errorf("nix-store cannot be handed on: %w", err)
 	}
-	return keptFiles{in, out, s.said, os.NewFile(uintptr(fd), "nix-store")}, nil
+	return parkedFiles{in, out, s.stderr, os.NewFile(uintptr(fd), "nix-store")}, nil
 }
 
 // forget leaves nix-store to another process: nothing that ends this one ends it now.
 func (s *store) forget() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, file := range []io.Closer{s.in, s.out, s.said} {
+	for _, file := range []io.Closer{s.in, s.out, s.stderr} {
 		_ = file.Close()
 	}
 	go func(p storeProcess) { _ = p.Wait() }(s.process)
-	s.process, s.in, s.out, s.said, s.serve = nil, nil, nil, nil, nil
+	s.process, s.in, s.out, s.stderr, s.serve = nil, nil, nil, nil, nil
 }
 
 func (s *store) end(err error) error {
@@ -178,10 +178,10 @@ func (s *store) end(err error) error {
 	defer kill.Stop()
 	ended := s.process.Wait()
 	_ = s.out.Close()
-	if s.said != nil {
-		_ = s.said.Close()
+	if s.stderr != nil {
+		_ = s.stderr.Close()
 	}
-	s.process, s.in, s.out, s.said, s.serve = nil, nil, nil, nil, nil
+	s.process, s.in, s.out, s.stderr, s.serve = nil, nil, nil, nil, nil
 	if stopped {
 		return errStoreStopped
 	}
@@ -201,9 +201,9 @@ func (s *Receiver) Missing(ctx context.Context, r agent.Request, stream *agent.D
 	if err != nil {
 		return nil, &StreamError{err}
 	}
-	if r.Substitute && s.kept != nil {
+	if r.Substitute && s.parked != nil {
 		// Nix would wait for the path that it has locked.
-		s.EndKept()
+		s.EndParked()
 	}
 	serve, err := s.store.use()
 	if err != nil {

@@ -111,7 +111,7 @@ func (s *Receiver) receive(ctx context.Context, stream *agent.DataReader) (regis
 	switch {
 	case feedErr == nil && ackErr == nil:
 		return acks.count, nil
-	case cut != nil && ackErr == nil && s.keep(st, *cut) == nil:
+	case cut != nil && ackErr == nil && s.park(st, *cut) == nil:
 		return 0, feedErr
 	}
 	died := st.died(errors.Join(feedErr, ackErr))
@@ -128,7 +128,7 @@ func (s *Receiver) receive(ctx context.Context, stream *agent.DataReader) (regis
 // before nix-store, which a path of a few hundred bytes could otherwise fill: nothing would flush it.
 const maxUnanswered = 4096
 
-// leavingLimit is how long an agent that is to end may take for what it keeps.
+// leavingLimit is how long an agent that is to end may take for what it parks.
 const leavingLimit = 5 * time.Second
 
 // linger makes who ends the agent wait until done is called, within limits.
@@ -142,31 +142,31 @@ func (s *Receiver) linger(ctx context.Context) (done func()) {
 	return done
 }
 
-// storeFor is the nix-store that a stream is for, by its first header: the one that is kept, if ferry goes on with that. Else it is
+// storeFor is the nix-store that a stream is for, by its first header: the one that is parked, if ferry goes on with that. Else it is
 // ended: its path may be in the stream.
 func (s *Receiver) storeFor(ctx context.Context, first *agent.ShipHeader) (*store, error) {
 	if first == nil || first.Offset == 0 {
-		s.EndKept()
+		s.EndParked()
 		return s.store, nil
 	}
-	if s.kept == nil || !s.kept.state.isOf(first) {
+	if s.parked == nil || !s.parked.state.isOf(first) {
 		return nil, &StreamError{fmt.Errorf("nothing is kept of %s", first.Path)}
 	}
-	k := s.kept
-	s.kept = nil
+	k := s.parked
+	s.parked = nil
 	taken, err := k.take(ctx, s.opts.Runner, s.store.halted)
 	if err != nil {
 		return nil, fmt.Errorf("go on with %s: %w", first.Path, err)
 	}
-	s.taken = taken
+	s.resumed = taken
 	return taken, nil
 }
 
-// EndKept ends what the last agent has left, if it has left something.
-func (s *Receiver) EndKept() {
-	if s.kept != nil {
-		s.kept.end()
-		s.kept = nil
+// EndParked ends what the last agent has left, if it has left something.
+func (s *Receiver) EndParked() {
+	if s.parked != nil {
+		s.parked.end()
+		s.parked = nil
 	}
 }
 

@@ -155,11 +155,11 @@ func TestAShipWhoseChannelFailsGoesOnWithoutIt(t *testing.T) {
 			s := newChannelShip(t)
 			s.begin()
 			r := s.send(compress(t, stream(t, true, s.small, s.large)), func(n int, chunk []byte) { over(s, n, chunk) })
-			if r.Error == nil || r.Error.Kind != agent.KindChannel || r.Error.Kept == nil {
+			if r.Error == nil || r.Error.Kind != agent.KindChannel || r.Error.Parked == nil {
 				t.Fatalf("%+v", r.Error)
 			}
-			s.f.hello.Kept = r.Error.Kept
-			from := s.kept(s.f)
+			s.f.hello.Parked = r.Error.Parked
+			from := s.parked(s.f)
 			s.f.send(agent.Request{Method: agent.MethodShip})
 			r = s.sendAlone(s.rest(from))
 			if r.Error != nil || r.Ship == nil || r.Ship.Registered != 1 {

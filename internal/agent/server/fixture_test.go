@@ -59,7 +59,7 @@ func TestMain(m *testing.M) {
 	if len(os.Args) == 4 && os.Args[1] == "keep" {
 		limit, err := time.ParseDuration(cmp.Or(os.Getenv("FERRY_TEST_KEEP"), "10m"))
 		if err == nil {
-			err = receive.RunKeep(context.Background(), os.Args[2], os.Args[3], limit)
+			err = receive.RunParking(context.Background(), os.Args[2], os.Args[3], limit)
 		}
 		if err != nil {
 			os.Exit(1)
@@ -360,9 +360,9 @@ func commitment(action string) agent.Request {
 
 // Where the agent keeps what the next one has to find, also one of another version.
 const (
-	keptFolder   = "/run/ferry/kept"
+	parkedFolder = "/run/ferry/kept"
 	bootMark     = "/run/ferry/boot"
 	arrivingFile = "/nix/var/nix/ferry-arriving.json"
-	// keptEnd is what the next agent says to who keeps a path that nobody wants.
-	keptEnd = 'e'
+	// parkedEnd is what the next agent says to who keeps a path that nobody wants.
+	parkedEnd = 'e'
 )

@@ -129,7 +129,7 @@ func (s *server) sayHello(ctx context.Context) error {
 	facts.Lock = s.holder
 	hello := agent.Hello{Protocol: agent.Protocol, Version: s.opts.Version, Facts: facts, Program: agent.Verbatim(s.opts.Program)}
 	hello.Resumed = s.lock != nil && s.lock.resumed
-	hello.Kept = s.receiver.Kept()
+	hello.Parked = s.receiver.Parked()
 	if err := s.wire.WriteJSON(agent.FrameHello, hello); err != nil {
 		return err
 	}
@@ -274,7 +274,7 @@ func (s *server) mayChange(r agent.Request) error {
 		return errLocked
 	}
 	// What comes now is not the end of a ship any more.
-	s.receiver.EndKept()
+	s.receiver.EndParked()
 	if isNixOS := isNixOS(s.root()); !isNixOS && !r.ForceNotNixOS {
 		return &agent.ResponseError{Kind: agent.KindNotNixOS, Text: "this is not a NixOS machine: /etc/NIXOS is missing"}
 	} else if !isNixOS && r.Action != "dry-activate" {

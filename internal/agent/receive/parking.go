@@ -17,50 +17,50 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// keptFolder has the socket of the process that keeps a nix-store in the middle of a path, named after the agent's program: root's
+// parkedFolder has the socket of the process that holds a nix-store in the middle of a path, named after the agent's program: root's
 // alone, as the socket's other end has to be root.
-const keptFolder = machine.RunFolder + "/kept"
+const parkedFolder = machine.RunFolder + "/kept"
 
-// KeepLimit is how long a nix-store is kept. A link that is gone for longer is not worth a path that nobody else may write.
-const KeepLimit = 10 * time.Minute
+// ParkLimit is how long a nix-store is parked. A link that is gone for longer is not worth a path that nobody else may write.
+const ParkLimit = 10 * time.Minute
 
-// keptState is what the next agent has to know of a nix-store that is kept.
-type keptState struct {
-	agent.Kept
+// parkedState is what the next agent has to know of a nix-store that is parked.
+type parkedState struct {
+	agent.Parked
 	Minor int `json:"minor"` // of its protocol's version
 }
 
 // valid tells whether it is the state of a path that can be gone on with.
-func (k keptState) valid() bool {
+func (k parkedState) valid() bool {
 	_, err := nix.ParseStorePath(string(k.Path))
 	return err == nil && k.Offset > 0 && k.Offset < k.NarSize
 }
 
 // isOf tells whether a header goes on with the path where it was broken off.
-func (k keptState) isOf(h *agent.ShipHeader) bool {
+func (k parkedState) isOf(h *agent.ShipHeader) bool {
 	return h.Path == k.Path && h.NarHash == k.NarHash && h.NarSize == k.NarSize && h.Offset == k.Offset
 }
 
-// What the next agent says to the keeper. If it ends without a word, the keeper waits for another one.
+// What the next agent says to the parking process. If it ends without a word, the parking process waits for another one.
 const (
-	keptTake = 't' // it is mine
-	keptEnd  = 'e' // nobody wants it
+	parkedTake = 't' // it is mine
+	parkedEnd  = 'e' // nobody wants it
 )
 
-// keeper is a process that holds the pipes of a nix-store in the middle of a path for the next agent.
-type keeper struct {
+// parking is a process that holds the pipes of a nix-store in the middle of a path for the next agent.
+type parking struct {
 	socket string
 	state  []byte
-	files  keptFiles
+	files  parkedFiles
 	gone   chan struct{} // closed when nix-store has ended
 }
 
-// keptFiles are what belongs to a kept nix-store: the ends of its pipes, what it says on standard error, and the process.
-type keptFiles struct{ in, out, said, process *os.File }
+// parkedFiles are what belongs to a parked nix-store: the ends of its pipes, what it says on standard error, and the process.
+type parkedFiles struct{ in, out, stderr, process *os.File }
 
-func (f keptFiles) all() []*os.File { return []*os.File{f.in, f.out, f.said, f.process} }
+func (f parkedFiles) all() []*os.File { return []*os.File{f.in, f.out, f.stderr, f.process} }
 
-func (f keptFiles) close() {
+func (f parkedFiles) close() {
 	for _, file := range f.all() {
 		if file != nil {
 			_ = file.Close()
@@ -68,26 +68,26 @@ func (f keptFiles) close() {
 	}
 }
 
-// newKeptFiles makes them of descriptors, in the order of all.
-func newKeptFiles(fds []int) keptFiles {
+// newParkedFiles makes them of descriptors, in the order of all.
+func newParkedFiles(fds []int) parkedFiles {
 	named := func(i int, name string) *os.File {
 		unix.CloseOnExec(fds[i])
 		// A pipe that is polled can be closed while somebody waits for it.
 		_ = unix.SetNonblock(fds[i], i < 2)
 		return os.NewFile(uintptr(fds[i]), name)
 	}
-	return keptFiles{named(0, "nix-store's input"), named(1, "nix-store's output"), named(2, "nix-store's errors"), named(3, "nix-store")}
+	return parkedFiles{named(0, "nix-store's input"), named(1, "nix-store's output"), named(2, "nix-store's errors"), named(3, "nix-store")}
 }
 
-// keeperFile is the first descriptor of a keeper's [keptFiles]; it says on its standard output that it is ready.
-const keeperFile = 3
+// parkingFile is the first descriptor of a parking process\x27s [parkedFiles]; it says on its standard output that it is ready.
+const parkingFile = 3
 
-// RunKeep keeps the nix-store whose files the process was started with until an agent comes to the socket and takes it, or for
+// RunParking holds the nix-store whose files the process was started with until an agent comes to the socket and takes it, or for
 // limit. state is for that agent.
-func RunKeep(ctx context.Context, socket, state string, limit time.Duration) error {
-	k := &keeper{socket: socket, state: []byte(state), files: newKeptFiles([]int{keeperFile, keeperFile + 1, keeperFile + 2, keeperFile + 3}), gone: make(chan struct{})}
+func RunParking(ctx context.Context, socket, state string, limit time.Duration) error {
+	k := &parking{socket: socket, state: []byte(state), files: newParkedFiles([]int{parkingFile, parkingFile + 1, parkingFile + 2, parkingFile + 3}), gone: make(chan struct{})}
 	defer k.files.close()
-	listener, err := listenKept(socket)
+	listener, err := listenParked(socket)
 	if err != nil {
 		return err
 	}
@@ -106,7 +106,7 @@ func RunKeep(ctx context.Context, socket, state string, limit time.Duration) err
 			calls <- conn
 		}
 	}()
-	if _, err := os.Stdout.Write([]byte{keptTake}); err != nil {
+	if _, err := os.Stdout.Write([]byte{parkedTake}); err != nil {
 		return k.end()
 	}
 	over := time.After(limit)
@@ -120,11 +120,11 @@ func RunKeep(ctx context.Context, socket, state string, limit time.Duration) err
 			return nil
 		case conn := <-calls:
 			switch k.offer(ctx, conn) {
-			case keptTake:
-				// It is gone from the file system before the next agent may want to keep something itself.
+			case parkedTake:
+				// It is gone from the file system before the next agent may want to park something itself.
 				_ = listener.Close()
 				return conn.Close()
-			case keptEnd:
+			case parkedEnd:
 				err := k.end()
 				_ = listener.Close()
 				return errors.Join(err, conn.Close())
@@ -134,8 +134,8 @@ func RunKeep(ctx context.Context, socket, state string, limit time.Duration) err
 	}
 }
 
-// listenKept listens at a path in a folder of its own.
-func listenKept(socket string) (*net.UnixListener, error) {
+// listenParked listens at a path in a folder of its own.
+func listenParked(socket string) (*net.UnixListener, error) {
 	folder := filepath.Dir(socket)
 	if err := machine.OwnFolder(folder, 0o700); err != nil {
 		return nil, err
@@ -145,7 +145,7 @@ func listenKept(socket string) (*net.UnixListener, error) {
 }
 
 // offer gives an agent all there is and returns what it says; 0: nothing.
-func (k *keeper) offer(ctx context.Context, conn *net.UnixConn) byte {
+func (k *parking) offer(ctx context.Context, conn *net.UnixConn) byte {
 	if !isOurs(conn) {
 		return 0
 	}
@@ -153,7 +153,7 @@ func (k *keeper) offer(ctx context.Context, conn *net.UnixConn) byte {
 	for _, file := range k.files.all() {
 		fds = append(fds, machine.FD(file))
 	}
-	_ = conn.SetWriteDeadline(time.Now().Add(keptPatience))
+	_ = conn.SetWriteDeadline(time.Now().Add(parkedPatience))
 	if _, _, err := conn.WriteMsgUnix(append(k.state, '\n'), unix.UnixRights(fds...), nil); err != nil {
 		return 0
 	}
@@ -167,14 +167,14 @@ func (k *keeper) offer(ctx context.Context, conn *net.UnixConn) byte {
 	case word := <-answer:
 		return word
 	case <-k.gone:
-		return keptEnd
+		return parkedEnd
 	case <-ctx.Done():
-		return keptEnd
+		return parkedEnd
 	}
 }
 
 // end ends nix-store: at the end of its input, or else at once.
-func (k *keeper) end() error {
+func (k *parking) end() error {
 	_ = k.files.in.Close()
 	select {
 	case <-k.gone:
@@ -190,9 +190,9 @@ func (k *keeper) end() error {
 // isOurs tells whether the process at the other end is of the same user, root.
 func isOurs(conn *net.UnixConn) bool { return machine.PeerUID(conn) == os.Geteuid() }
 
-// parseKept reads what a keeper says of its nix-store.
-func parseKept(text []byte) (keptState, error) {
-	var state keptState
+// parseParked reads what a parking process says of its nix-store.
+func parseParked(text []byte) (parkedState, error) {
+	var state parkedState
 	if err := json.Unmarshal(text, &state); err != nil {
 		return state, err
 	}

@@ -83,12 +83,12 @@ func (b *berth) rest(offset uint64) []byte {
 	return compress(b.T, stream(b.T, true, x))
 }
 
-// kept is what the agent has of the large path, which has to be about half of it.
-func (b *berth) kept(f *ferry) uint64 {
+// parked is what the agent has of the large path, which has to be about half of it.
+func (b *berth) parked(f *ferry) uint64 {
 	b.T.Helper()
-	k := f.hello.Kept
+	k := f.hello.Parked
 	if k == nil {
-		b.T.Fatal("nothing was kept")
+		b.T.Fatal("nothing was parked")
 	}
 	if k.Path != b.large.header.Path || k.NarHash != b.large.header.NarHash || k.Offset < 3<<20 || k.Offset > 5<<20 {
 		b.T.Fatalf("kept is %+v", *k)
@@ -130,7 +130,7 @@ func (b *berth) nothingLeft() {
 	b.T.Helper()
 	b.until("gone", func() bool {
 		lines, _ := b.processes()
-		sockets, _ := os.ReadDir(b.Path(keptFolder))
+		sockets, _ := os.ReadDir(b.Path(parkedFolder))
 		return len(lines) == 0 && len(sockets) == 0
 	})
 }
@@ -155,18 +155,18 @@ func TestABrokenOffPathGoesOn(t *testing.T) {
 	b := newBerth(t)
 	b.breakOff(locked("s1"))
 	f := b.connect(locked("s1"))
-	offset := b.kept(f)
+	offset := b.parked(f)
 	if got := f.missing(b.small, b.large); !slices.Equal(got, []string{"large"}) {
 		t.Errorf("missing: %q", got)
 	}
 	b.sendHalf(f, b.rest(offset))
 	f = b.connect(locked("s2"))
-	if k := f.hello.Kept; k == nil || k.Offset < offset+1<<20 {
+	if k := f.hello.Parked; k == nil || k.Offset < offset+1<<20 {
 		t.Fatalf("after %d bytes there are %+v", offset, k)
 	}
 	last := newItem(t, "last", "last", b.large.header.Path)
 	x := b.large
-	x.header.Offset, x.nar = f.hello.Kept.Offset, x.nar[f.hello.Kept.Offset:]
+	x.header.Offset, x.nar = f.hello.Parked.Offset, x.nar[f.hello.Parked.Offset:]
 	if r := f.ship(compress(t, stream(t, true, x, last))); r.Error != nil || r.Ship.Registered != 2 {
 		t.Fatalf("%+v, %v", r.Ship, r.Error)
 	}
@@ -185,7 +185,7 @@ func TestTheRestMayBeADifference(t *testing.T) {
 	b.large = newDifference(t, "large", files, "")
 	b.breakOff(locked("s1"))
 	f := b.connect(locked("s2"))
-	offset := b.kept(f)
+	offset := b.parked(f)
 	x := b.large
 	folder := makeFolder(t, "large", files)
 	next, err := delta.OpenTree(t.Context(), nix.StorePath(folder))
@@ -201,13 +201,13 @@ func TestTheRestMayBeADifference(t *testing.T) {
 		if name == "the rest" && jobs[0].Begin() != offset {
 			t.Errorf("the rest begins at %d, and not at %d", jobs[0].Begin(), offset)
 		}
-		if f.hello.Kept == nil {
+		if f.hello.Parked == nil {
 			// The second of them.
 			b.large = newItemOf("large-2", b.large.nar)
 			x = b.large
 			b.breakOff(locked("s3"))
 			f = b.connect(locked("s4"))
-			offset = b.kept(f)
+			offset = b.parked(f)
 			if name == "the rest" {
 				jobs = encoder.JobsFrom(offset)
 			}
@@ -224,20 +224,20 @@ func TestTheRestMayBeADifference(t *testing.T) {
 		if r := f.ship(compress(t, stream(t, true, x))); r.Error != nil || r.Ship.Registered != 1 {
 			t.Errorf("%s: %+v, %v", name, r.Ship, r.Error)
 		}
-		f.hello.Kept = nil
+		f.hello.Parked = nil
 		f.leave()
 	}
 	b.nothingLeft()
 }
 
 // The names are short: they are in the path of a socket. Whatever becomes of what is kept, the next ship brings everything, and nothing is left.
-func TestKeptInVain(t *testing.T) {
+func TestParkedInVain(t *testing.T) {
 	for name, c := range map[string]struct {
 		do func(b *berth) *ferry
 	}{
 		"ferry begins again": {func(b *berth) *ferry {
 			f := b.connect(locked("s2"))
-			b.kept(f)
+			b.parked(f)
 			return f
 		}},
 		"another version comes": {func(b *berth) *ferry {
@@ -252,8 +252,8 @@ func TestKeptInVain(t *testing.T) {
 			opts := locked("s2")
 			opts.Program = program
 			f := b.connect(opts)
-			if f.hello.Kept != nil {
-				b.T.Errorf("%+v", f.hello.Kept)
+			if f.hello.Parked != nil {
+				b.T.Errorf("%+v", f.hello.Parked)
 			}
 			return f
 		}},
@@ -269,8 +269,8 @@ func TestKeptInVain(t *testing.T) {
 				return len(left) == 0
 			})
 			f := b.connect(locked("s2"))
-			if f.hello.Kept != nil {
-				b.T.Errorf("%+v", f.hello.Kept)
+			if f.hello.Parked != nil {
+				b.T.Errorf("%+v", f.hello.Parked)
 			}
 			return f
 		}},
@@ -286,7 +286,7 @@ func TestKeptInVain(t *testing.T) {
 		}},
 		"the target substitutes": {func(b *berth) *ferry {
 			f := b.connect(locked("s2"))
-			b.kept(f)
+			b.parked(f)
 			paths := compress(b.T, []byte(string(b.large.header.Path)+"\n"))
 			if r := f.request(agent.Request{Method: agent.MethodMissing, Substitute: true}, paths); r.Error != nil || len(r.Missing) != 1 {
 				b.T.Errorf("%+v", r)
@@ -295,7 +295,7 @@ func TestKeptInVain(t *testing.T) {
 		}},
 		"something is changed": {func(b *berth) *ferry {
 			f := b.connect(locked("s2"))
-			b.kept(f)
+			b.parked(f)
 			if r, _ := f.ask(activation("dry-activate")); r.Error != nil {
 				b.T.Error(r.Error)
 			}
@@ -303,7 +303,7 @@ func TestKeptInVain(t *testing.T) {
 		}},
 		"it goes on elsewhere": {func(b *berth) *ferry {
 			f := b.connect(locked("s2"))
-			offset := b.kept(f)
+			offset := b.parked(f)
 			if r := f.ship(b.rest(offset - 1)); r.Error == nil || !strings.Contains(r.Error.Text, "nothing is kept") {
 				b.T.Errorf("%+v, %v", r.Ship, r.Error)
 			}
@@ -321,7 +321,7 @@ func TestKeptInVain(t *testing.T) {
 	}
 }
 
-func TestKeptForItsTime(t *testing.T) {
+func TestParkedForItsTime(t *testing.T) {
 	b := newBerth(t)
 	t.Setenv("FERRY_TEST_KEEP", "1ms")
 	b.breakOff(locked("s1"))
@@ -333,16 +333,16 @@ func TestKeptForItsTime(t *testing.T) {
 }
 
 // An agent that looks and goes leaves it to the next.
-func TestWhatIsKeptWaitsForTheOneThatWantsIt(t *testing.T) {
+func TestWhatIsParkedWaitsForTheOneThatWantsIt(t *testing.T) {
 	b := newBerth(t)
 	b.breakOff(locked("s1"))
 	for range 2 {
 		f := b.connect(locked("s2"))
-		b.kept(f)
+		b.parked(f)
 		f.leave()
 	}
 	f := b.connect(locked("s3"))
-	if r := f.ship(b.rest(b.kept(f))); r.Error != nil || r.Ship.Registered != 1 {
+	if r := f.ship(b.rest(b.parked(f))); r.Error != nil || r.Ship.Registered != 1 {
 		t.Errorf("%+v, %v", r.Ship, r.Error)
 	}
 	f.leave()
@@ -358,7 +358,7 @@ func TestAWrongBeginningIsTold(t *testing.T) {
 	b.breakOff(locked("s1"))
 	b.large = right
 	f := b.connect(locked("s2"))
-	r := f.ship(b.rest(b.kept(f)))
+	r := f.ship(b.rest(b.parked(f)))
 	if r.Error == nil || r.Error.Kind != agent.KindBase || r.Error.Path != right.header.Path {
 		t.Errorf("%+v, %+v", r.Ship, r.Error)
 	}
@@ -368,7 +368,7 @@ func TestAWrongBeginningIsTold(t *testing.T) {
 }
 
 // A small path, or one that ferry itself has ended, is not worth a process.
-func TestWhatIsNotKept(t *testing.T) {
+func TestWhatIsNotParked(t *testing.T) {
 	for name, c := range map[string]struct {
 		size int
 		ends bool
@@ -390,18 +390,18 @@ func TestWhatIsNotKept(t *testing.T) {
 				b.sendHalf(f, text)
 			}
 			b.nothingLeft()
-			if f := b.connect(locked("s2")); f.hello.Kept != nil {
-				t.Errorf("%+v", f.hello.Kept)
+			if f := b.connect(locked("s2")); f.hello.Parked != nil {
+				t.Errorf("%+v", f.hello.Parked)
 			}
 		})
 	}
 }
 
 // Another user gets nothing, even if the folder would let them in, and ends nothing.
-func TestWhatIsKeptIsRootsAlone(t *testing.T) {
+func TestWhatIsParkedIsRootsAlone(t *testing.T) {
 	b := newBerth(t)
 	b.breakOff(locked("s1"))
-	folder := b.Path(keptFolder)
+	folder := b.Path(parkedFolder)
 	if info, err := os.Stat(folder); err != nil || info.Mode().Perm() != 0o700 {
 		t.Fatalf("%v, %v", info, err)
 	}
@@ -419,7 +419,7 @@ func TestWhatIsKeptIsRootsAlone(t *testing.T) {
 	// An agent uses no folder that others may write to.
 	openTo(t, sockets[0], 0o755)
 	f := b.connect(locked("s2"))
-	if r := f.ship(b.rest(b.kept(f))); r.Error != nil {
+	if r := f.ship(b.rest(b.parked(f))); r.Error != nil {
 		t.Error(r.Error)
 	}
 }
@@ -463,7 +463,7 @@ func connectAs(user int, socket string) error {
 	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: socket}); err != nil {
 		return err
 	}
-	_, _ = unix.Write(fd, []byte{keptEnd})
+	_, _ = unix.Write(fd, []byte{parkedEnd})
 	text, rights := make([]byte, 100), make([]byte, 100)
 	n, more, _, _, err := unix.Recvmsg(fd, text, rights, 0)
 	if n > 0 || more > 0 {
@@ -475,8 +475,8 @@ func connectAs(user int, socket string) error {
 	return err
 }
 
-// Who answers at the socket and is no keeper is not believed.
-func TestAStrangeKeeperIsNotBelieved(t *testing.T) {
+// Who answers at the socket and is no parking process is not believed.
+func TestAStrangeParkingProcessIsNotBelieved(t *testing.T) {
 	for name, says := range map[string]string{
 		"nothing":    "",
 		"no state":   "{}\n",
@@ -484,12 +484,12 @@ func TestAStrangeKeeperIsNotBelieved(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newMachine(t)
-			m.Write(keptFolder+"/.keep", "")
+			m.Write(parkedFolder+"/.keep", "")
 			program, err := os.Executable()
 			if err != nil {
 				t.Fatal(err)
 			}
-			listener, err := net.Listen("unix", m.Path(keptFolder+"/"+filepath.Base(program)))
+			listener, err := net.Listen("unix", m.Path(parkedFolder+"/"+filepath.Base(program)))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -504,8 +504,8 @@ func TestAStrangeKeeperIsNotBelieved(t *testing.T) {
 					_ = conn.Close()
 				}
 			}()
-			if f := m.connect(locked("s1")); f.hello.Kept != nil {
-				t.Errorf("%+v", f.hello.Kept)
+			if f := m.connect(locked("s1")); f.hello.Parked != nil {
+				t.Errorf("%+v", f.hello.Parked)
 			}
 		})
 	}
