@@ -348,12 +348,35 @@ func (w *trier) undo(ctx context.Context) error {
 	if err := w.trial.takeBack(ctx, w.runner, w.root, w.log); err != nil {
 		problems = append(problems, err)
 	}
+	if err := w.undoProfile(ctx); err != nil {
+		problems = append(problems, err)
+	}
 	if err := w.dropGeneration(ctx); err != nil {
 		problems = append(problems, err)
 	}
 	// What remembers the trial goes last: a boot loader that was cut off before it forgot would boot the new system once more.
 	problems = append(problems, toDisk(ctx, w.root), endTrial(ctx, w.runner, w.root))
 	return errors.Join(problems...)
+}
+
+// undoProfile lets the system profile stand for the old system again where a commit of the new one was broken off, by a power
+// cut, between the profile and the boot loader: the old one boots and runs.
+func (w *trier) undoProfile(ctx context.Context) error {
+	t := w.trial
+	if readProfile(w.root).toplevel != t.New || w.root.StorePath("/run/booted-system") == t.New || !t.menuBoots(w.root, t.Old) {
+		return nil
+	}
+	number := generationOf(w.root, t.Old)
+	if number == 0 {
+		return errors.Join(setProfile(ctx, w.runner, w.root, t.Old, w.log), profileToDisk(w.root))
+	}
+	err := w.runner.Run(ctx, run.Command{
+		Argv: []string{"nix-env", "-p", w.root.Path(systemProfile), "--switch-generation", strconv.Itoa(number)}, Out: w.log, Err: w.log,
+	})
+	if err = errors.Join(err, profileToDisk(w.root)); err != nil {
+		return fmt.Errorf("the system profile could not be put back: %w", err)
+	}
+	return nil
 }
 
 // dropGeneration removes the generation that was made for the new system, and lets the old one write the menu without it,

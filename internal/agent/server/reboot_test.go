@@ -335,6 +335,31 @@ func TestTheOldSystemTidiesUp(t *testing.T) {
 	}
 }
 
+// TestACommitOfATrialThatAPowerCutBreaksOffIsUndone cuts the power when the profile stands for the new system, and the boot loader
+// still boots the old one: that runs afterwards, so that nothing may say that the new one is what was deployed.
+func TestACommitOfATrialThatAPowerCutBreaksOffIsUndone(t *testing.T) {
+	for name, end := range map[string]func(*fakeMachine){
+		"by the target itself": func(m *fakeMachine) { m.timer() },
+		"by ferry": func(m *fakeMachine) {
+			if status, log := m.work(bootForgetJob); status.Status != 0 {
+				t.Fatalf("%+v\n%s", status, log)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newTriable(t)
+			if status, log := m.work(bootOnceJob); status.Status != 0 {
+				t.Fatalf("%+v\n%s", status, log)
+			}
+			m.reboots(newSystem)
+			replace(m, "system-2-link", systemProfile)
+			m.reboots(oldSystem)
+			end(m)
+			m.untouched()
+		})
+	}
+}
+
 // TestATrialThatIsCutOffIsTidiedUp cuts the power at each moment of the preparation that it can be told by.
 func TestATrialThatIsCutOffIsTidiedUp(t *testing.T) {
 	for name, at := range map[string]string{"before the generation": "", "before the boot loader": "boot", "before it is told": "bootctl"} {
