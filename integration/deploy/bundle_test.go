@@ -51,7 +51,7 @@ func TestTheBundleHoldsWhatADeploymentIs(t *testing.T) {
 			t.Errorf("ferry.json says that %s is %v, want %v", key, manifest[key], want)
 		}
 	}
-	if version, _ := manifest["ferryVersion"].(string); version == "" || !strings.Contains(s.Ferry("version").Out, "ferry "+version+" ") {
+	if version, _ := manifest["ferryVersion"].(string); version == "" || !strings.HasPrefix(s.Ferry("version").Out, "ferry "+version) {
 		t.Errorf("ferry.json says that the version of ferry is %v", manifest["ferryVersion"])
 	}
 	for key := range manifest {

@@ -159,7 +159,7 @@ func TestTheSecondSignalLeavesATargetThatGoesBack(t *testing.T) {
 			stage.Begin(r)
 			o := leave(r)
 			o.Says(t, "ferry: error: web: activate: interrupted\n",
-				"ferry: hint: it goes back by itself unless it is confirmed in time: ferry attach web", "ferry: hint: its log on the target: /run/ferry/")
+				"ferry: hint: it rolls back by itself unless it is confirmed in time: ferry attach web", "ferry: hint: its log on the target: /run/ferry/")
 			if o.Status != 5 {
 				t.Errorf("status %d, want 5", o.Status)
 			}

@@ -61,7 +61,7 @@ func TestForceNotNixOS(t *testing.T) {
 	t.Parallel()
 	s := site.New(t, site.Options{Target: lab.Options{NotNixOS: true}, Bare: true})
 	s.Ferry("deploy", "--sudo-password-file", s.Password, "--force-not-nixos").Fails(t, 1,
-		"web: connect: the target could not go back by itself: it has no /run/current-system that could be returned to", "--unsafe")
+		"web: connect: the target could not roll back by itself: it has no /run/current-system that could be returned to", "--unsafe")
 	if got := s.OnTarget("sh", "-c", "ls -d /run/current-system /nix/var/nix/profiles/system 2>/dev/null; true"); got != "" {
 		t.Errorf("the target has %s", got)
 	}

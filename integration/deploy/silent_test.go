@@ -102,7 +102,7 @@ func TestAConnectionThatDoesNotComeBack(t *testing.T) {
 	_, ended := r.Background("deploy", "--sudo-password-file", r.Password, "--confirm-timeout", "3s")
 	r.Await(stage)
 	r.Relay.Close()
-	ended().Fails(t, 5, "web: activate: ssh alice@relay", "it goes back by itself unless it is confirmed in time: ferry attach web follows it again",
+	ended().Fails(t, 5, "web: activate: ssh alice@relay", "it rolls back by itself unless it is confirmed in time: ferry attach web follows it again",
 		"its log on the target: /run/ferry/")
 	stage.Release(r)
 	r.NothingRuns()

@@ -120,7 +120,7 @@ func TestTheTimerOfTheWayBackCanBeSeen(t *testing.T) {
 		t.Errorf("while it activates: %s", got)
 	}
 	unit := x.OnTarget("sh", "-c", "systemctl list-timers --no-legend --full 'ferry-rollback-*' | grep -o 'ferry-rollback-[a-z0-9]*.service'")
-	if got := x.OnTarget("systemctl", "show", "-p", "Description", "--value", unit); !strings.HasPrefix(got, "ferry: go back to what ran before ") {
+	if got := x.OnTarget("systemctl", "show", "-p", "Description", "--value", unit); !strings.HasPrefix(got, "ferry: roll back to the system before ") {
 		t.Errorf("the timer's unit is described as %q", got)
 	}
 	confirm.Begin(x.Rehearsal)

@@ -178,7 +178,7 @@ func TestAttachMakesTheChecksOfItsInventory(t *testing.T) {
 		{"the same, and one does not", fails, fails, 4, []string{"web: check: command false: exit status 1; the target rolled back to nixos-system-web-"}},
 		{"others", fails, passes, 0, []string{"web: note: this deployment was begun with other checks than the inventory has for web: those of the inventory are made\n", "web | command true: ok\n"}},
 		{"none any more", passes, "", 4, []string{
-			"web: note: this deployment waits for checks, and the inventory has none for web: it is only watched, and goes back unless the ferry that began it is still there\n",
+			"web: note: this deployment waits for checks, and the inventory has none for web: it is only watched, and rolls back unless the ferry that started it is still there\n",
 			"hint: attach with the inventory that it was deployed with: checks are only made as one's own inventory has them\n",
 		}},
 	} {

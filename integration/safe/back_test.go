@@ -44,7 +44,7 @@ func TestExactlyWhatWasThereIsReturnedTo(t *testing.T) {
 		x := x.in(t)
 		x.rewrite("")
 		x.Deploy()
-		x.OnTarget("sh", "-c", "nix-env -p /nix/var/nix/profiles/system --rollback && /nix/var/nix/profiles/system/bin/switch-to-configuration switch")
+		x.switchesByHand("--rollback")
 		goesBack(t)
 	})
 	t.Run("after a generation made by someone else", func(t *testing.T) {
@@ -54,7 +54,7 @@ func TestExactlyWhatWasThereIsReturnedTo(t *testing.T) {
 		if err := x.Target.InstallClosure(t.Context(), x.Builder, toplevel); err != nil {
 			t.Fatal(err)
 		}
-		x.OnTarget("sh", "-c", `nix-env -p /nix/var/nix/profiles/system --set "$0" && "$0/bin/switch-to-configuration" switch`, toplevel)
+		x.switchesByHand("--set", toplevel)
 		if s := x.State(); s.Greeting != greeting || s.Boots != toplevel {
 			t.Fatalf("the target is %+v", s)
 		}

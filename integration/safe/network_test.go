@@ -64,7 +64,7 @@ func TestALinkThatGoesDownInTheMiddle(t *testing.T) {
 		says   string
 	}{
 		"and comes back when all is over": {true, 4, "ferry could not come back over a new connection within 3s"},
-		"and never comes back":            {false, 5, "ferry: hint: it goes back by itself unless it is confirmed in time: ferry attach web follows it again\n"},
+		"and never comes back":            {false, 5, "ferry: hint: it rolls back by itself unless it is confirmed in time: ferry attach web follows it again\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

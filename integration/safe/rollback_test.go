@@ -281,7 +281,7 @@ func TestRollbackAfterEachKindOfDeployment(t *testing.T) {
 		if err := x.Target.InstallClosure(t.Context(), x.Builder, toplevel); err != nil {
 			t.Fatal(err)
 		}
-		x.OnTarget("sh", "-c", `nix-env -p /nix/var/nix/profiles/system --set "$0" && "$0/bin/switch-to-configuration" switch`, toplevel)
+		x.switchesByHand("--set", toplevel)
 		returns(x, before)
 	})
 }

@@ -39,13 +39,13 @@ func TestATargetThatCannotGoBackGoesOnTrying(t *testing.T) {
 	before := x.State()
 	x.rewrite(`system.activationScripts = { break = "touch /run/break"; broken = "false"; };`)
 	o := x.deploys()
-	o.Fails(t, 5, "web: activate: the activation script failed (exit status 2): broken; the target could not go back, it runs nixos-system-web-",
+	o.Fails(t, 5, "web: activate: the activation script failed (exit status 2): broken; the target could not roll back, it runs nixos-system-web-",
 		"ferry attach web shows how it goes", "the whole log")
 	o.Says(t, "; trying again in 10s", ", and tries again in ")
 	if armed := x.OnTarget("sh", "-c", "systemctl list-timers --no-legend --full 'ferry-rollback-*'; ls /var/lib/ferry"); !strings.Contains(armed, "-again-2.timer") || !strings.Contains(armed, "armed-") {
 		t.Errorf("armed: %s", armed)
 	}
-	if said := x.Ferry("status", "--sudo-password-file", x.Password).Out; !strings.Contains(said, "it could not go back, and tries again and again") {
+	if said := x.Ferry("status", "--sudo-password-file", x.Password).Out; !strings.Contains(said, "it could not roll back, and keeps trying") {
 		t.Errorf("ferry status says %s", said)
 	}
 	x.OnTarget("rm", "/run/break")

@@ -106,6 +106,14 @@ func eachLoginOf(t *testing.T, opts lab.Options, test func(t *testing.T, x *tria
 	}
 }
 
+// switchesByHand moves the system profile as nix-env is told, and switches to what it then stands for. A user who logs out in the
+// middle makes that fail, as alice may just have done: it is done once more then, as a person would.
+func (x *trial) switchesByHand(nixEnv ...string) {
+	x.T.Helper()
+	x.OnTarget(append([]string{"sh", "-c", `profile=/nix/var/nix/profiles/system
+nix-env -p $profile "$@" && { $profile/bin/switch-to-configuration switch || $profile/bin/switch-to-configuration switch; }`, "sh"}, nixEnv...)...)
+}
+
 // rewrite gives the project another configuration, with more in it, and returns its greeting.
 func (x *trial) rewrite(more string) string {
 	x.T.Helper()

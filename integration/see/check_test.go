@@ -232,7 +232,7 @@ func TestCheckOfAMachineThatCannotBeDeployedTo(t *testing.T) {
 	s := site.New(t, site.Options{Target: lab.Options{NoSystemd: true, NotNixOS: true, StoreLimit: 96 << 20}, Bare: true, Login: "bob"})
 	s.OnTarget("sh", "-c", "mv /usr/bin/nix-store /usr/bin/away; fallocate -l $(($(stat -f -c '%a * %S' /nix) - 20 * 1000000)) /nix/filler")
 	checked(s).are(t, "web nix error: the target has no working Nix: nix-store is not in PATH", "web nixos error: the target is not a NixOS machine",
-		"web store error: the target's disk is full: ", "web systemd error: the target could not go back by itself: PID 1 is not systemd there",
+		"web store error: the target's disk is full: ", "web systemd error: the target could not roll back by itself: PID 1 is not systemd there",
 		"web units note: failed units are not known: PID 1 is not systemd", inMemory)
 }
 

@@ -16,7 +16,7 @@ const (
 	Committing  Phase = "committing"
 	Undoing     Phase = "undoing" // a commit that failed is undone, before the rest goes back
 	RollingBack Phase = "rolling back"
-	// Stranded is a target that could not go back: it tries again, with growing pauses, until it has, or a person decides.
+	// Stranded is a target that could not roll back: it tries again, with growing pauses, until it has, or a person decides.
 	Stranded Phase = "stranded"
 	Ended    Phase = "ended"
 )

@@ -91,7 +91,7 @@ func (s *switching) judgeBy(checks health.Checks, awaits string) error {
 	case mine == "":
 		s.watching = true
 		s.Note("this deployment waits for checks, and the inventory has none for " + s.Node.Name +
-			": it is only watched, and goes back unless the ferry that began it is still there")
+			": it is only watched, and rolls back unless the ferry that started it is still there")
 		s.failure = &session.Advised{Text: "the inventory has no checks", Advice: []string{
 			"attach with the inventory that it was deployed with: checks are only made as one's own inventory has them",
 		}}

@@ -78,7 +78,7 @@ func TestAttachMakesNoChecksThatTheTargetNames(t *testing.T) {
 	}{
 		"the same as here":       {checks, name, 1, agent.VerdictKeep, ""},
 		"others than here":       {checks, "a name of others", 1, agent.VerdictKeep, "note this deployment was begun with other checks than the inventory has for pi: those of the inventory are made"},
-		"some, and none here":    {health.Default(), "a name", 0, "", "note this deployment waits for checks, and the inventory has none for pi: it is only watched, and goes back unless the ferry that began it is still there"},
+		"some, and none here":    {health.Default(), "a name", 0, "", "note this deployment waits for checks, and the inventory has none for pi: it is only watched, and rolls back unless the ferry that started it is still there"},
 		"none, and some here":    {checks, "", 0, "", "note this deployment was begun without checks: those that the inventory has for pi are not made"},
 		"none, here neither":     {health.Default(), "", 0, "", ""},
 		"what is no name at all": {checks, "\x1b[31m", 1, agent.VerdictKeep, "note this deployment was begun with other checks than the inventory has for pi: those of the inventory are made"},

@@ -39,7 +39,7 @@ type Options struct {
 
 func (o Options) reboots() bool { return o.Reboot.Timeout > 0 }
 
-// unguarded tells why the target could not go back by itself; nil if it can, or need not.
+// unguarded tells why the target could not roll back by itself; nil if it can, or need not.
 func (o Options) unguarded(facts agent.Facts) error {
 	if o.Unsafe || o.Action.Activates() != "test" {
 		return nil

@@ -172,12 +172,12 @@ func (d *deployment) mayReboot(ctx context.Context, why string) error {
 		return nil
 	}
 	if d.opts.Reboot.Yes {
-		d.Note("this reboot has no way back: " + why)
+		d.Note("this reboot cannot be rolled back: " + why)
 		d.agreed = true
 		return nil
 	}
 	if ask := d.opts.Ask; ask != nil {
-		question := fmt.Sprintf("%s: this reboot has no way back: %s.\nIf the new system does not come up, somebody has to go there. Reboot all the same?", d.Node.Name, why)
+		question := fmt.Sprintf("%s: this reboot cannot be rolled back: %s.\nIf the new system does not come up, somebody has to go there. Reboot anyway?", d.Node.Name, why)
 		agreed, err := ask(ctx, question)
 		if err != nil {
 			return d.Fail(session.Reboot, session.Unchanged, err)
@@ -186,7 +186,7 @@ func (d *deployment) mayReboot(ctx context.Context, why string) error {
 			return nil
 		}
 	}
-	return d.Fail(session.Reboot, session.Unchanged, session.Hint("this reboot has no way back: "+why, "if you mean it, use --yes"))
+	return d.Fail(session.Reboot, session.Unchanged, session.Hint("this reboot cannot be rolled back: "+why, "if you mean it, use --yes"))
 }
 
 func (b *rebooting) request() agent.Request {
@@ -233,7 +233,7 @@ func (b *rebooting) lost(ctx context.Context, err error) error {
 			e.Err = &session.Advised{Text: "interrupted while the target reboots", Err: err}
 		}
 		if b.tried {
-			e.Advice = []string{"it goes back to the old system unless this is run again within " + (b.opts.Reboot.Timeout / 2).String() + " of its boot"}
+			e.Advice = []string{"it rolls back to the old system unless this is run again within " + (b.opts.Reboot.Timeout / 2).String() + " of its boot"}
 		}
 		return e
 	case failed.Kind == session.NeverDown && b.tried:
@@ -329,13 +329,13 @@ func (b *rebooting) rollBack(ctx context.Context, why error) error {
 		return b.lost(ctx, ctx.Err())
 	}
 	if !b.tried {
-		return b.Fail(step, session.Unknown, session.Hint(why.Error()+"; the new system runs, and boots by default", "ferry generations "+b.Node.Name+" shows what to go back to"))
+		return b.Fail(step, session.Unknown, session.Hint(why.Error()+"; the new system runs, and boots by default", "ferry generations "+b.Node.Name+" lists the systems to return to"))
 	}
-	b.Note(why.Error() + "; going back to the old system")
+	b.Note(why.Error() + "; rolling back to the old system")
 	done := b.Start(session.RollBack)
 	facts, err := b.again(ctx, b.Link.Facts().BootID)
 	if err != nil {
-		return b.lost(ctx, fmt.Errorf("%w; going back: %w", why, err))
+		return b.lost(ctx, fmt.Errorf("%w; rolling back: %w", why, err))
 	}
 	if facts.Booted == string(b.ready.Toplevel) {
 		return b.Fail(session.RollBack, session.Unknown, fmt.Errorf("%w; the target was rebooted, and runs the new system again", why))

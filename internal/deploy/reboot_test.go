@@ -120,7 +120,7 @@ func TestReboots(t *testing.T) {
 		},
 		"and then it turns out that it cannot": {
 			plan:  []string{"first once lost answers", "first cannot answers"},
-			state: session.Unchanged, says: "no way back: the menu is full", asks: try,
+			state: session.Unchanged, says: "cannot be rolled back: the menu is full", asks: try,
 		},
 		"it comes back with the old system": {
 			plan:  []string{first, "second once answers"},
@@ -174,7 +174,7 @@ func TestReboots(t *testing.T) {
 		},
 		"the boot loader cannot try it": {
 			plan:  []string{"first once cannot answers"},
-			state: session.Unchanged, says: "no way back: the menu is full", asks: []string{"boot-once try"},
+			state: session.Unchanged, says: "cannot be rolled back: the menu is full", asks: []string{"boot-once try"},
 		},
 		"and that is all right": {
 			options: RebootOptions{Yes: true}, plan: []string{"first once cannot answers", "second tried default answers"},

@@ -233,7 +233,7 @@ func (s *switching) broken(err error, result *Result) error {
 		if errors.Is(err, context.Canceled) {
 			e.Err = &session.Advised{Text: "interrupted", Err: err}
 		}
-		e.Advice = []string{"it goes back by itself unless it is confirmed in time: ferry attach " + s.Node.Name + " follows it again"}
+		e.Advice = []string{"it rolls back by itself unless it is confirmed in time: ferry attach " + s.Node.Name + " follows it again"}
 		if s.job != "" {
 			e.Advice = append(e.Advice, fmt.Sprintf("its log on the target: /run/ferry/%s-switch/log, for root", s.job))
 		}
@@ -310,7 +310,7 @@ func (s *switching) conclude(got agent.SwitchResult, result *Result) error {
 	if got.Outcome == agent.SwitchOvertaken {
 		return s.fail(step, session.Unknown, session.Hint(text, "ferry generations "+s.Node.Name+" shows what is there", see))
 	}
-	text += "; the target could not go back, it runs " + session.SystemName(got.Current)
+	text += "; the target could not roll back, it runs " + session.SystemName(got.Current)
 	if got.Phase == agent.Stranded {
 		return s.fail(step, session.Unknown, session.Hint(fmt.Sprintf("%s, and tries again in %d s, and after that", text, got.Left),
 			"ferry attach "+s.Node.Name+" shows how it goes; another deployment or a rollback takes its place", see))

@@ -105,7 +105,7 @@ func Forgets(facts agent.Facts) []Condition {
 	}
 	lost := map[string]string{
 		"/nix/var/nix":   "what is deployed",
-		"/var/lib/ferry": "the way back of a --reboot that is tried",
+		"/var/lib/ferry": "the rollback of a --reboot that is tried",
 		"/var/log/ferry": "the journal of deployments",
 	}
 	var folders, things []string
@@ -135,7 +135,7 @@ func Fits(facts agent.Facts, n uint64) error {
 // oldestSystemd is the version that a way back is armed with: that of NixOS 17.03.
 const oldestSystemd = 232
 
-// RollsBack tells why a target could not go back by itself from a switch; nil if it can.
+// RollsBack tells why a target could not roll back by itself from a switch; nil if it can.
 func RollsBack(facts agent.Facts) error {
 	reason := ""
 	switch {
@@ -149,8 +149,8 @@ func RollsBack(facts agent.Facts) error {
 	if reason == "" {
 		return nil
 	}
-	return Hint("the target could not go back by itself: "+reason, UnsafeHint)
+	return Hint("the target could not roll back by itself: "+reason, UnsafeHint)
 }
 
 // UnsafeHint is what to do about a target that cannot go back by itself.
-const UnsafeHint = "use --unsafe to go on without a way back; a person at its console may then be needed"
+const UnsafeHint = "use --unsafe to continue without a rollback; a person at its console may then be needed"

@@ -122,7 +122,7 @@ func TestWhatATargetForgetsIsSaidInWords(t *testing.T) {
 		}},
 		"all of them": {agent.Facts{NoLink: "x", Emptied: []string{"/nix/var/nix", "/var/lib/ferry", "/var/log/ferry"}}, []string{
 			"the link /etc/nixos/current-configuration cannot be made: x",
-			"a reboot empties /nix/var/nix, /var/lib/ferry and /var/log/ferry: what is deployed, the way back of a --reboot that is tried " +
+			"a reboot empties /nix/var/nix, /var/lib/ferry and /var/log/ferry: what is deployed, the rollback of a --reboot that is tried " +
 				"and the journal of deployments is lost then",
 		}},
 	} {

@@ -163,11 +163,11 @@ func workPoints(facts agent.Facts, more agent.LookResult) []Point {
 	case a != nil:
 		text := "a switch to " + cmp.Or(session.SystemName(a.Toplevel), "another system") + byName(a.Who) + " is " + string(a.Phase)
 		if a.Left > 0 {
-			text += fmt.Sprintf(": it goes back in %d s unless it is confirmed", a.Left)
+			text += fmt.Sprintf(": it rolls back in %d s unless it is confirmed", a.Left)
 		}
 		level := Warning
 		if a.Phase == agent.Stranded {
-			level, text = Serious, text+": it could not go back, and tries again and again"
+			level, text = Serious, text+": it could not roll back, and keeps trying"
 		}
 		points = append(points, Point{level, text})
 	case more.Lock != nil:

@@ -76,7 +76,7 @@ func TestWhatAsksForAttention(t *testing.T) {
 		"locked":                 {func(s *Node) { s.More.Lock = &agent.Lock{Who: "bob@laptop"} }, Notice, "bob@laptop is deploying to this target"},
 		"armed": {func(s *Node) {
 			s.More.Armed = &agent.Armed{Toplevel: someSystem, Who: "bob@laptop", Phase: agent.Waiting, Left: 42}
-		}, Warning, "a switch to nixos-system-web (0000000…) by bob@laptop is waiting: it goes back in 42 s"},
+		}, Warning, "a switch to nixos-system-web (0000000…) by bob@laptop is waiting: it rolls back in 42 s"},
 		"a trial": {func(s *Node) { s.More.Armed = &agent.Armed{Toplevel: someSystem, Reboot: true} }, Warning, "nixos-system-web (0000000…) is being tried by a reboot"},
 		"nobody of ferry's was it": {func(s *Node) {
 			s.Facts.Current, s.Facts.Profile = anotherSystem, anotherSystem

@@ -119,7 +119,7 @@ func (i *inspection) inspectUser() {
 	}
 }
 
-// inspectWayBack looks whether going back would remove the user: NixOS removes who was declared, and the system that runs does
+// inspectWayBack looks whether a rollback would remove the user: NixOS removes who was declared, and the system that runs does
 // not declare this one. The accounts are put back, where that can be.
 func (i *inspection) inspectWayBack() {
 	user := i.login.User
@@ -127,7 +127,7 @@ func (i *inspection) inspectWayBack() {
 		return
 	}
 	if err := userdb.Writable(i.root.Dir); err != nil {
-		i.risk(agent.RiskUser, fmt.Sprintf("going back would remove the user %s, whom the new system declares and the one that runs does not: %v", user, err))
+		i.risk(agent.RiskUser, fmt.Sprintf("a rollback would remove the user %s, whom the new system declares and the one that runs does not: %v", user, err))
 	}
 }
 

@@ -63,7 +63,7 @@ func (g *guard) noteAccounts() {
 		err = is.Keep(g.root.Path(accountsAfter))
 	}
 	if err != nil {
-		g.say("what others change in the accounts from now on is lost if this goes back: %s", run.Clean(err.Error()))
+		g.say("what others change in the accounts from now on is lost if this is rolled back: %s", run.Clean(err.Error()))
 	}
 }
 

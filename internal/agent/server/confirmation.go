@@ -31,7 +31,7 @@ func (g *guard) awaitConfirmation(ctx context.Context) string {
 	go func() { rearmed <- g.timers.rearm(ctx, unconfirmed, seconds(limits.Confirm+limits.Checks)+guardSlack) }()
 	defer func() {
 		if err := <-rearmed; err != nil {
-			g.say("the timer of the way back could not be set anew: %v", err)
+			g.say("the rollback timer could not be set anew: %v", err)
 		}
 	}()
 	said, inTime := g.listen(func(v instruction) bool { return v.Verdict != "" || g.tokenIsThere() })
@@ -87,7 +87,7 @@ type instruction struct {
 	Reason  string        `json:"reason,omitempty"`
 }
 
-func (v instruction) reason() string { return cmp.Or(run.Clean(v.Reason), "ferry asked to go back") }
+func (v instruction) reason() string { return cmp.Or(run.Clean(v.Reason), "ferry asked to roll back") }
 
 func readVerdict(dir string) (v instruction) {
 	if text, err := os.ReadFile(filepath.Join(dir, verdictFile)); err == nil {

@@ -175,21 +175,21 @@ func (g *guard) prepare(ctx context.Context) error {
 	g.state.Before.Standing = units.Standing(ctx, g.runner, g.root)
 	g.state.Found = g.state.Before.Current
 	if back := systemBefore(g.root, g.state.Found); back != "" {
-		g.say("what runs was to be gone back from: the way back is to %s", systemOf(back))
+		g.say("the running system was to be rolled back: a rollback now returns to %s", systemOf(back))
 		g.state.Before.Current = back
 	}
 	if g.state.Before.Current == "" && !g.job.Switch.Unsafe {
 		return errors.New("there is no /run/current-system that could be returned to")
 	}
 	if err := keepBack(g.root, g.state.Before.Current); err != nil {
-		return fmt.Errorf("arm the way back: %w", err)
+		return fmt.Errorf("arm the rollback: %w", err)
 	}
 	if err := g.keepAccounts(); err != nil {
-		return fmt.Errorf("arm the way back: %w", err)
+		return fmt.Errorf("arm the rollback: %w", err)
 	}
 	err := g.timers.arm(ctx, "", seconds(g.job.Switch.Limits.Activation)+guardSlack)
 	if err != nil && !g.job.Switch.Unsafe {
-		return fmt.Errorf("arm the way back: %w", err)
+		return fmt.Errorf("arm the rollback: %w", err)
 	}
 	return nil
 }
@@ -264,7 +264,7 @@ func (g *guard) keep(ctx context.Context) jobStatus {
 		}
 	}
 	if err := g.timers.disarm(ctx); err != nil {
-		status.Trouble = "the timer of the way back could not be stopped: " + run.Clean(err.Error())
+		status.Trouble = "the rollback timer could not be stopped: " + run.Clean(err.Error())
 	}
 	return g.end(status)
 }

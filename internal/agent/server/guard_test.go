@@ -174,7 +174,7 @@ func TestASwitchThatIsNotConfirmedGoesBack(t *testing.T) {
 			if r.Error != nil || r.Switch.Outcome != agent.SwitchRolledBack || !strings.Contains(r.Switch.Reason, c.says) || strings.Contains(r.Switch.Reason, "\x1b") {
 				t.Errorf("%+v, %v", r.Switch, r.Error)
 			}
-			if !strings.Contains(log, "ferry: going back to old: ") || !strings.Contains(log, "ferry: this is old again\n") {
+			if !strings.Contains(log, "ferry: rolling back to old: ") || !strings.Contains(log, "ferry: this is old again\n") {
 				t.Errorf("the log is %q", log)
 			}
 			if calls := m.calls(); !slices.Equal(calls, []string{"1-new test", "0-old test"}) {
@@ -311,7 +311,7 @@ func TestNothingIsChangedWhereNoWayBackCanBeArmed(t *testing.T) {
 		change func(m *fakeMachine)
 		says   string
 	}{
-		"systemd makes no timer": {func(m *fakeMachine) { m.Write("/control/no-timers", "") }, "arm the way back: "},
+		"systemd makes no timer": {func(m *fakeMachine) { m.Write("/control/no-timers", "") }, "arm the rollback: "},
 		"no system runs":         {func(m *fakeMachine) { _ = os.Remove(m.Path("/run/current-system")) }, "no /run/current-system"},
 	} {
 		t.Run(name, func(t *testing.T) {

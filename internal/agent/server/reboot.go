@@ -211,7 +211,7 @@ func (w *trier) prepare(ctx context.Context) (jobStatus, error) {
 	case before.toplevel == string(w.job.Toplevel):
 		return jobStatus{}, errors.New("it is what boots by default already")
 	case w.job.Within <= 0:
-		return jobStatus{}, errors.New("it is not said when to go back")
+		return jobStatus{}, errors.New("it is not said when to roll back")
 	}
 	if old, err := readTrial(w.root); err != nil || old != nil {
 		if err := w.forget(ctx); err != nil {
@@ -426,7 +426,7 @@ func endTrial(ctx context.Context, runner *run.Runner, r machine.Root) error {
 func committing(r machine.Root, toplevel string) error {
 	t, err := readTrial(r)
 	if err == nil && t != nil && t.New == toplevel && t.Returning {
-		return errors.New("it was not committed in time, and the target is on its way back to the old system")
+		return errors.New("it was not committed in time, and the target is rolling back to the old system")
 	}
 	return nil
 }

@@ -80,7 +80,7 @@ func (m *fakeMachine) reboots(system nix.StorePath) {
 	m.Write("/calls", "")
 }
 
-// timer lets the timer of the way back run out.
+// timer lets the rollback timer run out.
 func (m *fakeMachine) timer() {
 	m.T.Helper()
 	if err := rebootBack(m.T.Context(), m.Root, new(run.Runner), time.Minute, time.Millisecond); err != nil {
@@ -301,7 +301,7 @@ func TestATrialThatIsNotCommittedGoesBackOnce(t *testing.T) {
 	if calls := m.calls(); !slices.Contains(calls, rebootNow) {
 		t.Errorf("it ran %q", calls)
 	}
-	if status, _ := m.work(commitJob); status.Status == 0 || !strings.Contains(status.Error, "on its way back") {
+	if status, _ := m.work(commitJob); status.Status == 0 || !strings.Contains(status.Error, "rolling back") {
 		t.Errorf("committed too late: %+v", status)
 	}
 	m.defaultIs(oldSystem)

@@ -84,7 +84,7 @@ func (g *guard) tryBack(ctx context.Context, reason string) jobStatus {
 	if other := g.overtaken(); other != "" {
 		return g.leaveOvertaken(ctx, status, other)
 	}
-	g.say("going back to %s: %s", nix.StorePath(old).Name(), reason)
+	g.say("rolling back to %s: %s", nix.StorePath(old).Name(), reason)
 	job := g.job
 	job.Toplevel, job.unchecked, job.patience, job.still = nix.StorePath(old), true, limit, g.overtaken
 	had := g.putBackAccounts()
@@ -112,7 +112,7 @@ func (g *guard) tryBack(ctx context.Context, reason string) jobStatus {
 	status.Outcome = agent.SwitchRolledBack
 	status.Trouble = joined(status.Trouble, g.restore(ctx))
 	if err := g.timers.disarm(ctx); err != nil {
-		status.Trouble = joined(status.Trouble, "the timer of the way back could not be stopped: "+run.Clean(err.Error()))
+		status.Trouble = joined(status.Trouble, "the rollback timer could not be stopped: "+run.Clean(err.Error()))
 	}
 	g.say("this is %s again", nix.StorePath(old).Name())
 	return g.end(status)

@@ -40,9 +40,9 @@ func (g *guard) again(ctx context.Context, failed jobStatus) jobStatus {
 		g.state.Tries++
 		g.state.Trouble = failed.Trouble
 		pause := againAfter(g.state.Tries)
-		g.say("could not go back: %s; trying again in %v", failed.Trouble, pause)
+		g.say("could not roll back: %s; trying again in %v", failed.Trouble, pause)
 		if err := g.timers.rearm(ctx, againSuffix(g.state.Tries), pause+g.job.backLimit()+2*mendLimit+guardSlack); err != nil {
-			g.say("the timer of the way back could not be set anew: %v", err)
+			g.say("the rollback timer could not be set anew: %v", err)
 		}
 		if err := g.enter(agent.Stranded, pause); err != nil {
 			g.say("%v", err)
@@ -117,7 +117,7 @@ func (g *guard) unlock() {
 // leaveStranded ends the trying.
 func (g *guard) leaveStranded(ctx context.Context, failed jobStatus) jobStatus {
 	if err := g.timers.disarm(ctx); err != nil {
-		failed.Trouble = joined(failed.Trouble, "the timer of the way back could not be stopped: "+run.Clean(err.Error()))
+		failed.Trouble = joined(failed.Trouble, "the rollback timer could not be stopped: "+run.Clean(err.Error()))
 	}
 	g.say("left as it is")
 	return g.end(failed)
@@ -159,7 +159,7 @@ func (g *guard) leaveOvertaken(ctx context.Context, status jobStatus, other stri
 	status.Reason = joined(status.Reason, "somebody else has switched the target to "+systemOf(other)+" meanwhile, which was left as it is")
 	g.say("%s", status.Reason)
 	if err := g.timers.disarm(ctx); err != nil {
-		status.Trouble = joined(status.Trouble, "the timer of the way back could not be stopped: "+run.Clean(err.Error()))
+		status.Trouble = joined(status.Trouble, "the rollback timer could not be stopped: "+run.Clean(err.Error()))
 	}
 	return g.end(status)
 }

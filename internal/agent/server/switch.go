@@ -37,7 +37,7 @@ func (s *server) beginSwitch(ctx context.Context, r agent.Request) (*agent.Switc
 		return nil, err
 	}
 	if !s.root().Exists(machine.SystemdRuns) && !r.Switch.Unsafe {
-		return nil, &agent.ResponseError{Kind: agent.KindUnsafe, Text: "PID 1 is not systemd there, so that no timer can be armed that goes back"}
+		return nil, &agent.ResponseError{Kind: agent.KindUnsafe, Text: "PID 1 is not systemd there, so that no rollback timer can be armed"}
 	}
 	dir := s.switchFolder(r.Job)
 	job, err := readJob(dir)
@@ -272,7 +272,7 @@ func succeedNow(ctx context.Context, r machine.Root, runner *run.Runner, program
 	}
 	_ = runner.Run(ctx, run.Command{Argv: []string{
 		"systemd-run", "--quiet", "--no-ask-password", "--unit=ferry-" + filepath.Base(dir) + "-successor",
-		"--description=ferry: go back from " + job.Toplevel.Name(), "--property=KillMode=process", startAgain,
+		"--description=ferry: roll back from " + job.Toplevel.Name(), "--property=KillMode=process", startAgain,
 		"--", program, "rollback", dir,
 	}})
 }

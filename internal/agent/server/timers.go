@@ -31,7 +31,7 @@ type timers struct {
 }
 
 // errNoSystemd says that no timer can be armed.
-var errNoSystemd = errors.New("PID 1 is not systemd, and nothing else could go back if this process is killed")
+var errNoSystemd = errors.New("PID 1 is not systemd, and nothing else could roll back if this process is killed")
 
 // name is the timer's unit, without suffix.
 func (t *timers) name(suffix string) string { return "ferry-rollback-" + switchName(t.dir) + suffix }
@@ -107,7 +107,7 @@ func (t *timers) arm(ctx context.Context, suffix string, after time.Duration) er
 	// Only what every systemd since 232 has.
 	err := t.runner.Run(ctx, run.Command{Argv: []string{
 		"systemd-run", "--quiet", "--no-ask-password", "--unit=" + name,
-		"--description=ferry: go back to what ran before " + t.job.Toplevel.Name() + ", unless it is confirmed",
+		"--description=ferry: roll back to the system before " + t.job.Toplevel.Name() + ", unless it is confirmed",
 		fmt.Sprintf("--on-active=%ds", int(after.Seconds())), "--timer-property=AccuracySec=1s", "--timer-property=RemainAfterElapse=no",
 		"--property=KillMode=process", startAgain,
 		"--", armedProgram(t.root, t.dir), "rollback", t.dir,

@@ -127,7 +127,7 @@ func removeWayBack(ctx context.Context, r machine.Root, runner *run.Runner) erro
 	return errors.Join(problems...)
 }
 
-// RunRebootBack is what the timer of the way back starts, in every boot until the trial is over: see rebootBack.
+// RunRebootBack is what the rollback timer starts, in every boot until the trial is over: see rebootBack.
 func RunRebootBack(ctx context.Context) error {
 	return rebootBack(ctx, machine.Root{}, new(run.Runner), busyLimit, time.Second)
 }
@@ -142,7 +142,7 @@ func rebootBack(ctx context.Context, r machine.Root, runner *run.Runner, busy, p
 	for end := time.Now().Add(busy); deploying(r) && time.Now().Before(end); {
 		time.Sleep(pause)
 	}
-	job := Job{Kind: JobBootForget, Who: "ferry's way back", Session: wayBackUnit}
+	job := Job{Kind: JobBootForget, Who: "ferry's rollback", Session: wayBackUnit}
 	// Nobody begins or commits a trial from here on.
 	work, err := lockWork(r, job, time.Now())
 	if err != nil {
