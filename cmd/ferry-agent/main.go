@@ -80,7 +80,7 @@ func agentMain(args []string) error {
 		}
 		return receive.RunParking(ctx, args[1], args[2], receive.ParkLimit)
 	case "reboot-back":
-		return server.RunRebootBack(context.Background())
+		return server.RunRebootTimer(context.Background())
 	case "accounts-back":
 		return server.RunAccountsBack(context.Background())
 	case "rollback":

@@ -48,7 +48,7 @@ const (
 	JournalUnchanged  JournalOutcome = "unchanged"   // it ended before anything was changed
 )
 
-// ActionRollback is the action of an entry that is no deployment of something new but a way back by hand.
+// ActionRollback is the action of an entry that is no deployment of something new but a rollback by hand.
 const ActionRollback = "rollback"
 
 // Changes tells whether after the deployment the target ran or booted something else than before.

@@ -19,7 +19,7 @@ type LookResult struct {
 	UnitsError string   `json:"units_error,omitempty"`
 	// Lock is the deployment that is at work; nil: none is. Who only looks may not be told all of it.
 	Lock *Lock `json:"lock,omitempty"`
-	// Armed is the way back that the target would take by itself; nil: none.
+	// Armed is the rollback that the target would do by itself; nil: none.
 	Armed *Armed `json:"armed,omitempty"`
 	// Reboot names the files in which what runs differs from what was booted, so that only a reboot brings them: kernel, …
 	Reboot []string `json:"reboot,omitempty" is:"short"`
@@ -50,13 +50,13 @@ const MaxDate = 253402300799
 // MaxFailed is how many failed units are told at most.
 const MaxFailed = 100
 
-// Armed is a way back that is armed on a target.
+// Armed is a rollback that is armed on a target.
 type Armed struct {
 	Toplevel string `json:"toplevel" is:"path"`       // what is tried
 	Reboot   bool   `json:"reboot"`                   // by a reboot; else by a switch
 	Who      string `json:"who,omitempty" is:"short"` // who tries it
 	Phase    Phase  `json:"phase" is:"short"`         // how far the switch is
-	Left     int    `json:"left,omitempty"`           // seconds until it goes back, in the phases Waiting and Confirmed
+	Left     int    `json:"left,omitempty"`           // seconds until it rolls back, in the phases Waiting and Confirmed
 }
 
 // HistoryResult is what a target remembers of its deployments.

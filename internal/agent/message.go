@@ -171,7 +171,7 @@ type Request struct {
 	Token *Token `json:"token,omitempty"`
 	// Verdict is what MethodFinish tells the switch.
 	Verdict Verdict `json:"verdict,omitempty"`
-	// Reason says why the Verdict is to go back.
+	// Reason says why the Verdict is to roll back.
 	Reason string `json:"reason,omitempty"`
 	// Check is what MethodCheck runs.
 	Check *CheckRequest `json:"check,omitempty"`
@@ -194,8 +194,8 @@ type Verdict string
 const (
 	VerdictConfirm Verdict = "confirm" // the target can be reached, though the token could not be written
 	VerdictKeep    Verdict = "keep"    // the checks went well
-	VerdictBack    Verdict = "back"    // go back now
-	VerdictLeave   Verdict = "leave"   // a person's: a target that could not go back is left as it is
+	VerdictBack    Verdict = "back"    // roll back now
+	VerdictLeave   Verdict = "leave"   // a person's: a target that could not roll back is left as it is
 )
 
 // Response ends a request.

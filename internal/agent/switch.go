@@ -14,7 +14,7 @@ const (
 	Waiting     Phase = "waiting"   // the new system runs, and waits to be confirmed
 	Confirmed   Phase = "confirmed" // ferry has come back over a new connection; its verdict on the checks is awaited
 	Committing  Phase = "committing"
-	Undoing     Phase = "undoing" // a commit that failed is undone, before the rest goes back
+	Undoing     Phase = "undoing" // a commit that failed is undone, before the rest rolls back
 	RollingBack Phase = "rolling back"
 	// Stranded is a target that could not roll back: it tries again, with growing pauses, until it has, or a person decides.
 	Stranded Phase = "stranded"
@@ -41,7 +41,7 @@ type Limits struct {
 	Checks     int `json:"checks"`     // from then until ferry must have told its verdict; 0: none is awaited
 }
 
-// Units says which failed units make a switch go back: "no-new", "none" (may have failed) or "ignore".
+// Units says which failed units make a switch roll back: "no-new", "none" (may have failed) or "ignore".
 type Units string
 
 // Token is what ferry proves by, over a new connection as the login user, that it has come back: a file that it writes on
@@ -55,7 +55,7 @@ type Token struct {
 // nothing else of the switch.
 func ConfirmFolder(job string) string { return "/run/ferry/" + job + "-switch/confirm" }
 
-// GuardOptions are those of a guarded switch: the new system is activated, and stays only if it is confirmed. The target itself goes back
+// GuardOptions are those of a guarded switch: the new system is activated, and stays only if it is confirmed. The target itself rolls back
 // otherwise.
 type GuardOptions struct {
 	Limits Limits `json:"limits"`
@@ -63,7 +63,7 @@ type GuardOptions struct {
 	// Awaits names the checks that ferry makes, by a hash, for whoever attaches to the switch later: that ferry makes those that it
 	// knows itself, and has to know whether they are the same.
 	Awaits string `json:"awaits,omitempty"`
-	// Unsafe goes on where no way back can be armed: without systemd, or without a system that could be returned to.
+	// Unsafe goes on where no rollback can be armed: without systemd, or without a system that could be returned to.
 	Unsafe bool `json:"unsafe,omitempty"`
 }
 
@@ -82,7 +82,7 @@ type SwitchResult struct {
 	// as well while the target, in the phase of that name, goes on trying.
 	Outcome SwitchOutcome `json:"outcome,omitempty"`
 	Reason  string        `json:"reason,omitempty"`
-	// From is the phase that it went back from, which may have been over too soon to be seen; "" if it did not.
+	// From is the phase that it rolled back from, which may have been over too soon to be seen; "" if it did not.
 	From Phase `json:"from,omitempty"`
 	// Trouble is what went wrong besides: an old system whose units fail again, a timer that could not be stopped.
 	Trouble string   `json:"trouble,omitempty"`
@@ -101,7 +101,7 @@ type SwitchResult struct {
 	Before   string        `json:"before" is:"path"` // toplevel that ran before
 	// Awaits is [Switch.Awaits]; "": the switch is committed without checks.
 	Awaits Verbatim `json:"awaits,omitempty"`
-	// Left is how many seconds there are until the target goes back by itself, in the phases Waiting and Confirmed, or tries it
+	// Left is how many seconds there are until the target rolls back by itself, in the phases Waiting and Confirmed, or tries it
 	// again, in the phase Stranded.
 	Left int `json:"left,omitempty"`
 }

@@ -77,7 +77,7 @@ func (d *deployment) attach(ctx context.Context, checks health.Checks) (Result, 
 }
 
 // judgeBy makes checks what the switch is judged by that awaits those of a name. Where it awaits none, it is committed without; where
-// it awaits some and the inventory has none, this ferry has nothing to say: another one may still be there, and else it goes back.
+// it awaits some and the inventory has none, this ferry has nothing to say: another one may still be there, and else it rolls back.
 func (s *switching) judgeBy(checks health.Checks, awaits string) error {
 	mine, err := nameOf(checks)
 	if err != nil {

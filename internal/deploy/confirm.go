@@ -17,7 +17,7 @@ import (
 // errAnswers says that a target answers new connections, and that only a person could log in over them.
 var errAnswers = errors.New("the target answers, but a login needs a person")
 
-// errOver says that a target does not wait any more: it has gone back, or another ferry has confirmed it.
+// errOver says that a target does not wait any more: it has rolled back, or another ferry has confirmed it.
 var errOver = errors.New("the target does not wait any more")
 
 // While ferry comes back: the pauses between two tries, which double, and how long the first try may take. That doubles too,

@@ -54,7 +54,7 @@ type Switching struct {
 	// AllowLockout goes on where the new system may lock out the login that deploys it. Else Ask asks a person; nil: nobody.
 	AllowLockout bool
 	Ask          func(ctx context.Context, question string) (bool, error)
-	// Unsafe goes on where the target cannot go back by itself.
+	// Unsafe goes on where the target cannot roll back by itself.
 	Unsafe bool
 	Leave  Leave
 }
@@ -104,7 +104,7 @@ type deployment struct {
 	opts Options
 	// what is the word for it in the target's journal, if the action is not.
 	what string
-	// agreed says that the user wants a reboot that has no way back.
+	// agreed says that the user wants a reboot that cannot be rolled back.
 	agreed bool
 }
 
@@ -348,7 +348,7 @@ func (d *deployment) commit(ctx context.Context, ready session.Built, act string
 }
 
 // keepHere keeps the bundle that the node has now by a GC root of this machine. It says what was deployed from here, and is the
-// base of the next ship's differences; so what was gone back from does not count. What waits to be deployed is kept as the
+// base of the next ship's differences; so what was rolled back does not count. What waits to be deployed is kept as the
 // bundle built last. result.Bundle must be what this deployment has shipped, or else be ours (see isOurs).
 func (d *deployment) keepHere(ctx context.Context, result Result) {
 	link, tried := d.Roots.Deployed(d.Inventory.File, d.Node.Name), d.Roots.Tried(d.Inventory.File, d.Node.Name)

@@ -8,7 +8,7 @@
 //	agree     a preview is shown to a person, who agrees (agree.go)
 //	ship      what the target lacks is sent (ship.go), and what its disk has lost is put back (ondisk.go)
 //	lockout   the new system is judged on the target: may it lock this login out (lockout.go)
-//	switch    the target arms its way back and activates (switch.go); ferry comes back over a new login (confirm.go), makes
+//	switch    the target arms its rollback and activates (switch.go); ferry comes back over a new login (confirm.go), makes
 //	          the node's checks (checks.go), and the target commits
 //	reboot    instead of a switch: the boot loader tries the system once, and it is committed when it has come up (reboot.go)
 //

@@ -166,7 +166,7 @@ func (d *deployment) askEarly(ctx context.Context, ready session.Built) error {
 	return nil
 }
 
-// mayReboot lets the user decide, once, about a reboot that has no way back.
+// mayReboot lets the user decide, once, about a reboot that cannot be rolled back.
 func (d *deployment) mayReboot(ctx context.Context, why string) error {
 	if d.agreed {
 		return nil

@@ -19,7 +19,7 @@ import (
 	"ferry/internal/session"
 )
 
-// switching is ferry's side of a guarded switch. The target itself goes back unless ferry comes back over a new connection;
+// switching is ferry's side of a guarded switch. The target itself rolls back unless ferry comes back over a new connection;
 // whatever becomes of ferry, it ends in a known state.
 type switching struct {
 	*deployment

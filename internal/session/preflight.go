@@ -132,7 +132,7 @@ func Fits(facts agent.Facts, n uint64) error {
 	return Hint(fmt.Sprintf("the target's disk is too full: %s to ship, %s free for /nix/store", prose.Size(n), prose.Size(uint64(facts.StoreFree))), makeRoom)
 }
 
-// oldestSystemd is the version that a way back is armed with: that of NixOS 17.03.
+// oldestSystemd is the version that a rollback is armed with: that of NixOS 17.03.
 const oldestSystemd = 232
 
 // RollsBack tells why a target could not roll back by itself from a switch; nil if it can.
@@ -152,5 +152,5 @@ func RollsBack(facts agent.Facts) error {
 	return Hint("the target could not roll back by itself: "+reason, UnsafeHint)
 }
 
-// UnsafeHint is what to do about a target that cannot go back by itself.
+// UnsafeHint is what to do about a target that cannot roll back by itself.
 const UnsafeHint = "use --unsafe to continue without a rollback; a person at its console may then be needed"

@@ -119,7 +119,7 @@ func TestWhatAnActivationHasChangedIsPutBack(t *testing.T) {
 				s := m.read()
 				then = &s
 			}
-			if err := PutBack(m.root, was, then); err != nil {
+			if err := Restore(m.root, was, then); err != nil {
 				t.Fatal(err)
 			}
 			m.has(with(before, map[string]string{"/var/lib/nixos/uid-map": numbersAfter}))
@@ -140,7 +140,7 @@ func TestWhatOthersHaveChangedSinceStays(t *testing.T) {
 		"/etc/shadow": "root:$6$root:20000::::::\nbob:!:19000::::::\neve:$6$changed:20000::::::\ncarol:$6$carol:20000::::::\n",
 		"/etc/group":  "root:x:0:\nwheel:x:1:eve,carol\nusers:x:100:\nalice:x:1000:carol\nbob:x:1001:\n",
 	})
-	if err := PutBack(m.root, was, &then); err != nil {
+	if err := Restore(m.root, was, &then); err != nil {
 		t.Fatal(err)
 	}
 	m.has(map[string]string{
@@ -158,7 +158,7 @@ func TestAPasswordThatWasChangedMeanwhileStays(t *testing.T) {
 	then := m.read()
 	changed := strings.Replace(before["/etc/shadow"], "$6$bob:19000", "$6$new:20000", 1)
 	m.becomes(map[string]string{"/etc/shadow": changed})
-	if err := PutBack(m.root, was, &then); err != nil {
+	if err := Restore(m.root, was, &then); err != nil {
 		t.Fatal(err)
 	}
 	m.has(map[string]string{"/etc/passwd": before["/etc/passwd"], "/etc/shadow": changed})
@@ -181,7 +181,7 @@ func TestAfterABootOfTheOldSystemItsUsersAreThere(t *testing.T) {
 			"/etc/group":  "root:x:0:\nwheel:x:1:alice\nalice:x:1000:\nbob:x:1001:\n",
 			"/etc/subuid": "alice:100000:65536\n", "/var/lib/nixos/declarative-users": "alice root", "/var/lib/nixos/declarative-groups": "root wheel",
 		})
-		if err := PutBackAtBoot(m.root, was, then); err != nil {
+		if err := RestoreAtBoot(m.root, was, then); err != nil {
 			t.Fatal(err)
 		}
 		want := with(before, map[string]string{"/var/lib/nixos/uid-map": numbersAfter})
@@ -217,7 +217,7 @@ func TestListsThatAnActivationHasMadeAreRemoved(t *testing.T) {
 	m := newMachine(t, map[string]string{"/etc/passwd": "root:x:0:0::/root:/bin/sh\n", "/etc/group": "root:x:0:\n"})
 	was := m.read()
 	m.becomes(after)
-	if err := PutBack(m.root, was, nil); err != nil {
+	if err := Restore(m.root, was, nil); err != nil {
 		t.Fatal(err)
 	}
 	m.has(map[string]string{
@@ -237,7 +237,7 @@ func TestLinksAreFollowedAndTheStoreIsLeftAlone(t *testing.T) {
 	}
 	was := m.read()
 	m.becomes(map[string]string{"/var/lib/nixos/passwd": after["/etc/passwd"], "/nix/store/x-etc/group": "other:x:0:\n"})
-	if err := PutBack(m.root, was, nil); err != nil {
+	if err := Restore(m.root, was, nil); err != nil {
 		t.Fatal(err)
 	}
 	m.has(map[string]string{"/var/lib/nixos/passwd": before["/etc/passwd"] + "eve:x:1002:100::/home/eve:/bin/sh\n", "/nix/store/x-etc/group": "other:x:0:\n"})
@@ -261,7 +261,7 @@ func TestNothingIsWrittenWhereNothingHasChanged(t *testing.T) {
 		return all
 	}
 	first := inodes()
-	for _, err := range []error{PutBack(m.root, was, &was), PutBack(m.root, was, nil), Complete(m.root, was)} {
+	for _, err := range []error{Restore(m.root, was, &was), Restore(m.root, was, nil), Complete(m.root, was)} {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -373,7 +373,7 @@ func FuzzPuttingBackOverNoChangeIsExact(f *testing.F) {
 		first := m.read()
 		m.write("/etc/passwd", is)
 		then := m.read()
-		if err := PutBack(root, first, &then); err != nil {
+		if err := Restore(root, first, &then); err != nil {
 			t.Fatal(err)
 		}
 		m.has(map[string]string{"/etc/passwd": was})

@@ -113,15 +113,15 @@ func (i *inspection) inspectUser() {
 	if noLogin(account.Shell) && !noLogin(was.Shell) {
 		i.risk(agent.RiskUser, fmt.Sprintf("%s has no login shell in the new system (%s)", user, account.Shell))
 	}
-	i.inspectWayBack()
+	i.inspectRollback()
 	if today := i.now.UTC().Format(time.DateOnly); account.Expires != "" && account.Expires <= today {
 		i.risk(agent.RiskUser, fmt.Sprintf("the user %s has expired in the new system, on %s", user, account.Expires))
 	}
 }
 
-// inspectWayBack looks whether a rollback would remove the user: NixOS removes who was declared, and the system that runs does
+// inspectRollback looks whether a rollback would remove the user: NixOS removes who was declared, and the system that runs does
 // not declare this one. The accounts are put back, where that can be.
-func (i *inspection) inspectWayBack() {
+func (i *inspection) inspectRollback() {
 	user := i.login.User
 	if _, declared := i.before.user(user); declared || !i.before.known || i.before.userborn || i.login.UID == 0 {
 		return

@@ -131,7 +131,7 @@ func writeAccountsForBoot(r machine.Root, was userdb.State, b bootAccounts) erro
 	if err := r.Disk.SyncFolder(folder); err != nil {
 		return err
 	}
-	wants := r.Path(filepath.Join(controlFolder, wayBackWants))
+	wants := r.Path(filepath.Join(controlFolder, rebootTimerWants))
 	if err := r.Disk.MkdirAll(wants, 0o755); err != nil {
 		return err
 	}
@@ -152,7 +152,7 @@ func readBootAccounts(r machine.Root) (b bootAccounts, err error) {
 
 // accountsFiles are all that is kept for a boot, in the order in which it goes.
 var accountsFiles = []string{
-	filepath.Join(controlFolder, wayBackWants, accountsUnit), filepath.Join(controlFolder, accountsUnit),
+	filepath.Join(controlFolder, rebootTimerWants, accountsUnit), filepath.Join(controlFolder, accountsUnit),
 	accountsBoot, accountsBefore, accountsAfter, accountsAgent,
 }
 
@@ -177,7 +177,7 @@ func dropAccountsForBoot(r machine.Root) error {
 		problems = append(problems, r.Disk.SyncFolder(r.Path(accountsFolder)))
 	}
 	// Only what is empty goes.
-	for _, folder := range []string{filepath.Join(controlFolder, wayBackWants), controlFolder, accountsFolder} {
+	for _, folder := range []string{filepath.Join(controlFolder, rebootTimerWants), controlFolder, accountsFolder} {
 		_ = os.Remove(r.Path(folder))
 	}
 	return errors.Join(problems...)
@@ -206,7 +206,7 @@ func accountsBack(ctx context.Context, r machine.Root) error {
 	}
 	switch booted := r.StorePath("/run/booted-system"); {
 	case booted == b.Old:
-		err = putBackAccountsAtBoot(r)
+		err = restoreAccountsAtBoot(r)
 		return errors.Join(err, dropAccountsForBoot(r))
 	case b.Owner == ownerTrial && booted == b.New:
 		if r.Exists(accountsAfter) {
@@ -220,12 +220,12 @@ func accountsBack(ctx context.Context, r machine.Root) error {
 	return dropAccountsForBoot(r)
 }
 
-func putBackAccountsAtBoot(r machine.Root) error {
+func restoreAccountsAtBoot(r machine.Root) error {
 	was, err := userdb.Load(r.Path(accountsBefore))
 	if err != nil {
 		return err
 	}
-	return userdb.PutBackAtBoot(r.Dir, was, loadAccounts(r, accountsAfter))
+	return userdb.RestoreAtBoot(r.Dir, was, loadAccounts(r, accountsAfter))
 }
 
 // noteAccounts writes down what the accounts are now.
@@ -255,7 +255,7 @@ func accountsBeforeReboot(r machine.Root) error {
 	if err != nil {
 		return err
 	}
-	if err := userdb.PutBack(r.Dir, was, loadAccounts(r, accountsAfter)); err != nil {
+	if err := userdb.Restore(r.Dir, was, loadAccounts(r, accountsAfter)); err != nil {
 		return err
 	}
 	// What others have changed meanwhile is in it now.
@@ -269,7 +269,7 @@ func endAccountsOfTrial(r machine.Root) error {
 		return nil
 	}
 	if b.BootID != r.BootID() && r.StorePath("/run/booted-system") == b.Old {
-		err = putBackAccountsAtBoot(r)
+		err = restoreAccountsAtBoot(r)
 	}
 	return errors.Join(err, dropAccountsForBoot(r))
 }

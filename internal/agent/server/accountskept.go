@@ -36,7 +36,7 @@ func (g *guard) keepAccounts() error {
 	return nil
 }
 
-// accountsToKeep are the accounts of what this switch would go back to: those that are there, unless an earlier one was to go
+// accountsToKeep are the accounts of what this switch would roll back to: those that are there, unless an earlier one was to go
 // back there and could not.
 func (g *guard) accountsToKeep() (userdb.State, error) {
 	if g.state.Found != g.state.Before.Current {
@@ -67,9 +67,9 @@ func (g *guard) noteAccounts() {
 	}
 }
 
-// putBackAccounts makes the accounts what they were, before the old system is activated: that one removes whom the new one
+// restoreAccounts makes the accounts what they were, before the old system is activated: that one removes whom the new one
 // has declared and it does not. It gives what they are then; nil if that is not known.
-func (g *guard) putBackAccounts() *userdb.State {
+func (g *guard) restoreAccounts() *userdb.State {
 	was, err := userdb.Load(filepath.Join(g.dir, keptBefore))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -79,7 +79,7 @@ func (g *guard) putBackAccounts() *userdb.State {
 		if s, problem := userdb.Load(filepath.Join(g.dir, keptAfter)); problem == nil {
 			after = &s
 		}
-		err = userdb.PutBack(g.root.Dir, was, after)
+		err = userdb.Restore(g.root.Dir, was, after)
 	}
 	if err != nil {
 		// They may be once the old system has been activated.
@@ -155,7 +155,7 @@ func (g *guard) returnAccounts() (complete func()) {
 	}
 }
 
-// forgetAccounts removes what was kept, unless it is needed yet: by who tries to go back once more, or by the next boot after a test.
+// forgetAccounts removes what was kept, unless it is needed yet: by who tries to roll back once more, or by the next boot after a test.
 func (g *guard) forgetAccounts(status jobStatus) {
 	var err error
 	switch status.Outcome {

@@ -30,8 +30,8 @@ func (j Job) limit() time.Duration {
 	return defaultLimit
 }
 
-// backLimit is the same for what leads back to the system before.
-func (j Job) backLimit() time.Duration { return max(j.limit(), wayBackLimit) }
+// rollbackLimit is the same for what leads back to the system before.
+func (j Job) rollbackLimit() time.Duration { return max(j.limit(), leastRollbackLimit) }
 
 // within runs work with a context that ends after limit, and tells whether it was still at work then. What the work has started and
 // left behind is ended before within returns, with everything that this has started.
@@ -138,13 +138,13 @@ func (c *committer) forward(ctx context.Context) jobStatus {
 // off, so that the boot loader may be half of each although the profile is back.
 func (c *committer) undo(ctx context.Context, again bool) error {
 	endStragglers()
-	limit := c.job.backLimit()
+	limit := c.job.rollbackLimit()
 	err, late := within(ctx, limit, func(ctx context.Context) error {
 		var err error
 		if c.job.Action != "root" && currentBundle(c.root) != c.before.Bundle {
 			err = keepCurrent(c.root, nix.StorePath(c.before.Bundle), c.log)
 		}
-		return errors.Join(err, c.putBack(ctx, again))
+		return errors.Join(err, c.undoProfileAndMenu(ctx, again))
 	})
 	if late && err != nil {
 		err = fmt.Errorf("what boots could not be put back: %s", lateText(limit))
@@ -152,9 +152,9 @@ func (c *committer) undo(ctx context.Context, again bool) error {
 	return err
 }
 
-// putBack makes the profile what it was, by its generation's number and not by making another one, and lets the system that
+// undoProfileAndMenu makes the profile what it was, by its generation's number and not by making another one, and lets the system that
 // it stands for write the boot loader again, which may be half of each.
-func (c *committer) putBack(ctx context.Context, again bool) error {
+func (c *committer) undoProfileAndMenu(ctx context.Context, again bool) error {
 	before := profile{c.before.Profile, c.before.Generation}
 	now := readProfile(c.root)
 	moved := now != before
@@ -182,7 +182,7 @@ func (c *committer) putBack(ctx context.Context, again bool) error {
 		return nil
 	}
 	job := c.job
-	job.Toplevel, job.unchecked, job.patience, job.still = nix.StorePath(before.toplevel), true, job.backLimit(), nil
+	job.Toplevel, job.unchecked, job.patience, job.still = nix.StorePath(before.toplevel), true, job.rollbackLimit(), nil
 	if status := installBoot(ctx, c.root, job, c.log); status.failed() {
 		return fmt.Errorf("the boot loader could not be put back: exit status %d %s", status.Status, joined(status.Refused, status.Error))
 	}

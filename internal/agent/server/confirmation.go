@@ -20,7 +20,7 @@ import (
 	"ferry/internal/run"
 )
 
-// awaitConfirmation waits until ferry has come back and is content, and gives the reason to go back otherwise.
+// awaitConfirmation waits until ferry has come back and is content, and gives the reason to roll back otherwise.
 func (g *guard) awaitConfirmation(ctx context.Context) string {
 	limits := g.job.Switch.Limits
 	if err := g.enter(agent.Waiting, seconds(limits.Confirm)); err != nil {

@@ -26,8 +26,8 @@ const (
 	confirmFolder = "confirm" // where the login user writes the token
 )
 
-// guard is the process of a guarded switch. It arms a way back, runs the new system, and keeps it only if it is confirmed in
-// time: otherwise it goes back to what ran before. It needs neither a connection nor ferry for that. A guard that is
+// guard is the process of a guarded switch. It arms a rollback, runs the new system, and keeps it only if it is confirmed in
+// time: otherwise it rolls back to what ran before. It needs neither a connection nor ferry for that. A guard that is
 // killed is succeeded by the process that the timer starts (see RunRollback).
 type guard struct {
 	root    machine.Root
@@ -41,12 +41,12 @@ type guard struct {
 	// pause is the time between two looks at what has been confirmed.
 	pause time.Duration
 	// leave is closed when the machine is shut down, or somebody stops the unit. A guard that waits then leaves, as if it had
-	// been killed: a shutdown must not wait for it, and is a way back of its own.
+	// been killed: a shutdown must not wait for it, and is a rollback of its own.
 	leave <-chan struct{}
 	left  bool
 	// work is the jobs' lock, as long as this guard holds it itself.
 	work *lock
-	// once says that going back is tried once and no more.
+	// once says that rolling back is tried once and no more.
 	once bool
 }
 
@@ -59,7 +59,7 @@ type guardState struct {
 	Status   int   `json:"status"` // of the activation
 	// Begun is when it began, by uptime in milliseconds.
 	Begun int64 `json:"begun"`
-	// From is the phase that it goes back from, and Reason why, as far as a successor has to know it.
+	// From is the phase that it rolls back from, and Reason why, as far as a successor has to know it.
 	From   agent.Phase `json:"from,omitempty"`
 	Reason string      `json:"reason,omitempty"`
 	// Failed are the units that failed and had not before.
@@ -67,9 +67,9 @@ type guardState struct {
 	// UserUnits are those of users whose units are not judged.
 	UserUnits []string `json:"user_units,omitempty"`
 	Before    before   `json:"before"`
-	// Found is the toplevel that ran when it began: another one than Before's if that had been to go back, and could not.
+	// Found is the toplevel that ran when it began: another one than Before's if that had been to roll back, and could not.
 	Found string `json:"found,omitempty"`
-	// Tries is how often going back has failed, and Trouble why it did the last time.
+	// Tries is how often rolling back has failed, and Trouble why it did the last time.
 	Tries   int    `json:"tries,omitempty"`
 	Trouble string `json:"trouble,omitempty"`
 }
@@ -144,22 +144,22 @@ func (g *guard) run(ctx context.Context) jobStatus {
 	g.state.Status = status.Status
 	if outcome, reason := g.judge(ctx, status); outcome == agent.SwitchRefused && g.state.Found == g.state.Before.Current {
 		// A switch back has changed them already.
-		g.putBackAccounts()
+		g.restoreAccounts()
 		g.timers.disarm(ctx)
 		return g.end(jobStatus{Status: status.Status, Outcome: outcome, Reason: reason})
 	} else if outcome != "" {
-		return g.goBack(ctx, reason)
+		return g.rollBack(ctx, reason)
 	}
 	switch reason := g.awaitConfirmation(ctx); {
 	case g.left:
 		return jobStatus{}
 	case reason != "":
-		return g.goBack(ctx, reason)
+		return g.rollBack(ctx, reason)
 	}
 	return g.keep(ctx)
 }
 
-// prepare makes sure that there is a way back before anything changes.
+// prepare makes sure that there is a rollback before anything changes.
 func (g *guard) prepare(ctx context.Context) error {
 	if err := g.enter(agent.Arming, stcLockWait+guardSlack); err != nil {
 		return err
@@ -181,7 +181,7 @@ func (g *guard) prepare(ctx context.Context) error {
 	if g.state.Before.Current == "" && !g.job.Switch.Unsafe {
 		return errors.New("there is no /run/current-system that could be returned to")
 	}
-	if err := keepBack(g.root, g.state.Before.Current); err != nil {
+	if err := keepForRollback(g.root, g.state.Before.Current); err != nil {
 		return fmt.Errorf("arm the rollback: %w", err)
 	}
 	if err := g.keepAccounts(); err != nil {
@@ -206,7 +206,7 @@ func (g *guard) activate(ctx context.Context) jobStatus {
 	return switchWithin(ctx, job.limit(), g.root, job, "test", g.logFile)
 }
 
-// judge tells from the end of the activation whether the switch goes on (""), was refused, or has to go back, and why. A status
+// judge tells from the end of the activation whether the switch goes on (""), was refused, or has to roll back, and why. A status
 // that may stand for a refusal is one only if nothing had begun.
 func (g *guard) judge(ctx context.Context, status jobStatus) (agent.SwitchOutcome, string) {
 	moved := g.root.StorePath("/run/current-system") != g.state.Found
@@ -243,7 +243,7 @@ func (g *guard) judge(ctx context.Context, status jobStatus) (agent.SwitchOutcom
 	return agent.SwitchRolledBack, fmt.Sprintf("switch-to-configuration ended with status %d", status.Status)
 }
 
-// keep makes the confirmed system what boots, if that was asked for, and takes the way back away.
+// keep makes the confirmed system what boots, if that was asked for, and disarms the rollback.
 func (g *guard) keep(ctx context.Context) jobStatus {
 	status := jobStatus{Status: g.state.Status, Outcome: agent.SwitchActivated, Failed: g.state.Failed}
 	if other := g.overtaken(); other != "" {
@@ -251,7 +251,7 @@ func (g *guard) keep(ctx context.Context) jobStatus {
 	}
 	if g.job.Action == "switch" {
 		if err := g.enter(agent.Committing, seconds(g.job.Switch.Limits.Activation)); err != nil {
-			return g.goBack(ctx, "the commit failed: "+run.Clean(err.Error()))
+			return g.rollBack(ctx, "the commit failed: "+run.Clean(err.Error()))
 		}
 		c := g.committer()
 		committed := c.commit(ctx)
@@ -285,18 +285,18 @@ func (g *guard) committer() *committer {
 	return &committer{root: g.root, runner: g.runner, job: job, log: g.logFile, before: g.state.Before.JournalState, boot: g.state.Before.Boot}
 }
 
-// undo puts back what boots after a commit that failed for the reason, and goes back. It is a phase of its own: whoever succeeds
+// undo puts back what boots after a commit that failed for the reason, and rolls back. It is a phase of its own: whoever succeeds
 // a guard that is killed in it does not commit again.
 func (g *guard) undo(ctx context.Context, c *committer, reason string) jobStatus {
 	again := g.state.Phase == agent.Undoing
 	g.state.From, g.state.Reason = agent.Committing, reason
-	if err := g.enter(agent.Undoing, g.job.backLimit()); err != nil {
+	if err := g.enter(agent.Undoing, g.job.rollbackLimit()); err != nil {
 		g.say("%v", err)
 	}
 	if err := c.undo(ctx, again); err != nil {
 		reason = joined(reason, run.Clean(err.Error()))
 	}
-	return g.goBack(ctx, reason)
+	return g.rollBack(ctx, reason)
 }
 
 func commitReason(status jobStatus) string {

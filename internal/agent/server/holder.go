@@ -143,7 +143,7 @@ func isAgent(pid int) bool {
 }
 
 // mayEnd tells whether a process is an agent that serves a ferry. What the same program does otherwise is not ended: it is at work on a
-// switch, or on the way back.
+// switch, or in a rollback.
 func mayEnd(pid int) bool {
 	if !isAgent(pid) {
 		return false

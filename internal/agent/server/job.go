@@ -56,7 +56,7 @@ type Job struct {
 	// Record is for the journal.
 	Record agent.Record `json:"record,omitzero"`
 
-	// unchecked leaves the system's own checks before a switch out: they must not stand in the way back, and are asked once.
+	// unchecked leaves the system's own checks before a switch out: they must not hinder a rollback, and are asked once.
 	unchecked bool
 	// patience is how long another switch-to-configuration is waited for; still, when set, is asked before each try whether this
 	// is still to be done, and gives the reason if not.

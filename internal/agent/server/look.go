@@ -112,7 +112,7 @@ func rootTroubles(r machine.Root, current string) []agent.Trouble {
 	return troubles
 }
 
-// findArmed is the way back that the machine would take by itself; nil: none.
+// findArmed is the rollback that the machine would do by itself; nil: none.
 func findArmed(r machine.Root) *agent.Armed {
 	if t, err := readTrial(r); err == nil && t != nil {
 		return &agent.Armed{Toplevel: t.New, Reboot: true}

@@ -208,7 +208,7 @@ func (g *guard) mendNetwork(ctx context.Context) string {
 		return wrong
 	}
 	g.say("%s: putting back what %s had", wrong, n.Interface)
-	for _, command := range n.putBack(ctx, g.runner) {
+	for _, command := range n.restore(ctx, g.runner) {
 		if err := g.runner.Run(ctx, command); err != nil {
 			g.say("%v", err)
 		}
@@ -216,8 +216,8 @@ func (g *guard) mendNetwork(ctx context.Context) string {
 	return n.answers(ctx)
 }
 
-// putBack is what makes the kernel's network again what it was.
-func (n network) putBack(ctx context.Context, runner *run.Runner) []run.Command {
+// restore is what makes the kernel's network again what it was.
+func (n network) restore(ctx context.Context, runner *run.Runner) []run.Command {
 	var commands []run.Command
 	for _, wall := range n.walls(ctx, runner) {
 		if !slices.Contains(n.Walls, wall) {

@@ -24,7 +24,7 @@ import (
 const (
 	trialFolder = agent.Folder + "/reboot"
 	trialFile   = "trial.json"
-	// trialAgent is the agent that the way back is made with. It is no agent-HASH: those of other versions are removed.
+	// trialAgent is the agent that the reboot timer is made with. It is no agent-HASH: those of other versions are removed.
 	trialAgent = "agent"
 )
 
@@ -221,7 +221,7 @@ func (w *trier) prepare(ctx context.Context) (jobStatus, error) {
 	w.trial = trial{Old: before.toplevel, New: string(w.job.Toplevel), Failed: w.job.Failed, BootID: w.root.BootID()}
 	w.begun = true
 	// First, so that it tidies up after a power cut at any moment.
-	if stuck := armWayBack(w.root, w.trial.New, w.job.Within); stuck != "" {
+	if stuck := armRebootTimer(w.root, w.trial.New, w.job.Within); stuck != "" {
 		w.say("if the new system comes up and cannot be reached, only a power cycle brings the old one back: " + stuck)
 	}
 	if problem := keepAccountsOfTrial(w.root, w.trial); problem != "" {
@@ -241,7 +241,7 @@ func (w *trier) prepare(ctx context.Context) (jobStatus, error) {
 	if err := w.trial.write(w.root); err != nil {
 		return jobStatus{}, err
 	}
-	// The menu, the kernels and the way back are on the disks.
+	// The menu, the kernels and the reboot timer are on the disks.
 	if err := loader.Once(ctx, w.runner, entry, w.log); err != nil {
 		return jobStatus{}, err
 	}
@@ -326,9 +326,9 @@ func (w *trier) find() (bootloader.Loader, string, error) {
 func (w *trier) forget(ctx context.Context) error {
 	// A boot loader that hangs must not go on while another one is written.
 	endStragglers()
-	err, late := within(ctx, w.job.backLimit(), w.undo)
+	err, late := within(ctx, w.job.rollbackLimit(), w.undo)
 	if late && err != nil {
-		err = fmt.Errorf("what boots could not be put back: %s", lateText(w.job.backLimit()))
+		err = fmt.Errorf("what boots could not be put back: %s", lateText(w.job.rollbackLimit()))
 	}
 	return err
 }
@@ -345,7 +345,7 @@ func (w *trier) undo(ctx context.Context) error {
 	}
 	w.trial = *found
 	var problems []error
-	if err := w.trial.takeBack(ctx, w.runner, w.root, w.log); err != nil {
+	if err := w.trial.cancelOnce(ctx, w.runner, w.root, w.log); err != nil {
 		problems = append(problems, err)
 	}
 	if err := w.undoProfile(ctx); err != nil {
@@ -399,8 +399,8 @@ func (w *trier) dropGeneration(ctx context.Context) error {
 	return nil
 }
 
-// takeBack makes the boot loader forget the entry that it was told to boot once.
-func (t *trial) takeBack(ctx context.Context, runner *run.Runner, r machine.Root, log *os.File) error {
+// cancelOnce makes the boot loader forget the entry that it was told to boot once.
+func (t *trial) cancelOnce(ctx context.Context, runner *run.Runner, r machine.Root, log *os.File) error {
 	for _, l := range bootloader.All(r) {
 		if l.Name() == t.Loader {
 			if err := l.Once(ctx, runner, "", log); err != nil {
@@ -411,9 +411,9 @@ func (t *trial) takeBack(ctx context.Context, runner *run.Runner, r machine.Root
 	return nil
 }
 
-// endTrial removes what a trial consists of, the way back first.
+// endTrial removes what a trial consists of, the reboot timer first.
 func endTrial(ctx context.Context, runner *run.Runner, r machine.Root) error {
-	err := errors.Join(removeWayBack(ctx, r, runner), endAccountsOfTrial(r),
+	err := errors.Join(removeRebootTimer(ctx, r, runner), endAccountsOfTrial(r),
 		r.Release("reboot-old"), r.Release("reboot-new"), os.RemoveAll(r.Path(trialFolder)))
 	// A trial that comes again with the next boot would be in the way of that.
 	for _, folder := range []string{machine.GCRoots, agent.Folder} {

@@ -83,7 +83,7 @@ func (m *fakeMachine) reboots(system nix.StorePath) {
 // timer lets the rollback timer run out.
 func (m *fakeMachine) timer() {
 	m.T.Helper()
-	if err := rebootBack(m.T.Context(), m.Root, new(run.Runner), time.Minute, time.Millisecond); err != nil {
+	if err := rebootUnlessCommitted(m.T.Context(), m.Root, new(run.Runner), time.Minute, time.Millisecond); err != nil {
 		m.T.Error(err)
 	}
 }
@@ -144,18 +144,18 @@ func TestATrialLeavesTheDefaultAlone(t *testing.T) {
 		t.Errorf("ran %q", calls)
 	}
 	want := []string{
-		controlFolder, controlFolder + "/" + wayBackUnit, controlFolder + "/" + wayBackTimer, controlFolder + "/" + wayBackWants,
-		controlFolder + "/" + wayBackWants + "/" + wayBackTimer, trialFolder + "/agent", trialFolder + "/trial.json",
+		controlFolder, controlFolder + "/" + rebootTimerUnit, controlFolder + "/" + rebootTimer, controlFolder + "/" + rebootTimerWants,
+		controlFolder + "/" + rebootTimerWants + "/" + rebootTimer, trialFolder + "/agent", trialFolder + "/trial.json",
 		machine.GCRoots + "/reboot-new", machine.GCRoots + "/reboot-old", systemProfile + "-1-link", systemProfile + "-2-link",
 		"/boot/loader/entries/nixos-generation-1.conf", "/boot/loader/entries/nixos-generation-2.conf",
 	}
 	if found := m.listing(); !slices.Equal(found, want) {
 		t.Errorf("there is %q", found)
 	}
-	if text := m.Read(controlFolder + "/" + wayBackTimer); !strings.Contains(text, "\nOnActiveSec=60\n") || !strings.Contains(text, "DefaultDependencies=no") {
+	if text := m.Read(controlFolder + "/" + rebootTimer); !strings.Contains(text, "\nOnActiveSec=60\n") || !strings.Contains(text, "DefaultDependencies=no") {
 		t.Errorf("the timer is\n%s", text)
 	}
-	if text := m.Read(controlFolder + "/" + wayBackWants + "/" + wayBackTimer); !strings.Contains(text, "[Timer]") {
+	if text := m.Read(controlFolder + "/" + rebootTimerWants + "/" + rebootTimer); !strings.Contains(text, "[Timer]") {
 		t.Errorf("the timer is not wanted: %q", text)
 	}
 }
@@ -448,7 +448,7 @@ func TestTheWayBackWaitsForADeployment(t *testing.T) {
 	}
 	ended := make(chan error, 1)
 	go func() {
-		ended <- rebootBack(context.WithoutCancel(t.Context()), m.Root, new(run.Runner), time.Minute, time.Millisecond)
+		ended <- rebootUnlessCommitted(context.WithoutCancel(t.Context()), m.Root, new(run.Runner), time.Minute, time.Millisecond)
 	}()
 	if status, log := m.work(commitJob); status.Status != 0 || status.Error != "" {
 		t.Fatalf("%+v\n%s", status, log)

@@ -17,10 +17,10 @@ import (
 	"ferry/internal/run"
 )
 
-// backRoot keeps the system that a switch would go back to from being collected.
+// backRoot keeps the system that a switch would roll back to from being collected.
 const backRoot = machine.GCRoots + "/back"
 
-func keepBack(r machine.Root, toplevel string) error {
+func keepForRollback(r machine.Root, toplevel string) error {
 	if toplevel == "" {
 		return nil
 	}
@@ -41,13 +41,13 @@ func removeOldBack(r machine.Root) {
 	_ = os.Remove(r.Path(backRoot))
 }
 
-// wayBackLimit is what the activation of the old system may take at least: whoever gives the new one a few seconds means the
-// new one, and a busy machine must not lose its way back to that.
-const wayBackLimit = 5 * time.Minute
+// leastRollbackLimit is what the activation of the old system may take at least: whoever gives the new one a few seconds means the
+// new one, and a busy machine must not lose its rollback to that.
+const leastRollbackLimit = 5 * time.Minute
 
-// goBack returns to exactly what ran before, for the reason, and does not rest before it has, unless a person wants it.
-func (g *guard) goBack(ctx context.Context, reason string) jobStatus {
-	status := g.tryBack(ctx, reason)
+// rollBack returns to exactly what ran before, for the reason, and does not rest before it has, unless a person wants it.
+func (g *guard) rollBack(ctx context.Context, reason string) jobStatus {
+	status := g.tryRollBack(ctx, reason)
 	if status.Outcome != agent.SwitchStranded {
 		return status
 	}
@@ -57,8 +57,8 @@ func (g *guard) goBack(ctx context.Context, reason string) jobStatus {
 	return g.again(ctx, status)
 }
 
-// tryBack goes back once. The outcome SwitchStranded is not the end: it says that it has not come to that.
-func (g *guard) tryBack(ctx context.Context, reason string) jobStatus {
+// tryRollBack rolls back once. The outcome SwitchStranded is not the end: it says that it has not come to that.
+func (g *guard) tryRollBack(ctx context.Context, reason string) jobStatus {
 	// What is under way already has written down from where.
 	if g.state.From == "" {
 		g.state.From = g.state.Phase
@@ -73,9 +73,9 @@ func (g *guard) tryBack(ctx context.Context, reason string) jobStatus {
 	// An activation script that has lost its switch-to-configuration would bring the new system in afterwards.
 	endStragglers()
 	g.makeRoom(ctx)
-	limit := g.job.backLimit()
+	limit := g.job.rollbackLimit()
 	if err := g.enter(agent.RollingBack, limit+2*mendLimit+guardSlack); err != nil {
-		// A full /run must not keep the machine from going back.
+		// A full /run must not keep the machine from rolling back.
 		g.say("%v", err)
 	}
 	if holder := awaitSwitchLock(ctx, g.root, mendLimit); holder != "" {
@@ -87,7 +87,7 @@ func (g *guard) tryBack(ctx context.Context, reason string) jobStatus {
 	g.say("rolling back to %s: %s", nix.StorePath(old).Name(), reason)
 	job := g.job
 	job.Toplevel, job.unchecked, job.patience, job.still = nix.StorePath(old), true, limit, g.overtaken
-	had := g.putBackAccounts()
+	had := g.restoreAccounts()
 	ended := switchWithin(ctx, limit, g.root, job, "test", g.logFile)
 	if other := g.overtaken(); other != "" {
 		return g.leaveOvertaken(ctx, status, other)
@@ -161,7 +161,7 @@ func rollBackIn(ctx context.Context, r machine.Root, dir string) error {
 // succession says how a guard is succeeded.
 type succession struct {
 	locked bool // the caller holds the jobs' lock
-	once   bool // going back is tried once and no more
+	once   bool // rolling back is tried once and no more
 }
 
 func succeedIn(ctx context.Context, r machine.Root, dir string, how succession) error {
@@ -243,7 +243,7 @@ func (g *guard) takeOver(ctx context.Context) jobStatus {
 		// The commit had failed: it is not tried again.
 		return g.undo(ctx, g.committer(), cmp.Or(g.state.Reason, "the commit failed"))
 	}
-	return g.goBack(ctx, cmp.Or(g.state.Reason, "the process that watched over the switch was killed"))
+	return g.rollBack(ctx, cmp.Or(g.state.Reason, "the process that watched over the switch was killed"))
 }
 
 // succeed waits for the lock of the job in file. A guard that is in a phase for longer than it may is killed, with all that it has

@@ -9,11 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// runRoom is how much of /run has to be free for going back, in bytes. systemd does not read its units again with less than
+// runRoom is how much of /run has to be free for rolling back, in bytes. systemd does not read its units again with less than
 // 16 MiB there (since 252): it would start the new system's units for the old one.
 const runRoom = 32 << 20
 
-// makeRoom lets a /run that is nearly full grow, so that the way back does not depend on who has filled it. It is memory, and
+// makeRoom lets a /run that is nearly full grow, so that a rollback does not depend on who has filled it. It is memory, and
 // as large as before after a reboot.
 func (g *guard) makeRoom(ctx context.Context) {
 	folder := g.root.Path("/run")

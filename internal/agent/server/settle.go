@@ -43,7 +43,7 @@ func neverBegins(r machine.Root, dir string) bool {
 }
 
 // settle waits until the switches of other deployments that nobody minds any more have ended, each by a process of its own, or
-// gives the one that has not. One that could not go back, and goes on trying, is left to the job that replaces it.
+// gives the one that has not. One that could not roll back, and goes on trying, is left to the job that replaces it.
 func (s *server) settle(ctx context.Context) *agent.Lock {
 	for _, dir := range unended(s.root(), "") {
 		job, err := readJob(dir)
@@ -61,7 +61,7 @@ func (s *server) settle(ctx context.Context) *agent.Lock {
 }
 
 // broughtToEnd lets a process of its own bring a switch to its end that nobody minds any more, and tells whether it has, in time. One
-// that goes on trying to go back is settled as well.
+// that goes on trying to roll back is settled as well.
 func broughtToEnd(ctx context.Context, r machine.Root, runner *run.Runner, program, dir string, job Job) bool {
 	over := func() bool {
 		state, _ := readState(dir)
@@ -81,7 +81,7 @@ func broughtToEnd(ctx context.Context, r machine.Root, runner *run.Runner, progr
 }
 
 // settleJobs ends the switches of others before the job in own begins, which holds the jobs' lock: one that nobody minds any more
-// goes where it should, and one that goes on trying to go back is left, because what it goes back to is taken over.
+// goes where it should, and one that goes on trying to roll back is left, because what it rolls back to is taken over.
 func settleJobs(ctx context.Context, r machine.Root, own string, log io.Writer) error {
 	for _, dir := range unended(r, own) {
 		if neverBegins(r, dir) {
@@ -101,7 +101,7 @@ func settleJobs(ctx context.Context, r machine.Root, own string, log io.Writer) 
 	return nil
 }
 
-// replaceGuard makes a switch end that could not go back and goes on trying.
+// replaceGuard makes a switch end that could not roll back and goes on trying.
 func replaceGuard(ctx context.Context, r machine.Root, dir string) error {
 	text := []byte(`{"verdict":"` + string(agent.VerdictLeave) + `","reason":"another deployment has begun"}`)
 	for end := time.Now().Add(settleLimit); ; time.Sleep(20 * time.Millisecond) {
@@ -124,7 +124,7 @@ func replaceGuard(ctx context.Context, r machine.Root, dir string) error {
 	}
 }
 
-// systemBefore is what a machine goes back to that runs a system which was to be gone back from, and could not be; "" for any
+// systemBefore is what a machine rolls back to that runs a system which was to be rolled back, and could not be; "" for any
 // other.
 func systemBefore(r machine.Root, current string) string {
 	if current == "" || current == r.StorePath(systemProfile) {
@@ -171,7 +171,7 @@ func settleAll(ctx context.Context, r machine.Root, log io.Writer) error {
 			return err
 		}
 		_, _ = fmt.Fprintf(log, "ferry: the switch %s was not ended: settling it first\n", switchName(dir))
-		// In a unit of its own: what is left in its own control group is ended before the machine goes back, and this process is in
+		// In a unit of its own: what is left in its own control group is ended before the machine rolls back, and this process is in
 		// somebody else's.
 		if !broughtToEnd(ctx, r, new(run.Runner), program, dir, job) {
 			return fmt.Errorf("the switch %s has not ended within %v", switchName(dir), settleLimit)

@@ -19,7 +19,7 @@ func onlyWaits(unit string) bool {
 	return false
 }
 
-// restore starts what only waits, ran before the switch and does not run after the way back, and names what does not run all the
+// restore starts what only waits, ran before the switch and does not run after the rollback, and names what does not run all the
 // same; "" if all is as it was.
 func (g *guard) restore(ctx context.Context) string {
 	limited, stop := context.WithTimeout(ctx, mendLimit)

@@ -12,7 +12,7 @@ import (
 	"ferry/internal/run"
 )
 
-// A target that could not go back tries again after the first pause, and after one that is twice as long each time, up to
+// A target that could not roll back tries again after the first pause, and after one that is twice as long each time, up to
 // the longest: for ever, since only a person can know that nothing will come of it.
 const (
 	firstAgain   = 10 * time.Second
@@ -28,9 +28,9 @@ func againAfter(tries int) time.Duration {
 	return min(pause, longestAgain)
 }
 
-// again goes on where going back has failed: it tries that again and again, until the machine is back, somebody else has
+// again goes on where rolling back has failed: it tries that again and again, until the machine is back, somebody else has
 // switched it, or a person decides. The timer is armed all the while. Another deployment may begin in the pauses: it takes
-// over what the machine is to go back to (see [root.settle]).
+// over what the machine is to roll back to (see [root.settle]).
 func (g *guard) again(ctx context.Context, failed jobStatus) jobStatus {
 	for {
 		if g.state.Tries == 0 {
@@ -41,7 +41,7 @@ func (g *guard) again(ctx context.Context, failed jobStatus) jobStatus {
 		g.state.Trouble = failed.Trouble
 		pause := againAfter(g.state.Tries)
 		g.say("could not roll back: %s; trying again in %v", failed.Trouble, pause)
-		if err := g.timers.rearm(ctx, againSuffix(g.state.Tries), pause+g.job.backLimit()+2*mendLimit+guardSlack); err != nil {
+		if err := g.timers.rearm(ctx, againSuffix(g.state.Tries), pause+g.job.rollbackLimit()+2*mendLimit+guardSlack); err != nil {
 			g.say("the rollback timer could not be set anew: %v", err)
 		}
 		if err := g.enter(agent.Stranded, pause); err != nil {
@@ -59,7 +59,7 @@ func (g *guard) again(ctx context.Context, failed jobStatus) jobStatus {
 		case agent.VerdictKeep:
 			status = g.keepStranded(ctx, failed)
 		default:
-			status = g.tryBack(ctx, g.state.Reason)
+			status = g.tryRollBack(ctx, g.state.Reason)
 		}
 		if status.Outcome != agent.SwitchStranded {
 			return status

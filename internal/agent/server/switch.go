@@ -173,7 +173,7 @@ func (s *server) finish(ctx context.Context, r agent.Request) (*agent.SwitchResu
 	if err != nil {
 		return nil, err
 	}
-	// Who does not like what they see may be one of two. Where it could not go back, only a person there decides.
+	// Who does not like what they see may be one of two. Where it could not roll back, only a person there decides.
 	if state, _ := readState(dir); state.Phase == agent.Stranded {
 		r.Verdict = ""
 	}
@@ -249,7 +249,7 @@ func (s *server) followSwitch(ctx context.Context, dir string, job Job, offset i
 	return result, nil
 }
 
-// strandedTries is how many failures to go back are waited for before ferry is told that the target goes on trying.
+// strandedTries is how many failures to roll back are waited for before ferry is told that the target goes on trying.
 const strandedTries = 2
 
 // successorGrace is how long a successor may take to begin, on a slow machine that is busy; systemd may have to start it again.

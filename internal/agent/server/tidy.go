@@ -61,7 +61,7 @@ func hasLeft(r machine.Root, dir string) bool {
 	return isThere(armedProgram(r, dir)) || leftBack(r, status) || leftAccounts(r, dir, status)
 }
 
-// leftBack tells whether the system is kept that would be gone back to, and by no switch that needs it: one that was left stranded is
+// leftBack tells whether the system is kept that would be rolled back to, and by no switch that needs it: one that was left stranded is
 // not over for who comes next.
 func leftBack(r machine.Root, status jobStatus) bool {
 	return status.Outcome != agent.SwitchStranded && isThere(r.Path(backRoot)) && len(unended(r, "")) == 0

@@ -17,7 +17,7 @@ import (
 	"ferry/internal/run"
 )
 
-// timers arms and disarms the way back. Without systemd there is none, and only the guard itself goes back. What is armed starts
+// timers arms and disarms the rollback timer. Without systemd there is none, and only the guard itself rolls back. What is armed starts
 // a program of its own, which no other version of ferry removes.
 type timers struct {
 	root    machine.Root
@@ -88,14 +88,14 @@ func (t *timers) assume(tries int) {
 // unconfirmed is the suffix of the timer of a system that waits to be confirmed.
 const unconfirmed = "-unconfirmed"
 
-// againSuffix is the suffix of the timer of a target that has failed to go back so often.
+// againSuffix is the suffix of the timer of a target that has failed to roll back so often.
 func againSuffix(tries int) string { return "-again-" + strconv.Itoa(tries) }
 
 // startAgain is a property of the units that succeed a guard, and of those that commit without one: nobody is left to succeed them,
 // when they are killed.
 const startAgain = "--property=Restart=on-abnormal"
 
-// arm starts a timer that goes back after that long.
+// arm starts a timer that rolls back after that long.
 func (t *timers) arm(ctx context.Context, suffix string, after time.Duration) error {
 	if !t.systemd {
 		return errNoSystemd
@@ -121,7 +121,7 @@ func (t *timers) arm(ctx context.Context, suffix string, after time.Duration) er
 	return nil
 }
 
-// rearm replaces the timer by one that goes back after that long; at no moment is there none.
+// rearm replaces the timer by one that rolls back after that long; at no moment is there none.
 func (t *timers) rearm(ctx context.Context, suffix string, after time.Duration) error {
 	if !t.systemd {
 		return nil

@@ -73,7 +73,7 @@ func TestATrialIsOnTheDiskBeforeTheBootLoaderIsTold(t *testing.T) {
 	calls := m.calls()
 	// They are written in any order.
 	for i, call := range calls {
-		for _, name := range []string{wayBackTimer, wayBackUnit} {
+		for _, name := range []string{rebootTimer, rebootTimerUnit} {
 			if call == "write "+controlFolder+"/"+name {
 				calls[i] = "write a unit"
 			}
@@ -87,8 +87,8 @@ func TestATrialIsOnTheDiskBeforeTheBootLoaderIsTold(t *testing.T) {
 	m.Write("/calls", strings.Join(calls, "\n"))
 	const note = "write " + trialFolder + "/" + trialFile
 	m.inOrder([]string{
-		"mkdir " + trialFolder, "mkdir " + controlFolder + "/" + wayBackWants, "write a unit", "write a unit",
-		"link " + controlFolder + "/" + wayBackWants + "/" + wayBackTimer,
+		"mkdir " + trialFolder, "mkdir " + controlFolder + "/" + rebootTimerWants, "write a unit", "write a unit",
+		"link " + controlFolder + "/" + rebootTimerWants + "/" + rebootTimer,
 		note, "mkdir " + machine.GCRoots, "link a root", "link a root", "sync " + profiles, "0-old boot",
 	}, everything, []string{note, "bootctl set-oneshot nixos-generation-2.conf"}, everything, []string{"systemctl reboot"})
 
@@ -98,7 +98,7 @@ func TestATrialIsOnTheDiskBeforeTheBootLoaderIsTold(t *testing.T) {
 	}
 	forgotten := []string{"sync " + machine.GCRoots, "sync " + agent.Folder}
 	m.inOrder([]string{"bootctl set-oneshot ", "sync " + profiles, "0-old boot"}, everything, everything, []string{
-		"systemctl stop " + wayBackTimer, "systemctl daemon-reload",
+		"systemctl stop " + rebootTimer, "systemctl daemon-reload",
 	}, forgotten)
 }
 

@@ -14,21 +14,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// PutBack undoes what an activation has done to the accounts of the machine below root: before is what they were when it
+// Restore undoes what an activation has done to the accounts of the machine below root: before is what they were when it
 // began, after what they were when it ended; nil if nobody knows. What others have changed since, a password or a user of
 // their own, stays. It goes before an activation of the system before, which would else remove whom the other one has declared.
 // What could not be put back is the error; the rest is.
-func PutBack(root string, before State, after *State) error {
+func Restore(root string, before State, after *State) error {
 	return change(root, before, func(now State) State { return undo(before, after, now, false) })
 }
 
-// PutBackAtBoot is PutBack for a machine that has booted the system before since: its activation has removed users already, who
+// RestoreAtBoot is Restore for a machine that has booted the system before since: its activation has removed users already, who
 // then were not removed by others.
-func PutBackAtBoot(root string, before State, after *State) error {
+func RestoreAtBoot(root string, before State, after *State) error {
 	return change(root, before, func(now State) State { return undo(before, after, now, true) })
 }
 
-// Undone is what PutBack would make of the accounts that are now.
+// Undone is what Restore would make of the accounts that are now.
 func Undone(before State, after *State, now State) State { return undo(before, after, now, false) }
 
 // Complete puts back what want has and the machine below root has not, or has otherwise, and leaves what it has besides: for

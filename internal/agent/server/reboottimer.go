@@ -16,32 +16,32 @@ import (
 	"ferry/internal/run"
 )
 
-// The way back of a system that is booted once and cannot be reached. It is a timer with a service in the folder that
+// The reboot timer of a system that is booted once and cannot be reached. It is a timer with a service in the folder that
 // systemd reads first and that no NixOS manages: system.control, where systemctl set-property puts what it is to keep. It
 // has been there since systemd 230, NixOS's systemd looks into it as well, and an activation, which owns /etc/systemd/system
 // and removes from /etc what it has put there itself, leaves it alone.
 const (
-	controlFolder = "/etc/systemd/system.control"
-	wayBackTimer  = "ferry-reboot-back.timer"
-	wayBackUnit   = "ferry-reboot-back.service"
-	// wayBackWants makes the timer begin with the boot. It does not wait for what the boot waits for: a boot that ends in
-	// emergency mode is one that has to be gone back from.
-	wayBackWants = "sysinit.target.wants"
+	controlFolder   = "/etc/systemd/system.control"
+	rebootTimer     = "ferry-reboot-back.timer"
+	rebootTimerUnit = "ferry-reboot-back.service"
+	// rebootTimerWants makes the timer begin with the boot. It does not wait for what the boot waits for: a boot that ends in
+	// emergency mode is one that has to be rolled back.
+	rebootTimerWants = "sysinit.target.wants"
 )
 
-// wayBackFiles are the files of the way back by name, for a limit in seconds.
-func wayBackFiles(toplevel string, after int) map[string]string {
+// rebootTimerFiles are the files of the reboot timer by name, for a limit in seconds.
+func rebootTimerFiles(toplevel string, after int) map[string]string {
 	head := "[Unit]\nDescription=ferry: reboot into the old system unless " + nix.StorePath(toplevel).Name() + " is committed\n" +
 		"DefaultDependencies=no\nIgnoreOnIsolate=yes\nConflicts=shutdown.target\nBefore=shutdown.target\n\n"
 	return map[string]string{
-		wayBackTimer: head + fmt.Sprintf("[Timer]\nOnActiveSec=%d\nAccuracySec=1s\nUnit=%s\n", after, wayBackUnit),
-		wayBackUnit:  head + fmt.Sprintf("[Service]\nType=oneshot\nExecStart=%s/%s reboot-back\n", trialFolder, trialAgent),
+		rebootTimer:     head + fmt.Sprintf("[Timer]\nOnActiveSec=%d\nAccuracySec=1s\nUnit=%s\n", after, rebootTimerUnit),
+		rebootTimerUnit: head + fmt.Sprintf("[Service]\nType=oneshot\nExecStart=%s/%s reboot-back\n", trialFolder, trialAgent),
 	}
 }
 
-// armWayBack makes the way back, which begins to count at the next boot. It gives the reason if there can be none: the
+// armRebootTimer makes the reboot timer, which begins to count at the next boot. It gives the reason if there can be none: the
 // trial is still one, but it takes a person to end it if the new system comes up and cannot be reached.
-func armWayBack(r machine.Root, toplevel string, after int) (stuck string) {
+func armRebootTimer(r machine.Root, toplevel string, after int) (stuck string) {
 	if !r.Exists(machine.SystemdRuns) {
 		return "the target has no systemd"
 	}
@@ -50,13 +50,13 @@ func armWayBack(r machine.Root, toplevel string, after int) (stuck string) {
 			return folder + " does not outlive a reboot there"
 		}
 	}
-	if err := writeWayBack(r, toplevel, after); err != nil {
+	if err := writeRebootTimer(r, toplevel, after); err != nil {
 		return run.Clean(err.Error())
 	}
 	return ""
 }
 
-func writeWayBack(r machine.Root, toplevel string, after int) error {
+func writeRebootTimer(r machine.Root, toplevel string, after int) error {
 	program, err := os.Executable()
 	if err != nil {
 		return err
@@ -67,16 +67,16 @@ func writeWayBack(r machine.Root, toplevel string, after int) error {
 	if err := copyProgram(program, r.Path(filepath.Join(trialFolder, trialAgent))); err != nil {
 		return err
 	}
-	wants := r.Path(filepath.Join(controlFolder, wayBackWants))
+	wants := r.Path(filepath.Join(controlFolder, rebootTimerWants))
 	if err := r.Disk.MkdirAll(wants, 0o755); err != nil {
 		return err
 	}
-	for name, text := range wayBackFiles(toplevel, after) {
+	for name, text := range rebootTimerFiles(toplevel, after) {
 		if err := r.Disk.WriteFile(r.Path(filepath.Join(controlFolder, name)), []byte(text), 0o644); err != nil {
 			return err
 		}
 	}
-	return r.Disk.Link("../"+wayBackTimer, filepath.Join(wants, wayBackTimer))
+	return r.Disk.Link("../"+rebootTimer, filepath.Join(wants, rebootTimer))
 }
 
 // copyProgram makes a program be there under another name: as the same file where that can be.
@@ -103,23 +103,23 @@ func copyProgram(from, to string) error {
 // stopLimit is how long systemd may take to stop a timer.
 const stopLimit = 10 * time.Second
 
-// removeWayBack removes the way back, and leaves the folders as they were found.
-func removeWayBack(ctx context.Context, r machine.Root, runner *run.Runner) error {
-	known := r.Exists(filepath.Join(controlFolder, wayBackTimer)) && r.Exists(machine.SystemdRuns)
+// removeRebootTimer removes the reboot timer, and leaves the folders as they were found.
+func removeRebootTimer(ctx context.Context, r machine.Root, runner *run.Runner) error {
+	known := r.Exists(filepath.Join(controlFolder, rebootTimer)) && r.Exists(machine.SystemdRuns)
 	if known {
 		// Before its file goes, so that systemd does not miss it. In the boot that it was made in, it is not known.
 		limited, stop := context.WithTimeout(ctx, stopLimit)
-		_ = runner.Run(limited, run.Command{Argv: []string{"systemctl", "stop", wayBackTimer}})
+		_ = runner.Run(limited, run.Command{Argv: []string{"systemctl", "stop", rebootTimer}})
 		stop()
 	}
 	var problems []error
-	for _, name := range []string{wayBackWants + "/" + wayBackTimer, wayBackTimer, wayBackUnit} {
+	for _, name := range []string{rebootTimerWants + "/" + rebootTimer, rebootTimer, rebootTimerUnit} {
 		if err := os.Remove(r.Path(filepath.Join(controlFolder, name))); err != nil && !errors.Is(err, os.ErrNotExist) {
 			problems = append(problems, err)
 		}
 	}
 	// Only what is empty goes.
-	_ = os.Remove(r.Path(filepath.Join(controlFolder, wayBackWants)))
+	_ = os.Remove(r.Path(filepath.Join(controlFolder, rebootTimerWants)))
 	_ = os.Remove(r.Path(controlFolder))
 	if known {
 		_ = runner.Run(ctx, run.Command{Argv: []string{"systemctl", "daemon-reload"}})
@@ -127,22 +127,22 @@ func removeWayBack(ctx context.Context, r machine.Root, runner *run.Runner) erro
 	return errors.Join(problems...)
 }
 
-// RunRebootBack is what the rollback timer starts, in every boot until the trial is over: see rebootBack.
-func RunRebootBack(ctx context.Context) error {
-	return rebootBack(ctx, machine.Root{}, new(run.Runner), busyLimit, time.Second)
+// RunRebootTimer is what the rollback timer starts, in every boot until the trial is over: see rebootUnlessCommitted.
+func RunRebootTimer(ctx context.Context) error {
+	return rebootUnlessCommitted(ctx, machine.Root{}, new(run.Runner), busyLimit, time.Second)
 }
 
 // busyLimit is how long a deployment that has found the target may take with its checks before it is in time no more.
 const busyLimit = 30 * time.Minute
 
-// rebootBack ends a trial that ferry has not ended in time: a machine that runs the system that is tried is rebooted, once,
+// rebootUnlessCommitted ends a trial that ferry has not ended in time: a machine that runs the system that is tried is rebooted, once,
 // and the boot loader's default, the old system, comes; where that runs, what is left of the trial is removed. It waits while
-// a deployment is at work, at most for busy: that is about to commit, or to go back by itself.
-func rebootBack(ctx context.Context, r machine.Root, runner *run.Runner, busy, pause time.Duration) error {
+// a deployment is at work, at most for busy: that is about to commit, or to roll back by itself.
+func rebootUnlessCommitted(ctx context.Context, r machine.Root, runner *run.Runner, busy, pause time.Duration) error {
 	for end := time.Now().Add(busy); deploying(r) && time.Now().Before(end); {
 		time.Sleep(pause)
 	}
-	job := Job{Kind: JobBootForget, Who: "ferry's rollback", Session: wayBackUnit}
+	job := Job{Kind: JobBootForget, Who: "ferry's rollback", Session: rebootTimerUnit}
 	// Nobody begins or commits a trial from here on.
 	work, err := lockWork(r, job, time.Now())
 	if err != nil {
@@ -165,14 +165,14 @@ func rebootBack(ctx context.Context, r machine.Root, runner *run.Runner, busy, p
 	}
 	if t.Returning || t.isDefault(r) {
 		// It has been rebooted for this trial already, or there is no old system to come back to: never twice.
-		return removeWayBack(ctx, r, runner)
+		return removeRebootTimer(ctx, r, runner)
 	}
 	t.Returning = true
 	if err := t.write(r); err != nil {
 		return err
 	}
 	// It is rebooted whatever comes of this.
-	_, late := within(ctx, job.backLimit(), func(ctx context.Context) error {
+	_, late := within(ctx, job.rollbackLimit(), func(ctx context.Context) error {
 		if !t.menuBoots(r, t.Old) {
 			// The preparation was cut off while it wrote the menu.
 			if err := w.dropGeneration(ctx); err != nil {
@@ -180,14 +180,14 @@ func rebootBack(ctx context.Context, r machine.Root, runner *run.Runner, busy, p
 			}
 		}
 		// It has forgotten already if it is as it should be.
-		err := t.takeBack(ctx, runner, r, os.Stderr)
+		err := t.cancelOnce(ctx, runner, r, os.Stderr)
 		if err != nil {
 			w.say(err.Error())
 		}
 		return err
 	})
 	if late {
-		w.say("what boots could not be put back: " + lateText(job.backLimit()))
+		w.say("what boots could not be put back: " + lateText(job.rollbackLimit()))
 	}
 	if err := accountsBeforeReboot(r); err != nil {
 		w.say(err.Error())
