@@ -69,13 +69,16 @@ func flagHints() map[string]string {
 		plan    = "ferry plan shows what a deployment would do; --action dry-activate lets the target say it"
 		words   = "name the nodes: ferry deploy web1 '@db'"
 		always  = "it is always on; --confirm-timeout and --activation-timeout say how long the target waits"
+		attr    = "ferry reads ferry.nix and flakes; for one configuration: ferry deploy --configuration FILE --nixpkgs PATH USER@HOST"
 		verbose = "-v shows every command, and build logs"
 	)
 	return map[string]string{
 		"build-host": builds, "remote-build": builds, "build-on-target": builds,
 		"recreate-lock-file": lock, "commit-lock-file": lock, "update-input": lock, "upgrade": "the inventory's pin says which nixpkgs is built: move it",
 		"dry-run": plan, "dry": plan, "dry-activate": plan, "n": plan,
-		"nodes": words, "limit": words, "target": words, "hostname": words, "H": words, "on": words, "tagged": words, "targets": words,
+		"nodes": words, "limit": words, "target": words, "hostname": words, "H": words, "on": words, "tagged": words,
+		"target-host": "name the target behind the node: ferry deploy --flake .#pi alice@pi, or nodes.NAME.target in ferry.nix",
+		"attr":        attr, "A": attr, "as": attr, "accept-flake-config": "ferry does not read nixConfig: put its caches into nix.conf, or use --option", "targets": words,
 		"magic-rollback": always, "auto-rollback": always, "rollback-succeeded": always,
 		"print-build-logs": verbose, "L": verbose, "debug-logs": verbose, "show-logs": verbose,
 		"skip-health-checks":             "no flag skips checks: take them out of nodes.NAME.checks",
