@@ -95,7 +95,7 @@ func TestAttachFinishesWhatAnotherFerryBegan(t *testing.T) {
 				p.Sees("web: activate ")
 			}
 			p.Types("\x03")
-			p.Sees("wait, or press Ctrl-C again and run: ferry attach web")
+			p.Sees("wait, or press Ctrl-C again and later run: ferry attach web")
 			p.Types("\x03")
 			o := p.Ends()
 			o.Says(x.T, "ferry: error: web: "+phase.Name+": interrupted\n", "ferry attach web follows it again\n", "ferry: hint: its log on the target: /run/ferry/")
