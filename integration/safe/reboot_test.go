@@ -109,7 +109,7 @@ func TestARebootThatHasNoWayBackIsAskedFor(t *testing.T) {
 		p.Sees("deploy this? [y/N] ")
 		p.Types("y\n")
 		p.Sees("web: this reboot cannot be rolled back: its boot loader cannot try a system once.")
-		p.Sees("Reboot all the same? ")
+		p.Sees("Reboot anyway? ")
 		p.Types(answer + "\n")
 		p.Wants(status)
 	}
