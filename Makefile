@@ -7,6 +7,8 @@ FERRY_GO = internal cmd go.mod go.sum
 # Go tools run at a pinned version, so that a new release of one does not break an old checkout.
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
+FERRY = version=$$(release/version) && CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$$version" -o bin/ferry ./cmd/ferry
+
 .PHONY: help setup agents build tools demo lab test unit integration lint matrix bench chaos man release fuzz clean
 
 help:
@@ -28,11 +30,11 @@ agents:
 	@go run ./cmd/ferry-agents internal/agent/embedded
 
 build: agents
-	version=$$(release/version) && CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$$version" -o bin/ferry ./cmd/ferry
+	$(FERRY)
 
 # What the tests and the demo run: ferry, and the machines that it deploys to.
-tools: setup
-	@$(MAKE) build
+tools: setup agents
+	$(FERRY)
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -o bin/ferry-lab ./cmd/ferry-lab
 
 demo: tools

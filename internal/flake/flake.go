@@ -150,8 +150,11 @@ func (f *Flake) findSource(ctx context.Context, client *nix.Client) error {
 	if err != nil {
 		return err
 	}
-	if f.NarHash, err = client.NarHash(ctx, f.Source); err != nil {
-		return err
+	// The hash that Nix has said is that of the source if it leads there. Else, as in Nix before 2.20 for a work tree, it is asked for.
+	if path, err := nix.FetchedPath(f.NarHash); err != nil || path != f.Source {
+		if f.NarHash, err = client.NarHash(ctx, f.Source); err != nil {
+			return err
+		}
 	}
 	f.self["narHash"] = f.NarHash
 	f.Unlocked, err = f.unwritten()

@@ -2,9 +2,11 @@ package nix
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"os"
+	"strconv"
 
 	"ferry/internal/run"
 )
@@ -13,10 +15,20 @@ import (
 // checkout's configuration names to watch its files.
 func (c *Client) flakeCommand(args ...string) run.Command {
 	cmd := c.command("nix", append([]string{"--extra-experimental-features", "nix-command flakes"}, args...)...)
-	if os.Getenv("GIT_CONFIG_COUNT") == "" {
-		cmd.Env = []string{"GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=core.fsmonitor", "GIT_CONFIG_VALUE_0=false"}
-	}
+	cmd.Env = withoutMonitor(os.Getenv("GIT_CONFIG_COUNT"))
 	return cmd
+}
+
+// withoutMonitor is the environment that switches git's monitors off, behind the settings that the user's own environment has: count says
+// how many. Of several values the last counts. A count that is no number is git's to refuse.
+func withoutMonitor(count string) []string {
+	n, err := strconv.ParseUint(cmp.Or(count, "0"), 10, 16)
+	if err != nil {
+		return nil
+	}
+	return []string{
+		fmt.Sprintf("GIT_CONFIG_COUNT=%d", n+1), fmt.Sprintf("GIT_CONFIG_KEY_%d=core.fsmonitor", n), fmt.Sprintf("GIT_CONFIG_VALUE_%d=false", n),
+	}
 }
 
 // FlakeMetadata copies the source of the flake at ref to the store, and gives what Nix says of it as JSON, its lock as it would be

@@ -89,9 +89,6 @@ func (p StorePath) IsDerivation() bool { return strings.HasSuffix(string(p), ".d
 
 func (p StorePath) String() string { return string(p) }
 
-// ValidName tells whether Nix takes name as the name of a store path, and if not why.
-func ValidName(name string) error { return checkName(name) }
-
 func checkName(name string) error {
 	if name == "" {
 		return fmt.Errorf("its name is empty")

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"unicode/utf16"
 
+	"ferry/internal/agent/machine"
 	"ferry/internal/agent/machine/machinetest"
 )
 
@@ -77,19 +78,7 @@ func TestSystemdBootIsReadInAllItsShapes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m := withPrograms(t, "bootctl", "grub-reboot", "grub-editenv")
 			c.make(m)
-			if found := FindName(m.Root); found != "systemd-boot" {
-				t.Fatalf("found %q", found)
-			}
-			l := Find(m.Root)[0]
-			if entry, err := l.Entry(newSystem); entry != c.entry || err != nil {
-				t.Errorf("entry %q, %v", entry, err)
-			}
-			if boots, err := l.Boots(); boots != oldSystem || err != nil {
-				t.Errorf("boots %q, %v", boots, err)
-			}
-			if entry, err := l.Entry(oldBundle); err == nil {
-				t.Errorf("an entry for what has none: %q", entry)
-			}
+			reads(t, m.Root, "systemd-boot", c.entry)
 		})
 	}
 }
@@ -198,19 +187,7 @@ func TestGRUBIsReadInAllItsShapes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m := withPrograms(t, "bootctl", "grub-reboot", "grub-editenv")
 			m.Write(grubConfig, grubText(c.text))
-			if found := FindName(m.Root); found != "grub" {
-				t.Fatalf("found %q", found)
-			}
-			l := Find(m.Root)[0]
-			if entry, err := l.Entry(newSystem); entry != c.entry || err != nil {
-				t.Errorf("entry %q, %v", entry, err)
-			}
-			if boots, err := l.Boots(); boots != oldSystem || err != nil {
-				t.Errorf("boots %q, %v", boots, err)
-			}
-			if entry, err := l.Entry(oldBundle); err == nil {
-				t.Errorf("an entry for what has none: %q", entry)
-			}
+			reads(t, m.Root, "grub", c.entry)
 		})
 	}
 }
@@ -302,4 +279,23 @@ const (
 // fakeMachine is one that has boot loaders.
 type fakeMachine struct {
 	*machinetest.Machine
+}
+
+// reads fails the test unless the boot loader called name is found, its menu has entry for the new system and none for what is no
+// system, and it boots the old one.
+func reads(t *testing.T, r machine.Root, name, entry string) {
+	t.Helper()
+	if found := FindName(r); found != name {
+		t.Fatalf("found %q", found)
+	}
+	l := Find(r)[0]
+	if got, err := l.Entry(newSystem); got != entry || err != nil {
+		t.Errorf("entry %q, %v", got, err)
+	}
+	if boots, err := l.Boots(); boots != oldSystem || err != nil {
+		t.Errorf("boots %q, %v", boots, err)
+	}
+	if got, err := l.Entry(oldBundle); err == nil {
+		t.Errorf("an entry for what has none: %q", got)
+	}
 }

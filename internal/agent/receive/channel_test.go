@@ -2,29 +2,14 @@ package receive
 
 import (
 	"io"
-	"net"
 	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine/machinetest"
 )
-
-// knock connects to the socket and says something; it gives the answer, "" for none.
-func knock(t *testing.T, socket, greeting string) (net.Conn, string) {
-	t.Helper()
-	conn, err := net.Dial("unix", socket)
-	if err != nil {
-		return nil, ""
-	}
-	t.Cleanup(func() { _ = conn.Close() })
-	// A side that does not want it may have closed it already.
-	_, _ = io.WriteString(conn, greeting)
-	answer := make([]byte, 1)
-	n, _ := conn.Read(answer)
-	return conn, string(answer[:n])
-}
 
 // TestAChannelIsTheLoginUsersWithTheToken locks who may join, and as what.
 func TestAChannelIsTheLoginUsersWithTheToken(t *testing.T) {
@@ -58,11 +43,11 @@ func TestAChannelIsTheLoginUsersWithTheToken(t *testing.T) {
 				t.Errorf("%v, %v", info.Mode(), err)
 			}
 			if name == "taken already" {
-				if _, answer := knock(t, socket, shipToken+"\x01"); answer != "\x01" {
+				if _, answer := machinetest.Knock(t, socket, shipToken+"\x01"); answer != "\x01" {
 					t.Errorf("the first was answered %q", answer)
 				}
 			}
-			conn, answer := knock(t, socket, c.greeting)
+			conn, answer := machinetest.Knock(t, socket, c.greeting)
 			if answer != c.want {
 				t.Errorf("answered %q, want %q", answer, c.want)
 			}
@@ -102,7 +87,7 @@ func TestAChannelBringsWhatWasSentOrSaysWhyNot(t *testing.T) {
 			}
 			defer l.close()
 			if name != "nobody is there" {
-				conn, answer := knock(t, socket, shipToken+"\x01")
+				conn, answer := machinetest.Knock(t, socket, shipToken+"\x01")
 				if answer != "\x01" {
 					t.Fatalf("answered %q", answer)
 				}

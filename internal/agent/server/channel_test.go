@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"ferry/internal/agent"
+	"ferry/internal/agent/machine/machinetest"
 	"ferry/internal/nix"
 )
 
@@ -50,7 +51,7 @@ func (s *channelShip) begin() {
 	}
 	var answer string
 	for limit := time.Now().Add(time.Minute); answer == ""; {
-		if s.channel, answer = knock(s.T, s.Path(agent.ChannelSocket), shipToken+"\x00"); answer == "" && time.Now().After(limit) {
+		if s.channel, answer = machinetest.Knock(s.T, s.Path(agent.ChannelSocket), shipToken+"\x00"); answer == "" && time.Now().After(limit) {
 			s.T.Fatal("nobody answers")
 		}
 	}
@@ -179,19 +180,4 @@ func (s *channelShip) isThere(items ...item) {
 			s.T.Errorf("%s: %v", x.header.Path, err)
 		}
 	}
-}
-
-// knock connects to the socket and says something; it gives the answer, "" for none.
-func knock(t *testing.T, socket, greeting string) (net.Conn, string) {
-	t.Helper()
-	conn, err := net.Dial("unix", socket)
-	if err != nil {
-		return nil, ""
-	}
-	t.Cleanup(func() { _ = conn.Close() })
-	// A side that does not want it may have closed it already.
-	_, _ = io.WriteString(conn, greeting)
-	answer := make([]byte, 1)
-	n, _ := conn.Read(answer)
-	return conn, string(answer[:n])
 }

@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	}
 	if len(os.Args) == 3 && os.Args[1] == "tidy" {
-		goOnTidying(machine.Root{Dir: os.Getenv("FERRY_TEST_ROOT")}, nil, os.Args[2])
+		goOnTidying(context.Background(), machine.Root{Dir: os.Getenv("FERRY_TEST_ROOT")}, os.Args[2])
 		os.Exit(0)
 	}
 	if len(os.Args) == 3 && os.Args[1] == "rollback" {

@@ -32,19 +32,19 @@ func tidyAfter(ctx context.Context, r machine.Root, dir string) {
 	}
 	// Its own file may be what is not there any more. If it cannot be started, this process does it.
 	_ = syscall.Exec("/proc/self/exe", []string{os.Args[0], "tidy", dir}, os.Environ())
-	goOnTidying(r, ctx.Done(), dir)
+	goOnTidying(ctx, r, dir)
 }
 
 // RunTidy is that process.
-func RunTidy(ctx context.Context, dir string) { goOnTidying(machine.Root{}, ctx.Done(), dir) }
+func RunTidy(ctx context.Context, dir string) { goOnTidying(ctx, machine.Root{}, dir) }
 
 // goOnTidying removes what a switch that is over has left, as soon as that can be done. It holds up nobody, and leaves when the
 // machine is shut down.
-func goOnTidying(r machine.Root, leave <-chan struct{}, dir string) {
+func goOnTidying(ctx context.Context, r machine.Root, dir string) {
 	pause := firstTidy
 	for end := time.Now().Add(tidyFor); hasLeft(r, dir) && time.Now().Before(end); pause = min(2*pause, longestTidy) {
 		select {
-		case <-leave:
+		case <-ctx.Done():
 			return
 		case <-time.After(pause):
 		}

@@ -3,6 +3,8 @@ package machinetest
 
 import (
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -204,4 +206,19 @@ func (m *Machine) WithServices(failed, count string, since int64) *Machine {
 	m.Write("/control/count", count+"\n")
 	m.Write("/control/since", fmt.Sprintf("%d000\n", since))
 	return m
+}
+
+// Knock connects to the socket and says something; it gives the answer, "" for none.
+func Knock(t testing.TB, socket, greeting string) (net.Conn, string) {
+	t.Helper()
+	conn, err := net.Dial("unix", socket)
+	if err != nil {
+		return nil, ""
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	// A side that does not want it may have closed it already.
+	_, _ = io.WriteString(conn, greeting)
+	answer := make([]byte, 1)
+	n, _ := conn.Read(answer)
+	return conn, string(answer[:n])
 }
